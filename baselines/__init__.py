@@ -1,0 +1,1 @@
+"""Forecasters that stand beside the language model, registered under the entry-point group "grpo.forecasters"."""

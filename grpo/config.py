@@ -1,0 +1,274 @@
+"""The whole configuration as one tree of frozen dataclasses, without torch.
+
+Every field has a default, a unit and one sentence; `--help` of each stage prints them. YAML files and flags are
+parsed by `preprocessing.command_line`; unknown keys and wrong types are errors that name the path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from preprocessing.combined_preprocessor import DataConfig
+from preprocessing.command_line import parse_config
+
+EMBEDDED = "embedded"
+
+SHORT_NAMES = {
+    "data_dir": "data.data_dir",
+    "max_seq_length": "prompt.max_seq_length",
+    "lora_rank": "lora.rank",
+    "gpu_memory_utilization": "generation.gpu_memory_utilization",
+    "train_x_path": "paths.train_x",
+    "train_y_path": "paths.train_y",
+    "val_x_path": "paths.val_x",
+    "val_y_path": "paths.val_y",
+    "test_x_path": "paths.test_x",
+    "test_y_path": "paths.test_y",
+    "sft_data_path": "paths.sft_data",
+    "grpo_saved_lora_1st": "paths.grpo_lora_1st",
+    "sft_saved_lora": "paths.sft_lora",
+    "grpo_saved_lora_2nd": "paths.grpo_lora_2nd",
+}
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+    """How a window is put into words."""
+
+    style: Literal["direct", "reasoning"] = "direct"
+    """`direct` asks for the numbers only; `reasoning` for <think>..</think><answer>[..]</answer>."""
+    max_seq_length: int = 1024
+    """Longest prompt plus completion, tokens; a longer prompt stops the run before training."""
+    max_completion_length: int | None = None
+    """Longest completion, tokens; null: enough for the answer (direct) or 512 (reasoning)."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_seq_length > 0, f"prompt.max_seq_length must be positive; got {self.max_seq_length}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """The adapter that is trained."""
+
+    rank: int = 16
+    """Rank of the adapter matrices."""
+    alpha: int = 32
+    """Scale of the adapter: its output is multiplied by alpha / rank."""
+    dropout: float = 0.0
+    """Dropout inside the adapter, share of inputs; 0 keeps sampling and training log-probabilities equal."""
+    target_modules: str | list[str] = "all-linear"
+    """Layers that get an adapter: `all-linear` or a list of module names."""
+
+    def __post_init__(self) -> None:
+        _require(self.rank > 0, f"lora.rank must be at least 1; got {self.rank}")
+        _require(0 <= self.dropout < 1, f"lora.dropout must be in [0, 1); got {self.dropout}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """How completions are sampled in every stage."""
+
+    backend: Literal["transformers", "vllm"] = "transformers"
+    """`transformers` samples in the training process; `vllm` needs a CUDA device and the vllm extra."""
+    gpu_memory_utilization: float = 0.4
+    """Share of each GPU's memory that vLLM may take (0 to 1); ignored without vLLM."""
+    rows_per_batch: int = 1024
+    """Completions sampled at once outside of training, rows."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.gpu_memory_utilization <= 1, "generation.gpu_memory_utilization must be in (0, 1]")
+        _require(self.rows_per_batch > 0, "generation.rows_per_batch must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoConfig:
+    """One GRPO stage (1 or 3)."""
+
+    steps: int = 150
+    """Optimizer steps."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW; 1e-3 suits the embedded model, 1e-5 to 5e-5 models of 0.5B and more."""
+    num_generations: int = 16
+    """Completions per prompt (the group that the energy reward compares), G."""
+    prompts_per_step: int = 8
+    """Prompts per device and micro-batch; a device forwards prompts_per_step x num_generations completions."""
+    beta: float = 0.0
+    """Weight of the KL to the reference model; the reference is the adapter the stage starts from."""
+    rewards: dict[str, float] = field(default_factory=lambda: {"energy": 1.0})
+    """Weight of each reward: energy, crps, accuracy, direction, format, pnl."""
+    scale_rewards: Literal["none", "group", "batch"] = "none"
+    """Division of the advantages: by nothing, by the group's or by the batch's standard deviation."""
+    warmup_steps: int = 5
+    """Steps of linear warm-up of the learning rate."""
+    eval_every: int = 25
+    """Steps between two scores on the validation split and two checkpoints; the best one is kept."""
+    eval_windows: int = 64
+    """Validation windows scored each time, spread evenly over the split."""
+    trl: dict[str, Any] = field(default_factory=dict)
+    """Any further field of TRL's GRPOConfig, passed through; TRL refuses what it does not know."""
+
+    def __post_init__(self) -> None:
+        _require(self.steps > 0, f"steps must be at least 1; got {self.steps}")
+        _require(self.num_generations >= 2, f"num_generations must be at least 2; got {self.num_generations}")
+        _require(self.prompts_per_step > 0, f"prompts_per_step must be at least 1; got {self.prompts_per_step}")
+        _require(self.learning_rate > 0, f"learning_rate must be positive; got {self.learning_rate}")
+        _require(bool(self.rewards), "rewards must name at least one reward")
+        _require(self.eval_every > 0, f"eval_every must be at least 1; got {self.eval_every}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectionConfig:
+    """How the stage-1 model's samples become SFT data."""
+
+    num_samples: int = 32
+    """Completions sampled per training window, K."""
+    keep: int = 8
+    """Completions kept per window, m."""
+    selection: Literal["energy_subset", "tempered", "best_of_k"] = "energy_subset"
+    """`energy_subset` keeps the m samples that together score best; `tempered` accepts in proportion to
+    exp(energy reward / temperature); `best_of_k` keeps the m closest to the truth (narrows the law)."""
+    temperature: float = 1.0
+    """Temperature of `tempered`, in scaled reward units."""
+    max_windows: int = 400
+    """Training windows used at most, spread evenly over the volatility, direction and date strata."""
+
+    def __post_init__(self) -> None:
+        _require(2 <= self.keep <= self.num_samples, "rejection.keep must be between 2 and rejection.num_samples")
+        _require(self.temperature > 0, "rejection.temperature must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    """The SFT stage (2)."""
+
+    start_from: Literal["stage1", "base"] = "stage1"
+    """Adapter that training goes on from: stage 1's, or a fresh one on the base model."""
+    epochs: float = 1.0
+    """Passes over the SFT data."""
+    learning_rate: float = 3e-4
+    """Peak learning rate of AdamW, cosine decay."""
+    batch_size: int = 32
+    """Examples per device and step."""
+    trl: dict[str, Any] = field(default_factory=dict)
+    """Any further field of TRL's SFTConfig, passed through; TRL refuses what it does not know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """The comparison on the test split."""
+
+    forecasters: tuple[str, ...] = ("base", "grpo_1st", "sft", "grpo_2nd", "random_walk", "random_walk_drift")
+    """Which to compare: base, grpo_1st, sft, grpo_2nd (the language model) and any installed plugin by name."""
+    num_samples: int = 100
+    """Sample paths per window and forecaster, S."""
+    max_windows: int = 300
+    """Test windows used at most, spread evenly over the split; 0 uses all."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_samples >= 2, f"compare.num_samples must be at least 2; got {self.num_samples}")
+        _require(self.max_windows >= 0, f"compare.max_windows must be 0 or more; got {self.max_windows}")
+        _require("random_walk" in self.forecasters, "compare.forecasters must hold random_walk: skill is against it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathsConfig:
+    """Files of single stages; null: the place in the run folder where the pipeline puts them."""
+
+    train_x: Path | None = None
+    """Training windows, X (CSV)."""
+    train_y: Path | None = None
+    """Training windows, Y (CSV)."""
+    val_x: Path | None = None
+    """Validation windows, X (CSV)."""
+    val_y: Path | None = None
+    """Validation windows, Y (CSV)."""
+    test_x: Path | None = None
+    """Test windows, X (CSV)."""
+    test_y: Path | None = None
+    """Test windows, Y (CSV)."""
+    sft_data: Path | None = None
+    """SFT data, {STOCK}_sft_training_data.csv."""
+    grpo_lora_1st: Path | None = None
+    """Adapter of stage 1 (folder)."""
+    sft_lora: Path | None = None
+    """Adapter of stage 2 (folder)."""
+    grpo_lora_2nd: Path | None = None
+    """Adapter of stage 3 (folder)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything a run depends on."""
+
+    stock: str = "sim:ou"
+    """A ticker, several (AAPL,MSFT), `all` (every CSV of data.data_dir), or a simulated stock (sim:ou?half_life=5)."""
+    model: str = EMBEDDED
+    """`embedded`, a Hub model id, or a local folder with a transformers model."""
+    seed: int = 0
+    """Seed of every random choice."""
+    results_dir: Path = Path("results")
+    """Folder that holds the run folders."""
+    models_dir: Path = Path("models")
+    """Folder that holds the adapters: models_dir/MODEL/STOCK/{grpo_lora_1st,sft_lora,grpo_lora_2nd}."""
+    run_dir: Path | None = None
+    """Run folder; null: results_dir/STOCK (the pipeline adds a time stamp)."""
+    trust_remote_code: bool = False
+    """Let a Hub model run its own Python code; off unless you trust its authors."""
+    data: DataConfig = field(default_factory=DataConfig)
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    stage1: GrpoConfig = field(default_factory=GrpoConfig)
+    rejection: RejectionConfig = field(default_factory=RejectionConfig)
+    stage2: SftConfig = field(default_factory=SftConfig)
+    stage3: GrpoConfig = field(default_factory=GrpoConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+    @property
+    def stock_slug(self) -> str:
+        """The stock as a file name: `AAPL`, `AAPL-MSFT`, `sim_ou_half_life-5`."""
+        return slug(self.stock)
+
+    @property
+    def model_slug(self) -> str:
+        """The model as a folder name: its last path part."""
+        return slug(self.model.rstrip("/").rsplit("/", 1)[-1])
+
+
+def slug(name: str) -> str:
+    """A stock or model name as a safe file name: commas become dashes, other odd characters underscores."""
+    return re.sub(r"[^\w.-]+", "_", name.replace(",", "-").replace("=", "-")).strip("_.")
+
+
+def parse_run_config(argv: Sequence[str] | None = None, *, prog: str, description: str) -> RunConfig:
+    """Flags and `--config FILE` to a RunConfig; `--help` explains every field."""
+    return parse_config(RunConfig, argv, prog=prog, description=description, aliases=SHORT_NAMES)
+
+
+def plain(value: Any) -> Any:
+    """A config (or part of one) as plain dicts, lists, strings and numbers."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The resolved config as YAML that `--config` reads back to an equal RunConfig."""
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)

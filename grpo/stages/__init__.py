@@ -1,0 +1,1 @@
+"""The pipeline's stages, each one a command: `python -m grpo.stages.NAME --help`."""

@@ -1,0 +1,5 @@
+"""Raw OHLCV bars to windows: reading, indicators, statistics, scaling, splits. No torch.
+
+Imports go one way: combined_preprocessor -> windows -> {indicators, statistics, scaling, splits} and
+market_data -> simulation.
+"""
