@@ -80,7 +80,7 @@ def make_windows(item_id: str, bars: pd.DataFrame, config: DataConfig, norm: Sta
     """
     closes = bars["close"].to_numpy(dtype=np.float64)
     length, horizon = config.window, config.horizon
-    first_origin = max(config.indicators.warm_up, length) + length - 1
+    first_origin = max(config.indicators.warm_up, length - 1)
     origins = np.arange(first_origin, len(closes) - horizon, config.stride)
     if len(origins) == 0:
         needed = first_origin + horizon + 1
