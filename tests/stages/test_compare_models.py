@@ -1,0 +1,186 @@
+"""The real command on real windows; a small fake stands in for the language model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from grpo.evaluation import protocol
+from grpo.evaluation.protocol import Forecast
+from grpo.runs import stage_entry
+from grpo.stages import compare_models
+
+STOCK = "sim:ou?half_life=5&rows=700"
+SLUG = "sim_ou_half_life-5_rows-700"
+FORECASTERS = "[base,sft,random_walk,random_walk_drift]"
+
+
+class FakeModel:
+    """The last close with noise that the adapter's text sets; every fifth answer is nonsense."""
+
+    calls: list[tuple[str, str | None]] = []  # noqa: RUF012
+
+    def __init__(self, config, adapter, *, name):
+        self.name, self.noise = name, 0.01
+        self.adapter = None if adapter is None else Path(adapter)
+        if self.adapter:
+            self.noise = float((self.adapter / "adapter_model.safetensors").read_text())
+
+    def predict(self, context, *, horizon, num_samples, seed):
+        FakeModel.calls.append((self.name, self.adapter and self.adapter.parent.name))
+        noise = np.random.default_rng(seed).standard_normal((len(context), num_samples, horizon))
+        samples = context.last_price[:, None, None] * np.exp(self.noise * np.cumsum(noise, axis=-1))
+        valid = np.ones(samples.shape[:2], dtype=bool)
+        valid[:, ::5] = False
+        samples[~valid] = np.nan
+        return Forecast(samples=samples, valid=valid)
+
+    def save(self, path): ...
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("windows")
+    command = [sys.executable, "-m", "preprocessing.combined_preprocessor"]
+    subprocess.run([*command, "--stock", STOCK, "--output_dir", str(folder)], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, data, monkeypatch):
+    """Runs the stage in this process: run(*flags) -> exit code."""
+    module = types.ModuleType("grpo.forecaster")
+    module.load_llm_forecaster = FakeModel  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "grpo.forecaster", module)
+    monkeypatch.setattr(FakeModel, "calls", [])
+    monkeypatch.delenv("RANK", raising=False)
+    folder = tmp_path / "run"
+    (folder / "data").mkdir(parents=True)
+    for file in data.glob("*.csv"):
+        os.link(file, folder / "data" / file.name)
+    write_adapter(folder / "stage2_sft_training" / "adapter", 0.02)
+
+    def call(*flags, forecasters=FORECASTERS):
+        arguments = ["--stock", STOCK, "--run_dir", str(folder), "--compare.forecasters", forecasters]
+        arguments += ["--compare.num_samples", "10", "--compare.max_windows", "40", *flags]
+        monkeypatch.setattr(sys, "argv", ["compare_models", *arguments])
+        return stage_entry(compare_models.main)
+
+    call.folder = folder  # type: ignore[attr-defined]
+    return call
+
+
+def write_adapter(folder, noise):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_model.safetensors").write_text(str(noise))
+
+
+def test_a_comparison_writes_tables_and_pictures(run, capsys):
+    history = [{"step": 1, "reward": -1.0}, {"step": 1, "eval_crps": 2.0}]
+    (run.folder / "stage1_grpo_training").mkdir()
+    (run.folder / "stage1_grpo_training" / "log_history.json").write_text(json.dumps(history))
+    assert run() == 0
+    out = run.folder / "model_comparison"
+    names = ["base", "sft", "random_walk", "random_walk_drift", "optimum"]
+    table = pd.read_csv(out / "leaderboard.csv").set_index("forecaster")
+    assert sorted(table.index) == sorted(names)
+    assert table.loc["random_walk", "rel_crps"] == 1
+    assert table.loc["optimum", ["rel_crps", "skill"]].tolist() == pytest.approx([table["rel_crps"].min(), 1])
+    assert table.loc["sft", "valid"] == pytest.approx(0.8)
+    rows = pd.read_csv(out / "rows.csv")
+    assert rows.groupby("forecaster").size().to_dict() == dict.fromkeys(names, 40)
+    assert rows.groupby("forecaster")["crps"].mean().to_dict() == pytest.approx(table["crps"].to_dict())
+    prices = pd.read_parquet(out / "forecasts.parquet")
+    assert len(prices) == len(names) * 40 * 10 * 10
+    assert (
+        prices["price"].isna().sum() == 2 * 40 * 2 * 10
+    )  # two models, two nonsense answers of ten per window
+    for picture in ("fan_chart", "error_by_horizon", "coverage", "training_curves"):
+        assert (out / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+    report = (out / "leaderboard.md").read_text()
+    assert capsys.readouterr().out.startswith(report)
+    assert "## Where every forecaster answered" in report
+    common = pd.read_csv(out / "leaderboard_common_valid.csv")
+    assert common["valid"].tolist() == [1] * len(names)
+    metrics = json.loads((out / "manifest.json").read_text())["metrics"]
+    assert f"**{metrics['verdict']}**" in report
+    assert metrics["skill"]["optimum"] == pytest.approx(1)
+
+
+def test_a_killed_comparison_goes_on_with_the_next_forecaster(run):
+    assert run() == 0
+    assert FakeModel.calls == [("base", None), ("sft", "stage2_sft_training")]
+    out = run.folder / "model_comparison"
+    whole = (out / "leaderboard.csv").read_text()
+    (out / "manifest.json").unlink()
+    for file in out.glob("forecasts/sft-*.npz"):
+        file.unlink()
+    assert run() == 0
+    assert FakeModel.calls[2:] == [("sft", "stage2_sft_training")]
+    again = pd.read_csv(out / "leaderboard.csv").set_index("forecaster").drop(columns="seconds")
+    (out / "first.csv").write_text(whole)
+    first = pd.read_csv(out / "first.csv").set_index("forecaster").drop(columns="seconds")
+    pd.testing.assert_frame_equal(again, first)
+
+
+def test_forecasts_of_a_changed_adapter_are_not_reused(run):
+    assert run() == 0
+    out = run.folder / "model_comparison"
+    before = pd.read_csv(out / "leaderboard.csv").set_index("forecaster")["crps"]
+    write_adapter(run.folder / "stage2_sft_training" / "adapter", 0.05)
+    (out / "manifest.json").unlink()
+    assert run() == 0
+    assert FakeModel.calls[2:] == [("sft", "stage2_sft_training")]
+    after = pd.read_csv(out / "leaderboard.csv").set_index("forecaster")["crps"]
+    assert after["sft"] > before["sft"]
+    assert after["base"] == before["base"]
+
+
+def test_a_finished_comparison_is_shown_again_without_work(run, capsys):
+    assert run() == 0
+    shown = capsys.readouterr().out
+    assert run() == 0
+    assert capsys.readouterr().out == shown
+    assert len(FakeModel.calls) == 2
+
+
+def test_a_missing_adapter_names_the_stage_to_run(run, capsys):
+    assert run(forecasters="[grpo_1st,random_walk]") == 1
+    error = capsys.readouterr().err
+    assert "grpo_lora_1st" in error
+    assert "stage1_train_grpo" in error
+    assert not (run.folder / "model_comparison").exists()
+
+
+def test_an_unknown_forecaster_is_refused_before_any_work(run, capsys):
+    assert run(forecasters="[base,random_walk,nonsense]") == 1
+    assert "no 'nonsense'; there are base, grpo_1st, sft, grpo_2nd" in capsys.readouterr().err
+    assert FakeModel.calls == []
+
+
+def test_only_the_first_process_compares(run, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert run() == 0
+    assert not (run.folder / "model_comparison").exists()
+
+
+def test_help_explains_without_loading_torch():
+    code = "import sys; from grpo.stages import compare_models; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    command = [sys.executable, "-m", "grpo.stages.compare_models", "--help"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "--compare.num_samples" in text
+    assert "Sample paths per window and forecaster, S." in text
+
+
+def test_the_naive_forecasters_are_registered():
+    assert {"random_walk", "random_walk_drift"} <= set(protocol.forecaster_names())
+    assert protocol.forecaster_plugin("random_walk").name == "random_walk"
