@@ -176,9 +176,7 @@ def run_stage(
             _finish(stage, config, request, outputs, metrics, seconds=round(time.monotonic() - begin, 3))
 
 
-def _decide(
-    name: str, folder: Path, request: Mapping[str, Any], outputs: Mapping[str, Path]
-) -> StageRun | None:
+def _decide(name: str, folder: Path, request: Mapping[str, Any], outputs: Mapping[str, Path]) -> StageRun | None:
     """The resume rule; None: the stage is done."""
     manifest, started = folder / "manifest.json", folder / "started.json"
     if manifest.exists():
@@ -206,9 +204,7 @@ def _finish(
 ) -> None:
     for name, path in outputs.items():
         if not Path(path).exists():
-            raise RunError(
-                f"{stage.name}: ended without its output {name} at {path}; the stage does not count as done"
-            )
+            raise RunError(f"{stage.name}: ended without its output {name} at {path}; the stage does not count as done")
     record = {
         **request,
         "outputs": fingerprints(outputs),
@@ -277,9 +273,7 @@ def stage_entry(main: Callable[[], None]) -> int:
         _report(str(interrupt) or "interrupted")
         return 130
     except (RunError, OSError) as error:
-        _report(
-            f"the disk is full, free space and run again: {error}" if _is_disk_full(error) else str(error)
-        )
+        _report(f"the disk is full, free space and run again: {error}" if _is_disk_full(error) else str(error))
         return 1
     except ValueError as error:
         if type(error).__module__.partition(".")[0] not in OWN_PACKAGES:
@@ -298,7 +292,7 @@ def _explained(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(f"interrupted; go on with: {way_out}") from interrupt
     except Exception as error:
-        if not _is_disk_full(error):
+        if not (_is_disk_full(error) or _is_cut_short_save(error, folder)):
             raise
         raise RunError(f"disk full: free space on the disk of {folder} and go on with: {way_out}") from error
 
@@ -306,8 +300,14 @@ def _explained(folder: Path) -> Iterator[None]:
 def _is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # safetensors and torch.save wrap the operating system's error in their own classes
-    return "No space left on device" in str(error) or "PytorchStreamWriter failed writing" in str(error)
+    # safetensors wraps the operating system's error in a class of its own
+    return "No space left on device" in str(error)
+
+
+def _is_cut_short_save(error: BaseException, folder: Path) -> bool:
+    """Whether torch.save, which does not pass on why a write failed, stopped on a disk without space."""
+    from_torch_save = any(sign in str(error) for sign in ("iostream error", "inline_container.cc"))
+    return from_torch_save and folder.is_dir() and shutil.disk_usage(folder).free < 2**20
 
 
 def _report(message: str) -> None:
@@ -319,6 +319,12 @@ def _report(message: str) -> None:
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop the line: a full disk is reported by the stage's own writes, not by the log."""
+
+
+class _Console(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write to what sys.stderr is now, which progress bars and tests replace."""
+        print(self.format(record), file=sys.stderr, flush=True)
 
 
 class _ConsoleFormat(logging.Formatter):
@@ -334,7 +340,7 @@ def _start_logging(folder: Path | None) -> None:
         handler.close()
     logger.setLevel(logging.INFO if _rank() == 0 else logging.WARNING)
     logger.propagate = False
-    console = logging.StreamHandler(sys.stderr)
+    console = _Console()
     console.setFormatter(_ConsoleFormat())
     logger.addHandler(console)
     if folder is not None and _rank() == 0:

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from grpo.config import GrpoConfig, LoraSettings, PathsConfig, RunConfig, parse_run_config, to_yaml
+
+ROOT = Path(__file__).parents[1]
+RUN_CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+ACCELERATE_CONFIGS = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
+
+
+def parse(*arguments: str) -> RunConfig:
+    return parse_run_config(list(arguments), prog="test", description="")
+
+
+def error_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        parse(*arguments)
+    assert exit_.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_default_yaml_is_the_default():
+    assert parse("--config", str(ROOT / "configs" / "default.yaml")) == RunConfig() == parse()
+
+
+@pytest.mark.parametrize("file", RUN_CONFIGS, ids=lambda file: file.stem)
+def test_every_shipped_config_loads_and_says_what_it_changes(file: Path):
+    config = parse("--config", str(file))
+    settings = yaml.safe_load(file.read_text())
+    assert config.model == settings["model"]
+    assert config.lora.rank == settings["lora"]["rank"]
+    assert config.prompt.style == settings["prompt"]["style"]
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-7b", "llama-3.2-1b"])
+def test_the_stage_3_of_a_shipped_config_differs_from_stage_1_in_its_learning_rate_only(name: str):
+    config = parse("--config", str(ROOT / "configs" / f"{name}.yaml"))
+    assert config.stage3.learning_rate < config.stage1.learning_rate
+    assert dataclasses.replace(config.stage3, learning_rate=config.stage1.learning_rate) == config.stage1
+    assert 1e-5 <= config.stage3.learning_rate <= config.stage1.learning_rate <= 5e-5
+
+
+@pytest.mark.parametrize("file", RUN_CONFIGS, ids=lambda file: file.stem)
+def test_trl_knows_every_field_that_a_shipped_config_passes_through(file: Path):
+    trl = pytest.importorskip("trl")
+    config = parse("--config", str(file))
+    for stage, known in (
+        (config.stage1, trl.GRPOConfig),
+        (config.stage2, trl.SFTConfig),
+        (config.stage3, trl.GRPOConfig),
+    ):
+        assert set(stage.trl) <= {field.name for field in dataclasses.fields(known)}
+
+
+@pytest.mark.parametrize("file", ACCELERATE_CONFIGS, ids=lambda file: file.stem)
+def test_accelerate_reads_every_shipped_file(file: Path):
+    config_args = pytest.importorskip("accelerate.commands.config.config_args")
+    config = config_args.load_config_from_file(str(file))
+    assert config.num_processes >= 1
+    expected = {"cpu": "NO", "single_gpu": "NO", "ddp": "MULTI_GPU", "multi_node": "MULTI_GPU", "fsdp2": "FSDP"}
+    assert config.distributed_type.value == expected.get(file.stem, "DEEPSPEED")
+    assert config.use_cpu == (file.stem == "cpu")
+
+
+def test_a_config_read_back_from_yaml_is_equal(tmp_path: Path):
+    config = RunConfig(
+        stock="sim:ou?half_life=5",
+        seed=3,
+        run_dir=Path("results/été"),
+        lora=LoraSettings(rank=4, target_modules=["q_proj", "v_proj"]),
+        stage1=GrpoConfig(learning_rate=1e-5, rewards={"crps": 0.5, "format": 0.1}, trl={"bf16": True, "top_k": 3}),
+        paths=PathsConfig(train_x=Path("a b.csv")),
+    )
+    file = tmp_path / "config.yaml"
+    file.write_text(to_yaml(config), encoding="utf-8")
+    assert parse("--config", str(file)) == config
+
+
+def test_flags_override_the_file(tmp_path: Path):
+    file = tmp_path / "c.yaml"
+    file.write_text("lora: {rank: 4, alpha: 8}\nseed: 5\n")
+    config = parse("--config", str(file), "--lora-rank", "6")
+    assert (config.lora.rank, config.lora.alpha, config.seed) == (6, 8, 5)
+
+
+@pytest.mark.parametrize(
+    "flag, value, place",
+    [
+        ("--lora-rank", "32", ("lora", "rank")),
+        ("--lora_rank", "32", ("lora", "rank")),
+        ("--lora.rank", "32", ("lora", "rank")),
+        ("--max-seq-length", "2048", ("prompt", "max_seq_length")),
+        ("--gpu-memory-utilization", "0.25", ("generation", "gpu_memory_utilization")),
+        ("--data-dir", "D", ("data", "data_dir")),
+        ("--train-x-path", "x.csv", ("paths", "train_x")),
+        ("--sft-saved-lora", "a", ("paths", "sft_lora")),
+    ],
+)
+def test_the_short_flags_set_their_fields(flag: str, value: str, place: tuple[str, str]):
+    section, name = place
+    for arguments in ([flag, value], [f"{flag}={value}"]):
+        assert str(getattr(getattr(parse(*arguments), section), name)) == value
+
+
+def test_an_unknown_flag_is_named(capsys: pytest.CaptureFixture[str]):
+    assert "--lorra" in error_line(capsys, "--lorra", "3")
+
+
+def test_an_abbreviated_flag_is_unknown(capsys: pytest.CaptureFixture[str]):
+    assert "--see" in error_line(capsys, "--see", "3")
+
+
+@pytest.mark.parametrize(
+    "text, path", [("lora: {rnk: 3}", "lora rnk"), ("sead: 3", "sead"), ("stage3: {x: 1}", "stage3 x")]
+)
+def test_an_unknown_key_is_named_with_its_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, path: str
+):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    line = error_line(capsys, "--config", str(file))
+    assert all(f"'{part}'" in line for part in path.split())
+
+
+@pytest.mark.parametrize(
+    "arguments, path",
+    [
+        (["--lora-rank", "four"], "lora.rank"),
+        (["--stage1.learning-rate", "fast"], "stage1.learning_rate"),
+        (["--prompt.style", "poem"], "prompt.style"),
+        (["--lora-rank", "0"], "lora.rank"),
+        (["--rejection.keep", "99"], "rejection.keep"),
+        (["--generation.gpu-memory-utilization", "1.5"], "generation.gpu_memory_utilization"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_path(capsys: pytest.CaptureFixture[str], arguments: list[str], path: str):
+    assert path in error_line(capsys, *arguments)
+
+
+def test_a_wrong_type_in_yaml_is_named_with_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "c.yaml"
+    file.write_text("stage2: {epochs: [1]}")
+    assert "stage2.epochs" in error_line(capsys, "--config", str(file))
+
+
+def test_a_missing_config_file_is_named(capsys: pytest.CaptureFixture[str]):
+    assert "no_such.yaml" in error_line(capsys, "--config", "no_such.yaml")
+
+
+def test_config_and_runs_import_no_torch():
+    check = "import sys, grpo.runs; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, timeout=60).returncode == 0
