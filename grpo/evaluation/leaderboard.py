@@ -73,9 +73,7 @@ def leaderboard(evaluations: Sequence[Evaluation], windows: WindowSet) -> pd.Dat
     return pd.DataFrame(rows).sort_values("crps", kind="stable", na_position="last", ignore_index=True)
 
 
-def _test_against_reference(
-    evaluation: Evaluation, reference: Evaluation, windows: WindowSet
-) -> DieboldMariano:
+def _test_against_reference(evaluation: Evaluation, reference: Evaluation, windows: WindowSet) -> DieboldMariano:
     with np.errstate(invalid="ignore"):  # infinite minus infinite: the test then answers NaN
         difference = evaluation.scores.crps.mean(axis=1) - reference.scores.crps.mean(axis=1)
     if evaluation.name in (REFERENCE, OPTIMUM):
@@ -109,19 +107,24 @@ def _join(names: Sequence[str]) -> str:
     return f"{', '.join(head)} and {tail}" if head else tail
 
 
-def caption(table: pd.DataFrame, windows: WindowSet, num_samples: int | None) -> str:
-    """What the numbers of the table mean; `num_samples` None where it differs between windows."""
-    context = windows.context
-    stocks, origins = sorted(set(context.item_id)), np.unique(context.origin)
+def describe_windows(windows: WindowSet, num_samples: int | None) -> str:
+    """What was compared; `num_samples` None where it differs between windows."""
+    stocks, origins = sorted(set(windows.context.item_id)), np.unique(windows.context.origin)
     stock = stocks[0] if len(stocks) == 1 else f"{len(stocks)} stocks"
     first, last = np.datetime_as_string([origins[0], origins[-1]], unit="D")
     samples = f"{num_samples} samples each" if num_samples else "equally many valid samples for all"
-    lines = [
+    return (
         f"{len(windows)} windows of {stock}, {len(origins)} origins from {first} to {last}, "
-        f"{windows.horizon} days ahead, {samples}.",
-        "Errors in percent of the last close. rel.: ratio to the random walk, below 1 is better. "
-        "p: Diebold-Mariano against the random walk on date-averaged CRPS, not adjusted. "
-        "An invalid sample counts as the last close; valid is the share that was not.",
+        f"{windows.horizon} days ahead, {samples}."
+    )
+
+
+def explain_columns(table: pd.DataFrame) -> str:
+    """What the numbers of the table mean."""
+    lines = [
+        "Errors in percent of the last close; MAE is that of the samples' median. rel.: ratio to the random walk, "
+        "below 1 is better. p: Diebold-Mariano against the random walk on date-averaged CRPS, not adjusted. "
+        "An invalid sample counts as the last close; valid is the share that was not."
     ]
     crps = table.set_index("forecaster")["crps"]
     if OPTIMUM in crps.index:

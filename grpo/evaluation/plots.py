@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from preprocessing.windows import WindowSet
 
 # Okabe and Ito (2008), told apart with any kind of colour vision; black and grey are for the two yardsticks.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_MEDIAN_COLOUR = "#08306B"  # the bands' hue, dark enough to stand out from the innermost
 _MARKERS = "osD^vPX"
 _BAND_SHADES = (0.55, 0.32, 0.16)
 _DPI = 130
@@ -56,14 +58,10 @@ def _draw_fan(axis: Axes, evaluation: Evaluation, windows: WindowSet, window: in
     lower, upper = (ends[0] for ends in central_intervals(samples))
     for i in reversed(range(len(INTERVALS))):
         label = f"{INTERVALS[i]:.0%} interval"
-        axis.fill_between(
-            days, lower[i], upper[i], color=_COLOURS[0], alpha=_BAND_SHADES[i], linewidth=0, label=label
-        )
+        axis.fill_between(days, lower[i], upper[i], color=_COLOURS[0], alpha=_BAND_SHADES[i], linewidth=0, label=label)
     axis.plot(np.arange(1 - len(past), 1), past, color="#444444", linewidth=1.2, label="past closes")
-    axis.plot(days, np.median(samples[0], axis=0), color=_COLOURS[0], linewidth=1.8, label="median")
-    axis.plot(
-        days, np.append(last, future), color=_COLOURS[1], linewidth=1.8, linestyle="--", label="realised"
-    )
+    axis.plot(days, np.median(samples[0], axis=0), color=_MEDIAN_COLOUR, linewidth=1.8, label="median")
+    axis.plot(days, np.append(last, future), color=_COLOURS[1], linewidth=1.8, linestyle="--", label="realised")
     axis.grid(alpha=0.25)
 
 
@@ -83,7 +81,7 @@ def error_by_horizon(evaluations: Sequence[Evaluation], path: Path) -> None:
         axis.set_xlabel("days ahead")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.25)
-    figure.legend(loc="outside lower center", ncols=min(len(evaluations), 5), frameon=False)
+    figure.legend(loc="outside lower center", ncols=_legend_columns(len(evaluations)), frameon=False)
     _save(figure, path)
 
 
@@ -123,6 +121,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: 
             if points:
                 axis.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, linewidth=1.2)
             else:
+                axis.set_yticks([])
                 axis.text(
                     0.5,
                     0.5,
@@ -139,6 +138,11 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: 
         below.set_xlabel("optimizer step")
         below.xaxis.set_major_locator(MaxNLocator(integer=True))
     _save(figure, path)
+
+
+def _legend_columns(entries: int) -> int:
+    """Columns of the fewest rows of at most six entries."""
+    return math.ceil(entries / math.ceil(entries / 6))
 
 
 def _styles(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:

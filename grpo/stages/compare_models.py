@@ -24,7 +24,15 @@ from grpo.config import PathsConfig, RunConfig, parse_run_config, plain
 from grpo.evaluation import plots
 from grpo.evaluation.forecast_files import forecast_key, load_forecast, save_forecast, write_forecasts_table
 from grpo.evaluation.harness import Evaluation, choose_windows, on_common_valid, predict, rows_table
-from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE, caption, leaderboard, to_markdown, verdict
+from grpo.evaluation.leaderboard import (
+    OPTIMUM,
+    REFERENCE,
+    describe_windows,
+    explain_columns,
+    leaderboard,
+    to_markdown,
+    verdict,
+)
 from grpo.evaluation.metrics import score_windows
 from grpo.evaluation.optimum import Optimum
 from grpo.evaluation.protocol import Forecaster, forecaster_names, forecaster_plugin
@@ -82,9 +90,7 @@ class Forecasters:
             return load_llm_forecaster(self.config, self.adapter(name), name=name)
         plugin, folder = _plugin(name), self.folder / "forecasters" / name
         train, val = self._training_windows
-        forecaster = plugin.fit(
-            plugin.Config(), train, val, horizon=horizon, seed=self.config.seed, out_dir=folder
-        )
+        forecaster = plugin.fit(plugin.Config(), train, val, horizon=horizon, seed=self.config.seed, out_dir=folder)
         forecaster.save(folder)
         return forecaster
 
@@ -110,9 +116,8 @@ def main() -> None:
     paths = _given(resolve_paths(config))
     names = list(dict.fromkeys(config.compare.forecasters))
     for name in names:
-        _ = name in LANGUAGE_MODEL or _plugin(
-            name
-        )  # a misspelt name must not wait for the slow ones before it
+        if name not in LANGUAGE_MODEL:
+            _plugin(name)  # a misspelt name must not wait for the slow ones before it
     needed = ["train_x", "train_y", "val_x", "val_y", "test_x", "test_y"]
     needed += [field for name in names if (field := LANGUAGE_MODEL.get(name))]
     folder = stage_folder(config, "compare")
@@ -128,8 +133,7 @@ def main() -> None:
         },
         inputs={name: paths[name] for name in needed},
         outputs={
-            name: folder / name
-            for name in ("rows.csv", "forecasts.parquet", "leaderboard.csv", "leaderboard.md")
+            name: folder / name for name in ("rows.csv", "forecasts.parquet", "leaderboard.csv", "leaderboard.md")
         },
         body=lambda run: compare(run, config, names),
     )
@@ -152,6 +156,7 @@ def compare(run: StageRun, config: RunConfig, names: Sequence[str]) -> Mapping[s
     write_atomically(run.folder / "leaderboard.csv", table.to_csv(index=False))
     report = f"# Test windows of {config.stock}\n\n{_section(table, windows, config.compare.num_samples)}"
     report += _common_valid_section(run.folder, evaluations, windows)
+    report += f"\n{explain_columns(table)}\n"
     write_atomically(run.folder / "leaderboard.md", report)
     _draw(run.folder, config, evaluations, windows)
     by_name = table.set_index("forecaster")
@@ -163,18 +168,14 @@ def compare(run: StageRun, config: RunConfig, names: Sequence[str]) -> Mapping[s
     }
 
 
-def _evaluate_all(
-    run: StageRun, config: RunConfig, names: Sequence[str], windows: WindowSet
-) -> list[Evaluation]:
+def _evaluate_all(run: StageRun, config: RunConfig, names: Sequence[str], windows: WindowSet) -> list[Evaluation]:
     forecasters = Forecasters(config, resolve_paths(config), run.folder)
     settings = {"num_samples": config.compare.num_samples, "seed": config.seed}
     evaluations = []
     progress = tqdm(names, desc="compare", unit="forecaster")
     for name in progress:
         progress.set_description(f"compare: {name}")
-        key = forecast_key(
-            {**forecasters.identity(name), **settings, "horizon": windows.horizon}, windows.context
-        )
+        key = forecast_key({**forecasters.identity(name), **settings, "horizon": windows.horizon}, windows.context)
         file = run.folder / "forecasts" / f"{name}-{key}.npz"
         if not file.exists():
             forecast, seconds = predict(forecasters.make(name, windows.horizon), windows, **settings)
@@ -187,7 +188,7 @@ def _evaluate_all(
 
 
 def _section(table: pd.DataFrame, windows: WindowSet, num_samples: int | None) -> str:
-    return f"{to_markdown(table)}\n\n{caption(table, windows, num_samples)}\n\n**{verdict(table)}**\n"
+    return f"{to_markdown(table)}\n\n**{verdict(table)}**\n\n{describe_windows(windows, num_samples)}\n"
 
 
 def _common_valid_section(folder: Path, evaluations: Sequence[Evaluation], windows: WindowSet) -> str:

@@ -27,9 +27,7 @@ def make_windows() -> Callable[..., WindowSet]:
         features[:, FEATURES.index("volatility")] = 0.02
         features[:, FEATURES.index("past_volatility")] = 0.01
         return WindowSet(
-            context=Context(
-                item_id=tuple(items or ["A"] * count), origin=origin, past=past, features=features
-            ),
+            context=Context(item_id=tuple(items or ["A"] * count), origin=origin, past=past, features=features),
             truth=Truth(future=np.asarray(future, dtype=float), dates=origin[:, None] + ahead),
         )
 

@@ -51,9 +51,7 @@ def test_the_table_holds_every_sample(tmp_path, make_windows):
     windows = make_windows([1.0, 6.0], [[1.0, 1.0], [6.0, 6.0]], items=["B", "A"])
     forecast = forecast_with_a_hole()
     scores = score_windows(forecast, windows)
-    evaluations = [
-        Evaluation(name=name, forecast=forecast, scores=scores, seconds=0.0) for name in ("p", "q")
-    ]
+    evaluations = [Evaluation(name=name, forecast=forecast, scores=scores, seconds=0.0) for name in ("p", "q")]
     write_forecasts_table(evaluations, windows.context, tmp_path / "forecasts.parquet")
     table = pq.read_table(tmp_path / "forecasts.parquet").to_pandas()
     assert table["forecaster"].tolist() == ["p"] * 8 + ["q"] * 8

@@ -76,9 +76,7 @@ def test_a_forecaster_cannot_spoil_the_windows_for_the_others(windows):
 
 
 def test_forecasts_are_the_same_whatever_the_truth_and_scores_are_not(windows):
-    other = dataclasses.replace(
-        windows, truth=Truth(future=windows.truth.future * 2, dates=windows.truth.dates)
-    )
+    other = dataclasses.replace(windows, truth=Truth(future=windows.truth.future * 2, dates=windows.truth.dates))
     one, two = (evaluate(Noise(), w, num_samples=4, seed=0) for w in (windows, other))
     np.testing.assert_array_equal(one.forecast.samples, two.forecast.samples)
     assert (two.scores.crps > one.scores.crps).all()
@@ -119,15 +117,15 @@ def test_every_stock_keeps_a_window(make_windows):
 def test_common_subset_takes_as_many_valid_samples_of_each(make_windows):
     windows = make_windows([100.0] * 3, [[101.0], [102.0], [103.0]])
     nan = np.nan
-    full = evaluation_of("full", [[[99], [103], [104]], [[90], [91], [95]], [[97], [98], [99]]], windows)
-    holes = evaluation_of("holes", [[[nan], [100], [105]], [[nan], [nan], [7]], [[97], [98], [95]]], windows)
+    full = evaluation_of("full", [[[97], [98], [99]], [[90], [91], [95]], [[99], [103], [104]]], windows)
+    holes = evaluation_of("holes", [[[97], [98], [95]], [[nan], [nan], [7]], [[nan], [100], [105]]], windows)
     common, subset = on_common_valid([full, holes], windows)
     assert subset.truth.future[:, 0].tolist() == [101, 103]  # one valid sample is not enough
-    expected_full = evaluation_of("full", [[[99], [103]]], windows.take(np.array([0])))
-    expected_holes = evaluation_of("holes", [[[100], [105]]], windows.take(np.array([0])))
-    np.testing.assert_allclose(common[0].scores.crps[0], expected_full.scores.crps[0])
-    np.testing.assert_allclose(common[1].scores.crps[0], expected_holes.scores.crps[0])
-    np.testing.assert_allclose(common[1].scores.crps[1], holes.scores.crps[2])
+    expected_full = evaluation_of("full", [[[99], [103]]], windows.take(np.array([2])))
+    expected_holes = evaluation_of("holes", [[[100], [105]]], windows.take(np.array([2])))
+    np.testing.assert_allclose(common[0].scores.crps[1], expected_full.scores.crps[0])
+    np.testing.assert_allclose(common[1].scores.crps[1], expected_holes.scores.crps[0])
+    np.testing.assert_allclose(common[1].scores.crps[0], holes.scores.crps[0])
     assert [evaluation.scores.valid.tolist() for evaluation in common] == [[1, 1], [1, 1]]
 
 

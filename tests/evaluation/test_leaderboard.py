@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from grpo.evaluation.harness import Evaluation
-from grpo.evaluation.leaderboard import caption, leaderboard, to_markdown, verdict
+from grpo.evaluation.leaderboard import (
+    describe_windows,
+    explain_columns,
+    leaderboard,
+    to_markdown,
+    verdict,
+)
 from grpo.evaluation.metrics import score_windows
 from grpo.evaluation.protocol import Forecast
 
@@ -40,10 +46,9 @@ def test_skill_is_the_share_of_the_gap_that_is_closed(windows):
     assert rows.loc["random_walk", "skill"] == pytest.approx(0)
     assert rows.loc["good", "skill"] == pytest.approx((crps["random_walk"] - crps["good"]) / gap)
     assert rows.loc["bad", "skill"] < 0
+    assert rows["p_value"].isna().to_dict() == {"optimum": True, "good": False, "random_walk": True, "bad": False}
     assert rows.loc["good", "rel_crps"] == pytest.approx(crps["good"] / crps["random_walk"])
-    assert rows.loc["good", "rel_mae"] == pytest.approx(
-        rows.loc["good", "mae"] / rows.loc["random_walk", "mae"]
-    )
+    assert rows.loc["good", "rel_mae"] == pytest.approx(rows.loc["good", "mae"] / rows.loc["random_walk", "mae"])
 
 
 def test_verdict_names_winners_and_losers(windows):
@@ -73,9 +78,7 @@ def test_a_forecaster_that_answers_nonsense_does_not_win(windows):
     silent = shifted("silent", windows, 0.0, invalid=2.0)
     huge = Forecast(samples=np.full((NUM_WINDOWS, 2, 1), 1e308), valid=np.ones((NUM_WINDOWS, 2), dtype=bool))
     huge = Evaluation(name="huge", forecast=huge, scores=score_windows(huge, windows), seconds=0.0)
-    last_close = Forecast(
-        samples=np.full((NUM_WINDOWS, 2, 1), 100.0), valid=np.ones((NUM_WINDOWS, 2), dtype=bool)
-    )
+    last_close = Forecast(samples=np.full((NUM_WINDOWS, 2, 1), 100.0), valid=np.ones((NUM_WINDOWS, 2), dtype=bool))
     table = leaderboard([silent, huge, walk], windows).set_index("forecaster")
     assert table.loc["silent", "valid"] == 0
     assert table.loc["silent", "crps"] == pytest.approx(score_windows(last_close, windows).crps.mean())
@@ -105,9 +108,10 @@ def test_markdown_table(windows):
     assert dict(zip(cells, (cell.strip() for cell in walk.strip("|").split("|")), strict=True))["p"] == ""
 
 
-def test_caption_says_what_was_compared(windows):
+def test_the_text_below_the_table(windows):
     table = leaderboard([shifted("random_walk", windows, 2.0), shifted("optimum", windows, 0.0)], windows)
-    text = caption(table, windows, 50)
-    assert "60 windows of A, 60 origins from 2020-01-01 to 2020-02-29, 1 days ahead, 50 samples each." in text
+    compared = "60 windows of A, 60 origins from 2020-01-01 to 2020-02-29, 1 days ahead, 50 samples each."
+    assert describe_windows(windows, 50) == compared
     gap = 1 - table["rel_crps"].min()
-    assert f"the gap is {gap:.1%} of the random walk's CRPS" in text
+    assert f"the gap is {gap:.1%} of the random walk's CRPS" in explain_columns(table)
+    assert "skill" not in explain_columns(table[table["forecaster"] == "random_walk"])

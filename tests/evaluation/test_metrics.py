@@ -80,36 +80,32 @@ def test_intervals_of_a_calibrated_forecast_cover_their_level():
 
 def test_straight_lines_in_price_and_in_log_price():
     line, curve, flat = [1.0, 1.1, 1.2, 1.3], [1.0, 1.1, 1.21, 1.331], [2.0, 2.0, 2.0, 2.0]
-    assert straight_line_share(np.array([[line, curve, flat, [1.0, 1.1, 1.2, 1.31]]])) == pytest.approx(
-        [0.75]
-    )
+    assert straight_line_share(np.array([[line, curve, flat, [1.0, 1.1, 1.2, 1.31]]])) == pytest.approx([0.75])
 
 
 def test_scores_of_a_small_forecast_by_hand(make_windows):
     windows = make_windows([100.0, 50.0], [[101.0, 103.0], [50.0, 48.0]])
     samples = [
-        [[100, 102], [102, 104], [101, 106]],  # percent: 0 2, 2 4, 1 6
+        [[100, 102], [97, 104], [102, 106]],  # percent: 0 2, -3 4, 2 6
         [[51, 51], [51, 51], [51, 51]],  # percent: 2 2 three times
     ]
     scores = score_windows(forecast_of(samples), windows)
-    # truth in percent: 1 3 and 0 -4; pair terms of the first window: (2 + 1 + 1) / 6 and (2 + 4 + 2) / 6
-    np.testing.assert_allclose(scores.crps, [[2 / 3 - 2 / 3, 5 / 3 - 4 / 3], [2, 6]], atol=1e-12)
-    np.testing.assert_allclose(scores.absolute_error, [[0, 1], [2, 6]], atol=1e-12)
-    np.testing.assert_allclose(scores.squared_error, [[0, 1], [4, 36]], atol=1e-12)
+    # truth in percent: 1 3 and 0 -4; pair terms of the first window: (3 + 2 + 5) / 6 and (2 + 4 + 2) / 6
+    np.testing.assert_allclose(scores.crps, [[6 / 3 - 5 / 3, 5 / 3 - 4 / 3], [2, 6]], atol=1e-12)
+    np.testing.assert_allclose(scores.absolute_error, [[1, 1], [2, 6]], atol=1e-12)
+    np.testing.assert_allclose(scores.squared_error, [[(4 / 3) ** 2, 1], [4, 36]], atol=1e-12)
     np.testing.assert_allclose(scores.direction_hit, [1, 0])
     np.testing.assert_allclose(scores.always_up_hit, [1, 0])
     np.testing.assert_allclose(scores.straight, [1, 1])  # two steps are always a line
     # 50 % interval of three samples: the smallest and the largest; of three equal ones: a point
-    np.testing.assert_allclose(scores.width[:, 0], [[2, 4], [0, 0]], atol=1e-12)
+    np.testing.assert_allclose(scores.width[:, 0], [[5, 4], [0, 0]], atol=1e-12)
     np.testing.assert_allclose(scores.covered[:, 0], [[1, 1], [0, 0]])
     summary = summarise(scores)
-    assert summary["mae"] == pytest.approx(9 / 4)
-    assert summary["rmse"] == pytest.approx(np.sqrt(41 / 4))
-    assert summary["crps"] == pytest.approx((0 + 1 / 3 + 2 + 6) / 4)
+    assert summary["mae"] == pytest.approx(10 / 4)
+    assert summary["rmse"] == pytest.approx(np.sqrt((16 / 9 + 41) / 4))
+    assert summary["crps"] == pytest.approx((1 / 3 + 1 / 3 + 2 + 6) / 4)
     assert summary["coverage_50"] == pytest.approx(0.5)
-    assert set(summary) >= {
-        f"{kind}_{round(100 * level)}" for kind in ("coverage", "width") for level in INTERVALS
-    }
+    assert set(summary) >= {f"{kind}_{round(100 * level)}" for kind in ("coverage", "width") for level in INTERVALS}
 
 
 def test_no_move_is_half_a_hit(make_windows):

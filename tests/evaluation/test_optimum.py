@@ -41,9 +41,7 @@ def test_samples_follow_each_stocks_own_law(make_windows):
 
 
 def test_a_window_is_sampled_alike_in_any_company(make_windows):
-    windows = make_windows(
-        [100.0, 110.0, 90.0], [[1.0, 1.0]] * 3, items=["sim:wide", "sim:narrow", "sim:wide"]
-    )
+    windows = make_windows([100.0, 110.0, 90.0], [[1.0, 1.0]] * 3, items=["sim:wide", "sim:narrow", "sim:wide"])
     together = Optimum().predict(windows.context, horizon=2, num_samples=5, seed=3).samples
     reversed_order = np.array([2, 1, 0])
     again = Optimum().predict(windows.context.take(reversed_order), horizon=2, num_samples=5, seed=3).samples

@@ -16,9 +16,7 @@ def test_long_run_variance_by_hand():
     series = np.array([1.0, 2.0, 4.0, 1.0])  # centred: -1 0 2 -1; autocovariances 6/4, -2/4, -2/4, 1/4
     assert long_run_variance(series, 0) == pytest.approx(6 / 4)
     assert long_run_variance(series, 1) == pytest.approx(6 / 4 + 2 * (1 / 2) * (-2 / 4))
-    assert long_run_variance(series, 2) == pytest.approx(
-        6 / 4 + 2 * (2 / 3) * (-2 / 4) + 2 * (1 / 3) * (-2 / 4)
-    )
+    assert long_run_variance(series, 2) == pytest.approx(6 / 4 + 2 * (2 / 3) * (-2 / 4) + 2 * (1 / 3) * (-2 / 4))
 
 
 def test_one_step_ahead_is_the_t_test():
@@ -41,11 +39,9 @@ def test_statistic_agrees_with_least_squares_on_a_constant_with_newey_west_error
     assert result.p_value == pytest.approx(2 * stats.t.sf(abs(result.statistic), 1.5 * 40 / 5))
 
 
-@pytest.mark.parametrize(
-    ("horizon", "num_dates", "low", "high"), [(1, 60, 0.035, 0.065), (10, 150, 0.04, 0.11)]
-)
+@pytest.mark.parametrize(("horizon", "num_dates", "low", "high"), [(1, 60, 0.035, 0.065), (10, 150, 0.04, 0.11)])
 def test_size_on_overlapping_losses(horizon, num_dates, low, high):
-    # The worst case: the difference is a sum of `horizon` independent shocks, its mean zero. The usual choice,
+    # The worst case: the difference is a sum of `horizon` independent shocks of mean zero. The usual choice,
     # lag H-1 and the t law with n-1 degrees of freedom, rejects in 12 % of samples at horizon 10.
     shocks = np.random.default_rng(0).standard_normal((2000, num_dates + horizon))
     sums = np.cumsum(shocks, axis=1)

@@ -100,9 +100,7 @@ def test_a_comparison_writes_tables_and_pictures(run, capsys):
     assert rows.groupby("forecaster")["crps"].mean().to_dict() == pytest.approx(table["crps"].to_dict())
     prices = pd.read_parquet(out / "forecasts.parquet")
     assert len(prices) == len(names) * 40 * 10 * 10
-    assert (
-        prices["price"].isna().sum() == 2 * 40 * 2 * 10
-    )  # two models, two nonsense answers of ten per window
+    assert prices["price"].isna().sum() == 2 * 40 * 2 * 10  # two models, two nonsense answers of ten per window
     for picture in ("fan_chart", "error_by_horizon", "coverage", "training_curves"):
         assert (out / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
     report = (out / "leaderboard.md").read_text()
