@@ -7,7 +7,6 @@ parsed by `preprocessing.command_line`; unknown keys and wrong types are errors 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any, Literal
 
 import yaml
 
-from preprocessing.combined_preprocessor import DataConfig
 from preprocessing.command_line import parse_config
+from preprocessing.config import DataConfig
+from preprocessing.files import slug
 
 EMBEDDED = "embedded"
 
@@ -179,7 +179,10 @@ class CompareConfig:
     def __post_init__(self) -> None:
         _require(self.num_samples >= 2, f"compare.num_samples must be at least 2; got {self.num_samples}")
         _require(self.max_windows >= 0, f"compare.max_windows must be 0 or more; got {self.max_windows}")
-        _require("random_walk" in self.forecasters, "compare.forecasters must hold random_walk: skill is against it")
+        _require(
+            "random_walk" in self.forecasters,
+            "compare.forecasters must hold random_walk: skill is against it",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,11 +249,6 @@ class RunConfig:
     def model_slug(self) -> str:
         """The model as a folder name: its last path part."""
         return slug(self.model.rstrip("/").rsplit("/", 1)[-1])
-
-
-def slug(name: str) -> str:
-    """A stock or model name as a safe file name: commas become dashes, other odd characters underscores."""
-    return re.sub(r"[^\w.-]+", "_", name.replace(",", "-").replace("=", "-")).strip("_.")
 
 
 def parse_run_config(argv: Sequence[str] | None = None, *, prog: str, description: str) -> RunConfig:

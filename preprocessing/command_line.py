@@ -1,7 +1,7 @@
 """Flags and YAML files to a typed config: one parser for every command.
 
-Types are strict and unknown keys are errors that name their path. `--lora-rank` and `--lora_rank` are the same
-flag; short names (aliases) stand for dotted ones.
+Types are strict and unknown keys are errors that name their path. `--lora-rank` and `--lora_rank` are the
+same flag; short names (aliases) stand for dotted ones.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def build_config(parser: ArgumentParser, config_class: type[C], arguments: Seque
     try:
         namespace = parser.parse_args(list(arguments))
         built = parser.instantiate_classes(namespace)
+        return config_class(**_fields_of(built, config_class))
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    return config_class(**_fields_of(built, config_class))
 
 
 def expand_aliases(arguments: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
@@ -84,5 +84,5 @@ def expand_aliases(arguments: Sequence[str], aliases: Mapping[str, str]) -> list
     return expanded
 
 
-def _fields_of(namespace: Namespace, config_class: type[Any]) -> dict[str, Any]:
+def _fields_of(namespace: Namespace | Mapping[str, Any], config_class: type[Any]) -> dict[str, Any]:
     return {name: namespace[name] for name in config_class.__dataclass_fields__}

@@ -1,10 +1,16 @@
-"""Files that appear whole or not at all."""
+"""File names, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
+
+
+def slug(name: str) -> str:
+    """A stock or model name as a safe file name: commas become dashes, other odd characters underscores."""
+    return re.sub(r"[^\w.-]+", "_", name.replace(",", "-").replace("=", "-")).strip("_.")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -1,4 +1,4 @@
-"""StandardNorm: a z-score whose mean and deviation come from training prices alone, with its exact inverse."""
+"""StandardNorm: a z-score with its inverse, whose mean and deviation come from training prices alone."""
 
 from __future__ import annotations
 

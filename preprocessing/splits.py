@@ -1,8 +1,9 @@
 """The only place that cuts time: one calendar cut for all stocks, with purge and embargo.
 
-A window belongs to `train` if its last target day lies before the first cut; to `val` if its first target day is
-at least `embargo` calendar bars after the first cut and its last before the second; to `test` likewise after the
-second. Windows whose targets cross a cut are purged. Contexts may reach back over a cut: the past is known.
+A window belongs to `train` if its last target day lies before the first cut; to `val` if its first target day
+is at least `embargo` calendar bars after the first cut and its last before the second; to `test` likewise
+after the second. Windows whose targets cross a cut are purged. Contexts may reach back over a cut: the past
+is known.
 """
 
 from __future__ import annotations
@@ -29,6 +30,16 @@ class CalendarCut:
     test_first: np.datetime64
 
 
+def check_ratios(ratios: tuple[float, float, float]) -> None:
+    """Refuse ratios that do not divide a calendar.
+
+    Raises:
+        ValueError: they are not three non-negative numbers that sum to 1 with the first above 0.
+    """
+    if len(ratios) != 3 or not min(ratios) >= 0 or ratios[0] <= 0 or not abs(sum(ratios) - 1) <= 1e-9:
+        raise ValueError(f"split must be three non-negative ratios that sum to 1 with train > 0; got {ratios}.")
+
+
 def cut_calendar(calendar: np.ndarray, ratios: tuple[float, float, float], embargo: int) -> CalendarCut:
     """Cut the union of all stocks' trading days by ratios (train, val, test).
 
@@ -40,8 +51,7 @@ def cut_calendar(calendar: np.ndarray, ratios: tuple[float, float, float], embar
     Raises:
         ValueError: the ratios are not such numbers, or the calendar is too short for them.
     """
-    if len(ratios) != 3 or min(ratios) < 0 or ratios[0] <= 0 or abs(sum(ratios) - 1) > 1e-9:
-        raise ValueError(f"split must be three non-negative ratios that sum to 1 with train > 0; got {ratios}.")
+    check_ratios(ratios)
     if embargo < 0:
         raise ValueError(f"embargo must be 0 or more bars; got {embargo}.")
     days = np.unique(np.asarray(calendar, dtype="datetime64[ns]"))

@@ -20,10 +20,11 @@ def window_statistics(closes: np.ndarray) -> dict[str, np.ndarray]:
         closes: [B, L] prices, oldest first, L > MAX_LAG + 1.
 
     Returns:
-        [B] each: min, max, mean, median (price units); min_timestep, max_timestep, median_timestep (0 = oldest
-        bar; first occurrence; for the median the bar whose close is nearest); trend (least-squares slope, price
-        per bar); top_lag_k and top_lag_k_correlation, k = 1..TOP_LAGS: the lags in 1..MAX_LAG with the largest
-        absolute autocorrelation of the closes, and that autocorrelation (0 for a constant window).
+        [B] each: min, max, mean, median (price units); min_timestep, max_timestep, median_timestep (0 =
+        oldest bar; first occurrence; for the median the bar whose close is nearest); trend (least-squares
+        slope, price per bar); top_lag_k and top_lag_k_correlation, k = 1..TOP_LAGS: the lags in 1..MAX_LAG
+        with the largest absolute autocorrelation of the closes, and that autocorrelation (0 for a constant
+        window).
     """
     length = closes.shape[1]
     if length <= MAX_LAG + 1:
@@ -50,7 +51,7 @@ def window_statistics(closes: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def lag_autocorrelations(closes: np.ndarray) -> np.ndarray:
-    """[B, MAX_LAG] sample autocorrelation of each window at lags 1..MAX_LAG (divisor L); 0 if it is constant."""
+    """[B, MAX_LAG] autocorrelation of each window at lags 1..MAX_LAG (divisor L); 0 if it is constant."""
     centred = closes - closes.mean(1, keepdims=True)
     variance = (centred**2).sum(1)
     products = np.stack([(centred[:, lag:] * centred[:, :-lag]).sum(1) for lag in range(1, MAX_LAG + 1)], axis=1)
@@ -71,10 +72,10 @@ def past_statistics(closes: np.ndarray) -> dict[str, np.ndarray]:
         closes: [T] prices of one stock, oldest first.
 
     Returns:
-        [T] each: past_mean (price: exponential of the mean log price), past_std (standard deviation of the log
-        price), past_ar1 (least-squares coefficient of the log price on its predecessor, with intercept),
-        past_volatility (root mean square daily log return), past_drift (mean daily log return). The first bars,
-        where a statistic is undefined, hold NaN.
+        [T] each: past_mean (price: exponential of the mean log price), past_std (standard deviation of the
+        log price), past_ar1 (least-squares coefficient of the log price on its predecessor, with intercept),
+        past_volatility (root mean square daily log return), past_drift (mean daily log return). The first
+        bars, where a statistic is undefined, hold NaN.
     """
     log_price = np.log(closes)
     count = np.arange(1, len(closes) + 1, dtype=float)

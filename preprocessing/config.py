@@ -1,0 +1,71 @@
+"""The settings of preprocessing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+from preprocessing.indicators import IndicatorPeriods
+from preprocessing.splits import check_ratios
+from preprocessing.statistics import MAX_LAG
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the bars come from and how they become windows."""
+
+    data_dir: Path | None = None
+    """Folder with one OHLCV CSV per stock (TICKER.csv); null: download into `cache_dir`."""
+    cache_dir: Path = Path("cache")
+    """Folder that keeps downloaded bars."""
+    start: str | None = None
+    """First day to use, YYYY-MM-DD; null: the first there is."""
+    end: str | None = None
+    """Last day to use, YYYY-MM-DD; null: the last there is."""
+    window: int = 30
+    """Days that a forecaster sees, L."""
+    horizon: int = 10
+    """Days that it predicts, H."""
+    stride: int = 1
+    """Days between two origins."""
+    split: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    """Shares of the calendar for train, validation and test, in this order of time."""
+    embargo: int | None = None
+    """Days left out after each cut, besides the windows that cross it; null: window - horizon, at least 0."""
+    indicators: IndicatorPeriods = field(default_factory=IndicatorPeriods)
+
+    def __post_init__(self) -> None:
+        if self.window <= MAX_LAG + 1:
+            raise ValueError(f"data.window must be at least {MAX_LAG + 2} days; got {self.window}")
+        if self.horizon < 1 or self.stride < 1:
+            raise ValueError(f"data.horizon and data.stride must be at least 1; got {self.horizon}, {self.stride}")
+        if self.embargo is not None and self.embargo < 0:
+            raise ValueError(f"data.embargo must be 0 or more days; got {self.embargo}")
+        check_ratios(self.split)
+        _check_span(self.start, self.end)
+
+    @property
+    def embargo_days(self) -> int:
+        """Bars left out after each cut: purge and embargo together span at least a window."""
+        return max(self.window - self.horizon, 0) if self.embargo is None else self.embargo
+
+    @property
+    def first_origin(self) -> int:
+        """Row of the first origin: all indicators have warmed up and a whole window lies behind it."""
+        return max(self.indicators.warm_up, self.window - 1)
+
+    @property
+    def rows_needed(self) -> int:
+        """Fewest rows that give one window."""
+        return self.first_origin + self.horizon + 1
+
+
+def _check_span(start: str | None, end: str | None) -> None:
+    for name, day in (("start", start), ("end", end)):
+        try:
+            date.fromisoformat(day or "2000-01-01")
+        except ValueError as error:
+            raise ValueError(f"data.{name} must be a day as YYYY-MM-DD; got '{day}'") from error
+    if start and end and date.fromisoformat(start) > date.fromisoformat(end):
+        raise ValueError(f"data.start must not lie after data.end; got {start} and {end}")
