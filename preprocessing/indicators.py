@@ -1,7 +1,11 @@
 """Technical indicators, each computed causally on the whole past of a stock.
 
-`ta` does the work; `mom` (which it lacks) is a difference, and the simple and exponential averages are pandas. All
-columns come out on the basis of the bars that go in: adjusted bars give indicators of the adjusted close.
+`ta` and pandas do the work, but for three indicators of our own: `ta`'s RSI begins its averages at zero and
+is 100 in a market that has never moved, and its CCI and ADX loop in Python (18 ms each on 1,258 bars, ours 1
+ms). All columns come out on the basis of the bars that go in: adjusted bars give indicators of the adjusted
+close.
+
+Letters: T bars.
 """
 
 from __future__ import annotations
@@ -10,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from ta.momentum import RSIIndicator, StochasticOscillator, WilliamsRIndicator
-from ta.trend import ADXIndicator, CCIIndicator, MACD
+from numpy.lib.stride_tricks import sliding_window_view
+from ta.momentum import StochasticOscillator, WilliamsRIndicator
+from ta.trend import MACD
 from ta.volatility import BollingerBands
 
 
@@ -68,32 +73,32 @@ def compute_indicators(bars: pd.DataFrame, periods: IndicatorPeriods | None = No
         periods: look-backs.
 
     Returns:
-        The columns of `preprocessing.windows.INDICATORS` on the index of `bars`; NaN while warming up. Averages,
-        bands, mom and macd are in price units, rsi, adx, stoch_k and stoch_d in 0..100, willr in -100..0,
-        cci has no unit.
+        The columns of `preprocessing.windows.INDICATORS` on the index of `bars`; NaN while warming up.
+        Averages, bands, mom and macd are in price units, rsi, adx, stoch_k and stoch_d in 0..100, willr in
+        -100..0, cci has no unit.
 
-    A market without any range (high = low for a whole period) has no defined oscillator: stoch_k, stoch_d and rsi
-    are 50, willr -50, cci and adx 0 there.
+    Where a market has no range (high = low for a whole period) or has never moved, oscillators are undefined;
+    they take their neutral value: stoch_k, stoch_d and rsi 50, willr -50, cci and adx 0.
     """
     p = periods or IndicatorPeriods()
-    high, low, close = bars["high"], bars["low"], bars["close"]
+    high, low, close = (pd.Series(bars[name]) for name in ("high", "low", "close"))
     bands = BollingerBands(close, window=p.bbands, window_dev=2)
-    stochastic = StochasticOscillator(high, low, close, window=p.stoch, smooth_window=p.stoch_d)
+    stoch_k = StochasticOscillator(high, low, close, window=p.stoch).stoch().fillna(50.0)
     table = pd.DataFrame(
         {
             "sma": close.rolling(p.sma).mean(),
             "ema": close.ewm(span=p.ema, adjust=False).mean(),
             "mom": close.diff(p.mom),
-            "rsi": RSIIndicator(close, window=p.rsi).rsi().fillna(50.0),
+            "rsi": _rsi(close.to_numpy(float), p.rsi),
             "macd": MACD(close, window_fast=p.macd_fast, window_slow=p.macd_slow).macd(),
             "willr": WilliamsRIndicator(high, low, close, lbp=p.willr).williams_r().fillna(-50.0),
-            "cci": CCIIndicator(high, low, close, window=p.cci).cci().fillna(0.0),
-            "adx": _adx(high, low, close, p.adx),
+            "cci": _cci(((high + low + close) / 3).to_numpy(float), p.cci),
+            "adx": _adx(high.to_numpy(float), low.to_numpy(float), close.to_numpy(float), p.adx),
             "bbands_upper": bands.bollinger_hband(),
             "bbands_middle": bands.bollinger_mavg(),
             "bbands_lower": bands.bollinger_lband(),
-            "stoch_k": stochastic.stoch().fillna(50.0),
-            "stoch_d": stochastic.stoch_signal().fillna(50.0),
+            "stoch_k": stoch_k,
+            "stoch_d": stoch_k.rolling(p.stoch_d).mean(),
         },
         index=bars.index,
     )
@@ -101,6 +106,47 @@ def compute_indicators(bars: pd.DataFrame, periods: IndicatorPeriods | None = No
     return table
 
 
-def _adx(high: pd.Series, low: pd.Series, close: pd.Series, period: int) -> pd.Series:
-    with np.errstate(divide="ignore", invalid="ignore"):  # a market without range divides 0 by 0
-        return ADXIndicator(high, low, close, window=period).adx().fillna(0.0)
+def _rsi(close: np.ndarray, period: int) -> np.ndarray:
+    """[T] relative strength index: share of the rises in Wilder's averages of rises and falls (1978)."""
+    change = np.diff(close, prepend=np.nan)
+    rise, fall = _wilder(np.maximum(change, 0), period), _wilder(np.maximum(-change, 0), period)
+    moved = rise + fall > 0
+    return np.where(moved, 100 * (rise / np.where(moved, rise + fall, 1.0)), 50.0)
+
+
+def _cci(typical_price: np.ndarray, period: int) -> np.ndarray:
+    """[T] commodity channel index: distance from the mean in .015 mean absolute deviations (Lambert 1980)."""
+    windows = sliding_window_view(typical_price, period)  # [T - period + 1, period]
+    mean = windows.mean(1)
+    deviation = np.abs(windows - mean[:, None]).mean(1)
+    flat = deviation <= 1e-12 * mean  # what rounding leaves of a constant price
+    cci = np.where(flat, 0.0, (windows[:, -1] - mean) / np.where(flat, 1.0, 0.015 * deviation))
+    return np.concatenate([np.full(period - 1, np.nan), cci])
+
+
+def _adx(high: np.ndarray, low: np.ndarray, close: np.ndarray, period: int) -> np.ndarray:
+    """[T] average directional index (Wilder 1978); his sums are `period` times the averages used here."""
+    previous_close = np.concatenate([[np.nan], close[:-1]])
+    true_range = np.maximum(high, previous_close) - np.minimum(low, previous_close)
+    up, down = np.diff(high, prepend=np.nan), -np.diff(low, prepend=np.nan)
+    rise = np.where((up > down) & (up > 0), up, 0.0)
+    fall = np.where((down > up) & (down > 0), down, 0.0)
+    rise[0] = fall[0] = np.nan  # the first bar has no change
+    rise, fall, true_range = (_wilder(values, period) for values in (rise, fall, true_range))
+    moved = (rise + fall > 0) & (true_range > 0)
+    directional_index = np.where(moved, 100 * np.abs(rise - fall) / np.where(moved, rise + fall, 1.0), 0.0)
+    directional_index[:period] = np.nan
+    return _wilder(directional_index, period)
+
+
+def _wilder(values: np.ndarray, period: int) -> np.ndarray:
+    """[T] Wilder's moving average: the mean of the first `period` values, then a step of 1 / period to each.
+
+    Values may begin with NaN; the first average stands at the last of the first `period` others.
+    """
+    first = int(np.argmin(np.isnan(values)))
+    seed = first + period - 1
+    seeded = values.copy()
+    seeded[:seed] = np.nan
+    seeded[seed : seed + 1] = values[first : seed + 1].mean()
+    return pd.Series(seeded).ewm(alpha=1 / period, adjust=False).mean().to_numpy()
