@@ -82,9 +82,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def _long_form(
-    forecast: Forecast, context: Context, names: list[str], number: int, stocks: list[str]
-) -> pa.Table:
+def _long_form(forecast: Forecast, context: Context, names: list[str], number: int, stocks: list[str]) -> pa.Table:
     num_windows, num_samples, horizon = forecast.samples.shape
     per_window = num_samples * horizon
     stock = np.searchsorted(stocks, np.array(context.item_id)).astype(np.int32)

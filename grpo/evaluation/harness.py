@@ -38,24 +38,18 @@ class Evaluation:
     seconds: float
 
 
-def predict(
-    forecaster: Forecaster, windows: WindowSet, *, num_samples: int, seed: int
-) -> tuple[Forecast, float]:
+def predict(forecaster: Forecaster, windows: WindowSet, *, num_samples: int, seed: int) -> tuple[Forecast, float]:
     """A forecaster's answer and the seconds it took. It gets a copy of the context and nothing of the truth.
 
     Raises:
         ForecastError: the answer has another shape than was asked for.
     """
     began = time.perf_counter()
-    forecast = forecaster.predict(
-        _copy(windows.context), horizon=windows.horizon, num_samples=num_samples, seed=seed
-    )
+    forecast = forecaster.predict(_copy(windows.context), horizon=windows.horizon, num_samples=num_samples, seed=seed)
     seconds = time.perf_counter() - began
     expected = (len(windows), num_samples, windows.horizon)
     if forecast.samples.shape != expected:
-        raise ForecastError(
-            f"{forecaster.name} returned samples {forecast.samples.shape}; asked for {expected}."
-        )
+        raise ForecastError(f"{forecaster.name} returned samples {forecast.samples.shape}; asked for {expected}.")
     return forecast, seconds
 
 
@@ -85,9 +79,7 @@ def choose_windows(context: Context, max_windows: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def on_common_valid(
-    evaluations: Sequence[Evaluation], windows: WindowSet
-) -> tuple[list[Evaluation], WindowSet]:
+def on_common_valid(evaluations: Sequence[Evaluation], windows: WindowSet) -> tuple[list[Evaluation], WindowSet]:
     """Score again on what all forecasters answered: no filled-in samples, equal sizes.
 
     Of each window every forecaster keeps its first m valid samples, m being the fewest that any of them has;
@@ -109,13 +101,9 @@ def on_common_valid(
     ], subset
 
 
-def _score_valid(
-    forecast: Forecast, windows: WindowSet, counts: np.ndarray, kept: np.ndarray
-) -> WindowScores:
+def _score_valid(forecast: Forecast, windows: WindowSet, counts: np.ndarray, kept: np.ndarray) -> WindowScores:
     """Scores of the kept windows from their first counts[b] valid samples, in the order of `kept`."""
-    first_valid = np.argsort(
-        ~forecast.valid, axis=1, kind="stable"
-    )  # [B, S] valid samples first, in their order
+    first_valid = np.argsort(~forecast.valid, axis=1, kind="stable")  # [B, S] valid samples first, in their order
     order, parts = [], []
     for count in np.unique(counts[kept]):
         rows = kept[counts[kept] == count]

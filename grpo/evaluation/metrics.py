@@ -59,9 +59,7 @@ class WindowScores:
     def concatenate(parts: list[WindowScores]) -> WindowScores:
         """Join the scores of several sets of windows, in the order given."""
         names = [field.name for field in fields(WindowScores)]
-        return WindowScores(
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        )
+        return WindowScores(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def score_windows(forecast: Forecast, windows: WindowSet) -> WindowScores:
@@ -71,9 +69,7 @@ def score_windows(forecast: Forecast, windows: WindowSet) -> WindowScores:
         ValueError: the future or the last close is not finite and positive; no score would mean anything.
     """
     last, future = windows.context.last_price, windows.truth.future
-    if not (
-        np.isfinite(future).all() and (future > 0).all() and np.isfinite(last).all() and (last > 0).all()
-    ):
+    if not (np.isfinite(future).all() and (future > 0).all() and np.isfinite(last).all() and (last > 0).all()):
         raise ValueError("last closes and realised prices must be finite and positive.")
     prices = np.where(forecast.valid[:, :, None], forecast.samples, last[:, None, None])  # [B, S, H]
     # A path that overflows has no finite score; the score is then infinite, never NaN, so that it cannot win.
@@ -147,8 +143,7 @@ def fair_energy_score(samples: np.ndarray, truth: np.ndarray) -> np.ndarray:
     num_samples = _require_pairs(samples)
     # Each pair once, by its distance in sample number: memory stays [B, S, H] instead of [B, S, S, H].
     pairs = sum(
-        np.linalg.norm(samples[:, shift:] - samples[:, :-shift], axis=-1).sum(axis=1)
-        for shift in range(1, num_samples)
+        np.linalg.norm(samples[:, shift:] - samples[:, :-shift], axis=-1).sum(axis=1) for shift in range(1, num_samples)
     )
     error = np.linalg.norm(samples - truth[:, None], axis=-1).mean(axis=1)
     return error - pairs / (num_samples * (num_samples - 1))
@@ -183,9 +178,7 @@ def straight_line_share(paths: np.ndarray) -> np.ndarray:
 
 def _require_pairs(samples: np.ndarray) -> int:
     if samples.shape[1] < 2:
-        raise ValueError(
-            f"a fair score compares samples with each other and needs 2 or more; got {samples.shape[1]}."
-        )
+        raise ValueError(f"a fair score compares samples with each other and needs 2 or more; got {samples.shape[1]}.")
     return samples.shape[1]
 
 

@@ -21,8 +21,7 @@ def window_generators(context: Context, seed: int) -> list[np.random.Generator]:
     days = context.origin.astype("datetime64[D]").astype(np.int64)
     # SeedSequence takes no negative number; days before 1970 wrap around.
     keys = (
-        (seed, zlib.crc32(item.encode()), int(day) % 2**32)
-        for item, day in zip(context.item_id, days, strict=True)
+        (seed, zlib.crc32(item.encode()), int(day) % 2**32) for item, day in zip(context.item_id, days, strict=True)
     )
     return [np.random.default_rng(key) for key in keys]
 

@@ -27,9 +27,7 @@ def make_windows(items, last, future_last, volatility=0.02, past_volatility=0.01
             past=np.full((count, 6, 1), np.asarray(last, dtype=float)[:, None, None]),
             features=features,
         ),
-        truth=Truth(
-            future=future, dates=origin[:, None] + np.arange(1, HORIZON + 1).astype("timedelta64[D]")
-        ),
+        truth=Truth(future=future, dates=origin[:, None] + np.arange(1, HORIZON + 1).astype("timedelta64[D]")),
     )
 
 
