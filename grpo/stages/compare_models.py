@@ -177,7 +177,9 @@ def _evaluate_all(run: StageRun, config: RunConfig, names: Sequence[str], window
         progress.set_description(f"compare: {name}")
         key = forecast_key({**forecasters.identity(name), **settings, "horizon": windows.horizon}, windows.context)
         file = run.folder / "forecasts" / f"{name}-{key}.npz"
-        if not file.exists():
+        if file.exists():
+            run.logger.info("%s: forecasts of an earlier attempt are used again", name)
+        else:
             forecast, seconds = predict(forecasters.make(name, windows.horizon), windows, **settings)
             save_forecast(forecast, seconds, file)
             gc.collect()  # models hold reference cycles: free one before the next is loaded
