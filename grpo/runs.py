@@ -264,23 +264,26 @@ def _barrier() -> None:
 def stage_entry(main: Callable[[], None]) -> int:
     """Run a stage's `main` and turn expected errors into one line on standard error; gives the exit code.
 
-    Expected are RunError, the ValueError classes that this project defines, and OSError. Anything else is a
-    bug and keeps its traceback. Use as `sys.exit(stage_entry(main))`.
+    Expected are RunError, the ValueError classes that this project defines, and OSError. Anything else is a bug and
+    keeps its traceback. pipeline.log gets the traceback of both. Use as `sys.exit(stage_entry(main))`.
     """
     try:
         main()
     except KeyboardInterrupt as interrupt:
         _report(str(interrupt) or "interrupted")
         return 130
-    except (RunError, OSError) as error:
+    except Exception as error:
+        if not _is_expected(error):
+            _report(f"unexpected {type(error).__name__}: {error}")
+            raise
         _report(f"the disk is full, free space and run again: {error}" if _is_disk_full(error) else str(error))
         return 1
-    except ValueError as error:
-        if type(error).__module__.partition(".")[0] not in OWN_PACKAGES:
-            raise
-        _report(str(error))
-        return 1
     return 0
+
+
+def _is_expected(error: Exception) -> bool:
+    own_class = type(error).__module__.partition(".")[0] in OWN_PACKAGES
+    return isinstance(error, (RunError, OSError)) or (isinstance(error, ValueError) and own_class)
 
 
 @contextmanager
@@ -313,7 +316,7 @@ def _is_cut_short_save(error: BaseException, folder: Path) -> bool:
 def _report(message: str) -> None:
     if not logger.handlers:
         _start_logging(None)
-    logger.error(" ".join(message.split()))
+    logger.error(" ".join(message.split()), exc_info=True)
 
 
 class _LogFile(logging.FileHandler):
@@ -329,6 +332,7 @@ class _Console(logging.Handler):
 
 class _ConsoleFormat(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        """One line, without the traceback that pipeline.log gets."""
         message = f"[process {_rank()}] {record.getMessage()}" if _rank() else record.getMessage()
         return f"{record.levelname.lower()}: {message}" if record.levelno >= logging.WARNING else message
 

@@ -376,12 +376,15 @@ def test_expected_errors_are_one_line(error: Exception, line: str, capsys: pytes
 
 
 @pytest.mark.parametrize("error", [ValueError("shapes differ"), KeyError("x"), RuntimeError("CUDA error")])
-def test_a_bug_keeps_its_traceback(error: Exception):
-    def main() -> None:
+def test_a_bug_keeps_its_traceback(toy: Toy, error: Exception):
+    def body(run: StageRun) -> dict[str, Any]:
         raise error
 
     with pytest.raises(type(error)):
-        stage_entry(main)
+        stage_entry(lambda: toy.run(body=body))
+    log = (stage_folder(toy.config, "stage1").parent / "pipeline.log").read_text()
+    assert f"ERROR unexpected {type(error).__name__}" in log
+    assert "Traceback (most recent call last)" in log
 
 
 def test_publishing_replaces_the_former_adapter_and_leaves_nothing_else(tmp_path: Path):
