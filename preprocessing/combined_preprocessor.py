@@ -2,68 +2,60 @@
 
     python -m preprocessing.combined_preprocessor --root_path DIR --output_dir DIR --stock AAPL,MSFT
 
-For each stock: read and check the bars, put O/H/L/C on the basis of the adjusted close, compute the indicators
-on the whole past, cut windows, assign each to train, val or test by one calendar cut for all stocks, and write
-{STOCK}_{train,val,test,full}_{x,y}.csv.
+For each stock: read and check the bars, put O/H/L/C on the basis of the adjusted close, compute the
+indicators on the whole past, cut windows, assign each to train, val or test by one calendar cut for all
+stocks, and write {STOCK}_{train,val,test,full}_{x,y}.csv.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import dataclasses
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
+from tqdm import tqdm
 
-from preprocessing.indicators import IndicatorPeriods, compute_indicators
+from preprocessing.command_line import parse_config
+from preprocessing.config import DataConfig
+from preprocessing.files import slug, write_atomically
+from preprocessing.indicators import compute_indicators
+from preprocessing.market_data import (
+    MANY_STOCKS,
+    REPAIRS,
+    BarsReport,
+    MarketDataError,
+    load_stocks,
+    require_rows,
+)
 from preprocessing.scaling import StandardNorm
+from preprocessing.simulation import SimulationError
 from preprocessing.splits import CalendarCut, assign_split, cut_calendar
-from preprocessing.statistics import MAX_LAG, past_statistics, trailing_volatility, window_statistics
-from preprocessing.windows import FEATURES, Context, Truth, WindowSet, concatenate
+from preprocessing.statistics import past_statistics, trailing_volatility, window_statistics
+from preprocessing.windows import FEATURES, Context, Truth, WindowSet, concatenate, write_windows
+
+REPORT_FILE = "data_report.json"
 
 
-class TooFewRowsError(ValueError):
-    """A stock is shorter than one window with its warm-up."""
+class EmptySplitError(MarketDataError):
+    """Train, val or test has no window."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where the bars come from and how they become windows."""
+class PreprocessConfig(DataConfig):
+    """One run of the preprocessing command."""
 
-    data_dir: Path | None = None
-    """Folder with one OHLCV CSV per stock (TICKER.csv); null: download into `cache_dir`."""
-    cache_dir: Path = Path("cache")
-    """Folder that keeps downloaded bars."""
-    start: str | None = None
-    """First day to use, YYYY-MM-DD; null: the first there is."""
-    end: str | None = None
-    """Last day to use, YYYY-MM-DD; null: the last there is."""
-    window: int = 30
-    """Days that a forecaster sees, L."""
-    horizon: int = 10
-    """Days that it predicts, H."""
-    stride: int = 1
-    """Days between two origins."""
-    split: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    """Shares of the calendar for train, validation and test, in this order of time."""
-    embargo: int | None = None
-    """Days left out after each cut, on top of purging windows that cross it; null: window - horizon, at least 0."""
-    indicators: IndicatorPeriods = field(default_factory=IndicatorPeriods)
-
-    def __post_init__(self) -> None:
-        if self.window <= MAX_LAG + 1:
-            raise ValueError(f"data.window must be at least {MAX_LAG + 2} days; got {self.window}")
-        if self.horizon < 1 or self.stride < 1:
-            raise ValueError(f"data.horizon and data.stride must be at least 1; got {self.horizon}, {self.stride}")
-        if self.embargo is not None and self.embargo < 0:
-            raise ValueError(f"data.embargo must be 0 or more days; got {self.embargo}")
-
-    @property
-    def embargo_days(self) -> int:
-        """Bars left out after each cut: purge and embargo together span at least a window."""
-        return max(self.window - self.horizon, 0) if self.embargo is None else self.embargo
+    stock: str
+    """A ticker, several (AAPL,MSFT), `all` (every CSV of the data folder), or a simulated stock (sim:ou)."""
+    output_dir: Path
+    """Folder for the windows, {STOCK}_{train,val,test,full}_{x,y}.csv, and data_report.json."""
 
 
 def make_windows(item_id: str, bars: pd.DataFrame, config: DataConfig, norm: StandardNorm) -> WindowSet:
@@ -80,15 +72,8 @@ def make_windows(item_id: str, bars: pd.DataFrame, config: DataConfig, norm: Sta
     """
     closes = bars["close"].to_numpy(dtype=np.float64)
     length, horizon = config.window, config.horizon
-    first_origin = max(config.indicators.warm_up, length - 1)
-    origins = np.arange(first_origin, len(closes) - horizon, config.stride)
-    if len(origins) == 0:
-        needed = first_origin + horizon + 1
-        raise TooFewRowsError(
-            f"stock {item_id} has {len(closes)} rows, but one window needs {needed} "
-            f"(indicator warm-up {config.indicators.warm_up}, window {length}, horizon {horizon}). "
-            "Give a longer history, or a shorter data.window."
-        )
+    require_rows(item_id, len(closes), config)
+    origins = np.arange(config.first_origin, len(closes) - horizon, config.stride)
     past = sliding_window_view(closes, length)[origins - length + 1]  # [B, L]
     columns = window_statistics(past)
     columns["volatility"] = trailing_volatility(past)
@@ -110,13 +95,135 @@ def make_windows(item_id: str, bars: pd.DataFrame, config: DataConfig, norm: Sta
 
 
 def split_windows(stocks: Mapping[str, pd.DataFrame], config: DataConfig) -> tuple[dict[str, WindowSet], CalendarCut]:
-    """Windows of every stock, cut once by calendar date: {"train", "val", "test", "full"} and the cut."""
-    calendar = np.concatenate([bars.index.to_numpy(dtype="datetime64[ns]") for bars in stocks.values()])
-    cut = cut_calendar(calendar, config.split, config.embargo_days)
+    """Windows of every stock, cut once by calendar date.
+
+    Args:
+        stocks: bars by name. A stock without a bar before the first cut has nothing to be scaled by and gives
+            none.
+        config: windows, shares of the splits, embargo.
+
+    Returns:
+        {"train", "val", "test", "full"} and the cut. `full` also holds the windows that the splits purge.
+
+    Raises:
+        EmptySplitError: a split has no window.
+    """
+    days = {name: bars.index.to_numpy(dtype="datetime64[ns]") for name, bars in stocks.items()}
+    cut = cut_calendar(np.concatenate([*days.values()]), config.split, config.embargo_days)
     sets = []
-    for item_id, bars in stocks.items():
-        train_closes = bars["close"].to_numpy()[bars.index.to_numpy(dtype="datetime64[ns]") < cut.val_start]
-        sets.append(make_windows(item_id, bars, config, StandardNorm.fit(train_closes)))
+    for name, bars in tqdm(stocks.items(), "windows", unit="stock", leave=False, disable=len(stocks) < MANY_STOCKS):
+        train_closes = bars["close"].to_numpy()[days[name] < cut.val_start]
+        if len(train_closes):
+            sets.append(make_windows(name, bars, config, StandardNorm.fit(train_closes)))
+    if not sets:
+        raise EmptySplitError(_empty_split("train", cut, config))
     full = concatenate(sets)
     split = assign_split(full.truth.dates, cut)
-    return {name: full.take(split == name) for name in ("train", "val", "test")} | {"full": full}, cut
+    splits = {name: full.take(split == name) for name in ("train", "val", "test")} | {"full": full}
+    for name, windows in splits.items():
+        if len(windows) == 0:
+            raise EmptySplitError(_empty_split(name, cut, config))
+    return splits, cut
+
+
+def _empty_split(name: str, cut: CalendarCut, config: DataConfig) -> str:
+    return (
+        f"no window falls into {name}: val starts on {str(cut.val_start)[:10]}, test on "
+        f"{str(cut.test_start)[:10]}, {config.embargo_days} days are left out after each, and a window "
+        f"predicts {config.horizon} days. Give a longer history, another split than {list(config.split)}, or "
+        "a smaller embargo."
+    )
+
+
+def preprocess(stock: str, config: DataConfig, output_dir: Path) -> dict[str, Any]:
+    """The whole step: bars to windows files and data_report.json, which is written last.
+
+    Args:
+        stock: as in `PreprocessConfig.stock`.
+        config: where the bars come from and how they become windows.
+        output_dir: folder for the files; they are named by `slug(stock)`.
+
+    Returns:
+        What data_report.json holds: the cut, the number of windows of each split, and for each stock its
+        source, its repairs and its windows.
+
+    Raises:
+        MarketDataError: the bars cannot be used, or a split has no window.
+        SimulationError: a simulated stock's name is wrong.
+    """
+    bars, reports = load_stocks(stock, config)
+    splits, cut = split_windows(bars, config)
+    for name, windows in splits.items():
+        write_windows(windows, *windows_files(stock, output_dir, name))
+    report = _report(stock, config, reports, splits, cut)
+    write_atomically(Path(output_dir) / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def windows_files(stock: str, output_dir: Path, split: str) -> tuple[Path, Path]:
+    """Where `preprocess` writes X and Y of a split."""
+    x, y = (Path(output_dir) / f"{slug(stock)}_{split}_{part}.csv" for part in ("x", "y"))
+    return x, y
+
+
+def _report(
+    stock: str,
+    config: DataConfig,
+    reports: Mapping[str, BarsReport],
+    splits: Mapping[str, WindowSet],
+    cut: CalendarCut,
+) -> dict[str, Any]:
+    counts = {split: Counter(windows.context.item_id) for split, windows in splits.items()}
+    stocks = {}
+    for name, bars_report in reports.items():
+        late = None if counts["full"][name] else "it has no day before the first cut"
+        entry = dataclasses.asdict(bars_report) | {"skipped": bars_report.skipped or late}
+        stocks[name] = entry | {"windows": {split: count[name] for split, count in counts.items()}}
+    return {
+        "stock": stock,
+        "window": config.window,
+        "horizon": config.horizon,
+        "stride": config.stride,
+        "split": list(config.split),
+        "embargo": config.embargo_days,
+        "cut": {name: str(day)[:10] for name, day in vars(cut).items()},
+        "windows": {split: len(windows) for split, windows in splits.items()},
+        "stocks": stocks,
+    }
+
+
+def notices(report: Mapping[str, Any]) -> list[str]:
+    """One line per stock that was repaired or left out, from what `preprocess` returns."""
+    lines = []
+    for name, entry in report["stocks"].items():
+        repairs = [f"{key.replace('_', ' ')} {entry[key]}" for key in REPAIRS if entry[key]]
+        if repairs:
+            lines.append(f"stock {name} was repaired: {', '.join(repairs)}")
+        if entry["skipped"]:
+            lines.append(f"stock {name} is left out: {entry['skipped']}")
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; gives its exit code."""
+    config = parse_config(
+        PreprocessConfig,
+        argv,
+        prog="python -m preprocessing.combined_preprocessor",
+        description="Turn daily OHLCV bars into windows with indicators, split by date.",
+        aliases={"root_path": "data_dir"},
+    )
+    try:
+        report = preprocess(config.stock, config, config.output_dir)
+    except (MarketDataError, SimulationError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for line in notices(report):
+        print(f"warning: {line}", file=sys.stderr)
+    counts = ", ".join(f"{split} {count}" for split, count in report["windows"].items())
+    print(f"windows: {counts}; written to {config.output_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -175,7 +175,7 @@ def write_windows(windows: WindowSet, x_path: Path, y_path: Path) -> None:
 
 
 def _write_table(path: Path, columns: Mapping[str, Any]) -> None:
-    # Arrow writes round-trip decimals ten times as fast as pandas, but would quote the names in the header
+    # Arrow writes round-trip decimals six times as fast as pandas, but would quote the names in the header
     buffer = pa.BufferOutputStream()
     buffer.write((",".join(columns) + "\n").encode())
     csv.write_csv(pa.table({**columns}), buffer, csv.WriteOptions(include_header=False))

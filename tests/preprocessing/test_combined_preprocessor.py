@@ -1,0 +1,300 @@
+"""The whole step: what a window holds, that it never looks ahead, how stocks are pooled, and the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from preprocessing.combined_preprocessor import (
+    EmptySplitError,
+    main,
+    make_windows,
+    notices,
+    preprocess,
+    split_windows,
+    windows_files,
+)
+from preprocessing.config import DataConfig
+from preprocessing.indicators import compute_indicators
+from preprocessing.market_data import TooFewRowsError
+from preprocessing.scaling import StandardNorm
+from preprocessing.simulation import parse_simulated_stock
+from preprocessing.statistics import past_statistics
+from preprocessing.windows import FEATURES, INDICATORS, WindowSet, read_windows
+
+STOCKNET = Path(__file__).parents[2].parent / "shared/data/stocknet"
+SCALED_BY_TRAINING = ("norm_mean", "norm_std")
+
+
+def simulate(name: str = "sim:gbm?rows=300&sigma=0.02&seed=1") -> pd.DataFrame:
+    return parse_simulated_stock(name).bars()
+
+
+BARS = simulate()
+CONFIG = DataConfig()
+NORM = StandardNorm.fit(BARS["close"].to_numpy()[:200])
+
+
+def test_a_window_holds_its_past_its_future_and_the_features_of_its_origin() -> None:
+    windows = make_windows("A", BARS, CONFIG, NORM)
+    closes, days = BARS["close"].to_numpy(), BARS.index.to_numpy(dtype="datetime64[ns]")
+    assert len(windows) == 300 - 84 - 10  # origins from the last bar of the warm-up to ten days before the end
+    indicators, past = compute_indicators(BARS), past_statistics(closes)
+    for row in (0, 57, len(windows) - 1):
+        origin = 84 + row
+        assert windows.context.origin[row] == days[origin]
+        np.testing.assert_array_equal(windows.context.past[row, :, 0], closes[origin - 29 : origin + 1])
+        np.testing.assert_array_equal(windows.truth.future[row], closes[origin + 1 : origin + 11])
+        np.testing.assert_array_equal(windows.truth.dates[row], days[origin + 1 : origin + 11])
+        for name in INDICATORS:
+            assert windows.context.feature(name)[row] == indicators[name].iloc[origin]
+        for name, values in past.items():
+            assert windows.context.feature(name)[row] == values[origin]
+        assert windows.context.feature("norm_mean")[row] == NORM.mean
+        assert windows.context.feature("norm_std")[row] == NORM.std
+    assert np.isfinite(windows.context.features).all()
+
+
+def test_stride_keeps_every_nth_window() -> None:
+    windows, strided = (make_windows("A", BARS, DataConfig(stride=stride), NORM) for stride in (1, 7))
+    np.testing.assert_array_equal(strided.context.origin, windows.context.origin[::7])
+
+
+def test_the_shortest_history_gives_one_window() -> None:
+    assert CONFIG.rows_needed == 95
+    assert len(make_windows("A", BARS.iloc[:95], CONFIG, NORM)) == 1
+    with pytest.raises(TooFewRowsError, match="stock A has 94 rows, but one window needs 95"):
+        make_windows("A", BARS.iloc[:94], CONFIG, NORM)
+
+
+# Causality
+
+
+def change_bars(bars: pd.DataFrame, row: int, factors: list[float]) -> pd.DataFrame:
+    """Bars with one day's prices multiplied, the range widened to hold them."""
+    changed = bars.copy()
+    values = changed[["open", "high", "low", "close"]].to_numpy()[row] * factors
+    changed.iloc[row, :4] = [values[0], values.max(), values.min(), values[3]]
+    return changed
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    row=st.integers(0, len(BARS) - 1),
+    factors=st.lists(st.floats(0.01, 100.0), min_size=4, max_size=4),
+)
+def test_nothing_after_the_origin_changes_a_context(row: int, factors: list[float]) -> None:
+    before = make_windows("A", BARS, CONFIG, NORM).context
+    after = make_windows("A", change_bars(BARS, row, factors), CONFIG, NORM).context
+    earlier = before.origin < BARS.index.to_numpy()[row]
+    np.testing.assert_array_equal(after.past[earlier], before.past[earlier])
+    np.testing.assert_array_equal(after.features[earlier], before.features[earlier])
+
+
+def test_every_feature_of_an_origin_sees_that_day() -> None:
+    """The causality test could pass by lag alone: the day itself must matter to all that are not fitted before."""
+    before = make_windows("A", BARS, CONFIG, NORM).context
+    changed = change_bars(BARS, 150, [1.3, 1.4, 1.1, 1.35])
+    after = make_windows("A", changed, CONFIG, NORM).context
+    row = 150 - 84
+    unchanged = {name for i, name in enumerate(FEATURES) if after.features[row, i] == before.features[row, i]}
+    assert unchanged <= {
+        *SCALED_BY_TRAINING,
+        "min",
+        "min_timestep",
+        "top_lag_1",
+        "top_lag_2",
+        "top_lag_3",
+        "median",
+    } | {"median_timestep"}
+
+
+@settings(max_examples=20, deadline=None)
+@given(row=st.integers(0, len(BARS) - 1), factor=st.floats(0.01, 100.0))
+def test_only_training_closes_move_the_scaler(row: int, factor: float) -> None:
+    (before, cut), (after, _) = (
+        split_windows({"A": bars}, CONFIG) for bars in (BARS, change_bars(BARS, row, [1.0, 1.0, 1.0, factor]))
+    )
+    scalers = [[sets["full"].context.feature(name)[0] for name in SCALED_BY_TRAINING] for sets in (before, after)]
+    in_training = BARS.index.to_numpy(dtype="datetime64[ns]")[row] < cut.val_start
+    if not in_training or factor == 1.0:
+        assert scalers[0] == scalers[1]
+    elif abs(np.log(factor)) > 0.01:
+        assert scalers[0] != scalers[1]
+    train = BARS["close"].to_numpy()[BARS.index.to_numpy(dtype="datetime64[ns]") < cut.val_start]
+    assert scalers[0] == [train.mean(), train.std()]
+
+
+# Several stocks
+
+
+def origins_of(windows: WindowSet, name: str) -> np.ndarray:
+    return windows.context.origin[np.array(windows.context.item_id) == name]
+
+
+def test_stocks_are_pooled_by_one_calendar_cut() -> None:
+    young = simulate("sim:ou?rows=400&seed=4").iloc[150:]
+    sets, cut = split_windows({"OLD": BARS, "YOUNG": young}, CONFIG)
+    days = np.unique(np.concatenate([BARS.index, young.index])).astype("datetime64[ns]")
+    assert len(days) == 400
+    assert (cut.val_start, cut.test_start) == (days[280], days[320])
+    assert (cut.val_first, cut.test_first) == (days[300], days[340])
+    # OLD ends on day 300: it only trains. YOUNG trains from day 150 + 84
+    assert {name: len(origins_of(sets["train"], name)) for name in ("OLD", "YOUNG")} == {"OLD": 186, "YOUNG": 36}
+    assert set(sets["val"].context.item_id) == set(sets["test"].context.item_id) == {"YOUNG"}
+    assert sets["train"].truth.dates.max() < cut.val_start
+    assert sets["val"].truth.dates.min() >= cut.val_first
+    assert sets["val"].truth.dates.max() < cut.test_start
+    assert sets["test"].truth.dates.min() >= cut.test_first
+    for name, bars in (("OLD", BARS), ("YOUNG", young)):
+        closes = bars["close"].to_numpy()[bars.index.to_numpy(dtype="datetime64[ns]") < cut.val_start]
+        rows = np.array(sets["full"].context.item_id) == name
+        np.testing.assert_array_equal(sets["full"].context.feature("norm_mean")[rows], closes.mean())
+
+
+def test_a_pooled_stock_has_the_features_that_it_has_alone() -> None:
+    alone = make_windows("B", BARS, CONFIG, NORM).context
+    pooled, _ = split_windows({"A": simulate("sim:ou?rows=500"), "B": BARS}, CONFIG)
+    rows = np.array(pooled["full"].context.item_id) == "B"
+    free = [i for i, name in enumerate(FEATURES) if name not in SCALED_BY_TRAINING]
+    np.testing.assert_array_equal(pooled["full"].context.features[rows][:, free], alone.features[:, free])
+
+
+def test_a_stock_that_begins_after_the_cut_is_left_out_and_named(tmp_path: Path) -> None:
+    for name, bars in (("OLD", simulate("sim:gbm?rows=1000")), ("NEW", simulate("sim:gbm?rows=1000").iloc[800:])):
+        write_csv(tmp_path / f"{name}.csv", bars)
+    report = preprocess("all", DataConfig(data_dir=tmp_path), tmp_path / "out")
+    assert report["stocks"]["NEW"]["windows"] == {"train": 0, "val": 0, "test": 0, "full": 0}
+    assert notices(report) == ["stock NEW is left out: it has no day before the first cut"]
+
+
+@pytest.mark.parametrize(
+    ("split", "rows", "name"),
+    [((0.1, 0.2, 0.7), 400, "train"), ((0.7, 0.1, 0.2), 150, "val"), ((0.7, 0.25, 0.05), 400, "test")],
+)
+def test_an_empty_split_says_what_to_change(split: tuple[float, float, float], rows: int, name: str) -> None:
+    with pytest.raises(EmptySplitError, match=rf"no window falls into {name}: .*Give a longer history, another split"):
+        split_windows({"A": simulate(f"sim:gbm?rows={rows}")}, DataConfig(split=split))
+
+
+# Files and the command
+
+
+def write_csv(path: Path, bars: pd.DataFrame) -> None:
+    table = pd.DataFrame(
+        {
+            "Open": bars["open"],
+            "High": bars["high"],
+            "Low": bars["low"],
+            "Close": bars["close"],
+            "Adj Close": bars["close"],
+            "Volume": bars["volume"],
+        }
+    )
+    path.write_text(table.to_csv(index_label="Date", date_format="%Y-%m-%d"))
+
+
+def run(*arguments: str | Path) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def test_the_command_writes_the_windows_and_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    write_csv(data / "A.csv", simulate("sim:gbm?rows=400&seed=1"))
+    write_csv(data / "B.csv", simulate("sim:ou?rows=400&seed=2"))
+    lines = (data / "B.csv").read_text().splitlines()
+    (data / "B.csv").write_text("\n".join([*lines[:5], "2000-01-08,null,null,null,null,null,null", *lines[5:]]))
+    write_csv(data / "C.csv", simulate("sim:ou?rows=50"))
+    assert run("--root_path", data, "--output-dir", out, "--stock", "A,B,C", "--window", "20") == 0
+
+    names = {f"A-B-C_{split}_{part}.csv" for split in ("train", "val", "test", "full") for part in "xy"}
+    assert {path.name for path in out.iterdir()} == names | {"data_report.json"}
+    sets, cut = split_windows({name: read(data / f"{name}.csv") for name in "AB"}, DataConfig(window=20))
+    for split, want in sets.items():
+        got = read_windows(*windows_files("A,B,C", out, split))
+        np.testing.assert_allclose(got.context.features, want.context.features, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(got.truth.future, want.truth.future, rtol=1e-14)
+    report = json.loads((out / "data_report.json").read_text())
+    assert report["cut"] == {name: str(day)[:10] for name, day in vars(cut).items()}
+    assert report["embargo"] == 10
+    assert report["windows"] == {split: len(windows) for split, windows in sets.items()}
+    assert report["stocks"]["B"]["rows_read"] == 401
+    assert report["stocks"]["B"]["rows_without_prices"] == 1
+    assert report["stocks"]["A"]["windows"]["train"] == len(origins_of(sets["train"], "A"))
+    assert report["stocks"]["C"]["windows"]["full"] == 0
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0] == "warning: stock B was repaired: rows without prices 1"
+    assert errors[1].startswith("warning: stock C is left out: stock C has 50 rows")
+
+
+def read(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path, index_col="Date", parse_dates=True, na_values="null")
+    return table.dropna().rename(columns=str.lower)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--root_path", "nowhere", "--stock", "A"), "error: data folder nowhere does not exist; correct --data-dir."),
+        (("--stock", "sim:xx"), "error: stock 'sim:xx': unknown process 'xx'"),
+        (("--stock", "sim:ou?rows=20"), "error: stock sim:ou?rows=20 has 20 rows, but one window needs 95"),
+        (("--stock", "sim:ou?rows=120"), "error: no window falls into train"),
+    ],
+)
+def test_bad_data_is_one_line_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert run("--output_dir", tmp_path / "out", *arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--stok", "A"), "--stok"),
+        (("--stock", "A", "--window", "many"), 'Parser key "window"'),
+        (("--stock", "A", "--window", "5"), "data.window must be at least 12 days; got 5"),
+        (("--stock", "A", "--split", "[0.5,0.5,0.5]"), "three non-negative ratios that sum to 1"),
+        (("--stock", "A", "--start", "yesterday"), "data.start must be a day as YYYY-MM-DD; got 'yesterday'"),
+        (("--stock", "A", "--start", "2020-01-02", "--end", "2020-01-01"), "data.start must not lie after data.end"),
+        (("--stock", "A", "--indicators.rsi", "1"), "indicators.rsi must be at least 2 bars; got 1"),
+        ((), "stock"),
+    ],
+)
+def test_wrong_flags_are_usage_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("--output_dir", tmp_path / "out", *arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_failed_write_leaves_nothing_half_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("a file, not a folder")
+    assert run("--output_dir", tmp_path / "out", "--stock", "sim:ou?rows=500") == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(not STOCKNET.is_dir(), reason=f"the shared stocks are not at {STOCKNET}")
+def test_a_real_stock_end_to_end(tmp_path: Path) -> None:
+    report = preprocess("AAPL", DataConfig(data_dir=STOCKNET), tmp_path)
+    assert report["cut"]["val_start"] == "2016-03-08"  # row 881 of 1,258
+    # first target days: 85 to 871, 901 to 996, 1026 to 1248
+    assert report["windows"] == {"train": 787, "val": 96, "test": 223, "full": 1164}
+    train = read_windows(*windows_files("AAPL", tmp_path, "train"))
+    assert (train.context.feature("rsi") > 0).all()
+    assert train.truth.dates.max() < np.datetime64("2016-03-08")
