@@ -1,0 +1,51 @@
+"""Bars to windows, the first stage of a run: {STOCK}_{train,val,test,full}_{x,y}.csv in its data folder.
+
+    python -m grpo.stages.preprocess --stock AAPL --data-dir DIR --run-dir results/aapl
+
+The work is `preprocessing.combined_preprocessor`; this adds the run folder, the manifest and the resume rule.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from grpo.config import parse_run_config
+from grpo.runs import StageRun, run_stage, stage_entry, stage_folder
+from preprocessing.combined_preprocessor import REPORT_FILE, notices, preprocess, windows_files
+from preprocessing.market_data import locate_stocks
+from preprocessing.windows import SPLITS
+
+
+def main() -> None:
+    """Run the stage."""
+    config = parse_run_config(
+        prog="python -m grpo.stages.preprocess",
+        description="Turn daily OHLCV bars into windows with indicators, split by date.",
+    )
+    folder = stage_folder(config, "preprocess")
+    outputs = {"report": folder / REPORT_FILE}
+    for split in SPLITS:
+        outputs[f"{split}_x"], outputs[f"{split}_y"] = windows_files(config.stock, folder, split)
+
+    def body(run: StageRun) -> Mapping[str, Any]:
+        report = preprocess(config.stock, config.data, run.folder)
+        for line in notices(report):
+            run.logger.warning(line)
+        run.logger.info("windows: %s", ", ".join(f"{split} {count}" for split, count in report["windows"].items()))
+        return {f"{split}_windows": count for split, count in report["windows"].items()}
+
+    run_stage(
+        "preprocess",
+        config,
+        sections={"stock": config.stock, "data": config.data},
+        # simulated stocks have no file: their name is all that they depend on
+        inputs={name: path for name, path in locate_stocks(config.stock, config.data).items() if path},
+        outputs=outputs,
+        body=body,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(stage_entry(main))
