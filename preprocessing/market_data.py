@@ -98,7 +98,7 @@ def read_bars(path: Path) -> tuple[pd.DataFrame, BarsReport]:
     unsorted_rows = int((np.diff(dates) < np.timedelta64(0)).sum())
     keep = order[_first_of_each_day(path, lines[order], dates[order], {k: v[order] for k, v in columns.items()})]
     columns = {name: values[keep] for name, values in columns.items()}
-    widened_ranges = _widen_ranges(path, lines[keep], columns)
+    widened_ranges = _count_narrow_ranges(path, lines[keep], columns)
     report = BarsReport(
         source=str(path),
         rows_read=len(rows),
@@ -197,8 +197,8 @@ def _first_of_each_day(path: Path, lines: np.ndarray, dates: np.ndarray, columns
     return np.concatenate([[True], ~repeats])
 
 
-def _widen_ranges(path: Path, lines: np.ndarray, columns: dict[str, np.ndarray]) -> int:
-    """Make High and Low hold Open and Close, in place; gives how many rows changed."""
+def _count_narrow_ranges(path: Path, lines: np.ndarray, columns: dict[str, np.ndarray]) -> int:
+    """How many ranges open or close leave a little, for `_adjust` to widen; more than a little is refused."""
     four = np.stack([columns[name] for name in ("Open", "High", "Low", "Close")])
     top, bottom = four.max(0), four.min(0)
     excess = {"High": top / columns["High"] - 1, "Low": 1 - bottom / columns["Low"]}
@@ -209,7 +209,6 @@ def _widen_ranges(path: Path, lines: np.ndarray, columns: dict[str, np.ndarray])
                 f"{bottom[row]:g} to {top[row]:g} by more than {RANGE_TOLERANCE:.0%}; correct or "
                 "delete the line."
             )
-    columns["High"], columns["Low"] = top, bottom
     return int(((excess["High"] > 0) | (excess["Low"] > 0)).sum())
 
 
@@ -219,7 +218,7 @@ def _adjust(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     opening = columns["Open"] * factor
     return {
         "open": opening,
-        # the product may round to just inside the open or close that it equals
+        # widens a narrow range, and one whose product rounds to just inside the open or close that it equals
         "high": np.maximum.reduce([columns["High"] * factor, opening, close]),
         "low": np.minimum.reduce([columns["Low"] * factor, opening, close]),
         "close": close,
@@ -239,8 +238,8 @@ def load_stocks(stock: str, config: DataConfig) -> tuple[dict[str, pd.DataFrame]
     """Bars of every stock that a name stands for, between `config.start` and `config.end`.
 
     Args:
-        stock: a ticker, several (`AAPL,MSFT`), `all` (every CSV of `config.data_dir`), or `sim:...`; all but
-            `all` may be mixed.
+        stock: a ticker, `all` (every CSV of `config.data_dir`), `sim:...`, or several of these with commas
+            between.
         config: where the bars are, from when to when, and how long a window is.
 
     Returns:
