@@ -1,0 +1,162 @@
+"""Sampling completions with the prompt forwarded once.
+
+Each distinct prompt is prefilled once, its key-value cache is expanded to the number of samples, and a lean loop
+draws one token a step for all rows at temperature, from the full distribution: no top-k, no top-p, which would cut
+the tails of the predictive law and bias the importance ratio of the policy gradient.
+
+Letters: U distinct prompts, S samples, P prompt length, C completion length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+
+def left_pad(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """[U, P] token ids and attention mask of prompts of different lengths, padded on the left."""
+    length = max(map(len, prompts))
+    ids = torch.full((len(prompts), length), pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, length - len(prompt) :] = torch.tensor(prompt)
+        mask[row, length - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+@torch.no_grad()
+def sample_completions(
+    model: PreTrainedModel | Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    eos_ids: Sequence[int],
+    pad_id: int,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Sample `num_samples` completions of each prompt.
+
+    Args:
+        model: a causal language model (a PEFT model too) in evaluation mode.
+        prompts: U lists of token ids.
+        num_samples: S.
+        max_new_tokens: longest completion.
+        eos_ids: tokens that end a completion.
+        pad_id: fills up after the end.
+        temperature: divides the logits; 0 takes the most likely token.
+        generator: source of randomness; None takes torch's global one.
+
+    Returns:
+        [U * S, C] token ids, the samples of one prompt next to each other, C <= max_new_tokens.
+    """
+    device = model.get_input_embeddings().weight.device
+    ids, mask = left_pad(prompts, pad_id, device)
+    cache = DynamicCache(config=model.config)
+    output = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    expanded = _expand(cache, num_samples, max_new_tokens)
+    logits = output.logits[:, -1].repeat_interleave(num_samples, 0)  # [U * S, vocabulary]
+    position = mask.sum(1, keepdim=True).repeat_interleave(num_samples, 0)
+    mask = mask.repeat_interleave(num_samples, 0)
+    padded = not bool(mask.all())
+    ends = torch.tensor(list(eos_ids), device=device)
+    finished = torch.zeros(len(logits), dtype=torch.bool, device=device)
+    tokens = []
+    for step in range(max_new_tokens):
+        token = _draw(logits, temperature, generator).masked_fill(finished, pad_id)
+        tokens.append(token)
+        finished = finished | torch.isin(token, ends)
+        if step == max_new_tokens - 1 or bool(finished.all()):
+            break
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        logits = model(
+            input_ids=token[:, None],
+            attention_mask=mask if padded else None,
+            position_ids=position + step,
+            past_key_values=expanded,
+            use_cache=True,
+        ).logits[:, -1]
+    return torch.stack(tokens, dim=1)
+
+
+class _RoomyLayer(DynamicLayer):
+    """A cache layer with room for the tokens to come: a step writes its own keys and values and copies no others.
+
+    Concatenation, as DynamicLayer does it, copies the whole past each step; it was 55 % of the sampling time of the
+    embedded model at 1,000 rows.
+    """
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, copies: int, room: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.length = keys.shape[2]
+        self._keys, self._values = (self._allocate(tensor, copies, room) for tensor in (keys, values))
+        self._expose()
+
+    def _allocate(self, tensor: torch.Tensor, copies: int, room: int) -> torch.Tensor:
+        rows, heads, length, width = tensor.shape
+        buffer = tensor.new_empty(rows * copies, heads, length + room, width)
+        buffer[:, :, :length] = tensor.repeat_interleave(copies, 0)
+        return buffer
+
+    def _expose(self) -> None:
+        self.keys, self.values = self._keys[:, :, : self.length], self._values[:, :, : self.length]
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the next tokens [B, heads, T, width] and return all keys and values so far."""
+        end = self.length + key_states.shape[2]
+        self._keys[:, :, self.length : end] = key_states
+        self._values[:, :, self.length : end] = value_states
+        self.length = end
+        self._expose()
+        return self.keys, self.values
+
+
+def _expand(cache: DynamicCache, copies: int, room: int) -> DynamicCache:
+    """The cache with each row `copies` times; layers that are no plain growing ones keep their own way."""
+    if all(type(layer) is DynamicLayer for layer in cache.layers):
+        cache.layers = [_RoomyLayer(layer.keys, layer.values, copies, room) for layer in cache.layers]
+    else:
+        cache.batch_repeat_interleave(copies)
+    return cache
+
+
+def _draw(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
+    if temperature == 0:
+        return logits.argmax(-1)
+    # Inversion with one uniform number a row; torch.multinomial draws one for every token of the vocabulary.
+    # Double precision, because a float32 sum over 150,000 tokens would misplace the tail.
+    cumulative = torch.softmax(logits.float() / temperature, dim=-1).double().cumsum(-1)
+    uniform = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
+    token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    return token[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+def trim_completions(tokens: torch.Tensor, eos_ids: Sequence[int]) -> list[list[int]]:
+    """[N, C] sampled tokens to lists that end with their first end token, if they have one."""
+    trimmed = []
+    ends = set(eos_ids)
+    for row in tokens.tolist():
+        stop = next((i for i, token in enumerate(row) if token in ends), len(row) - 1)
+        trimmed.append(row[: stop + 1])
+    return trimmed
+
+
+def batches(count: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover range(count)."""
+    for start in range(0, count, max(size, 1)):
+        yield slice(start, min(start + max(size, 1), count))

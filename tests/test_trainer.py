@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from trl import GRPOConfig, GRPOTrainer
+
+from grpo.generation import sample_completions, trim_completions
+from grpo.trainer import SharedPromptGRPOTrainer, completion_logits
+from tests.tiny_models import ARCHITECTURES, tiny_model
+
+GROUP, PROMPTS, LENGTH = 4, 3, 12
+
+
+def reward(completion_ids, **_):
+    return [0.1 * (len(ids) % 5) + 0.01 * (ids[0] % 7) for ids in completion_ids]
+
+
+def make_trainer(trainer_class, architecture: str, folder, **arguments):
+    model, tokenizer = tiny_model(architecture)
+    numbers = [" ".join(str(7 * i + 13 * j) for j in range(10 + 3 * i)) for i in range(6)]  # ragged prompts
+    rows = [
+        {"prompt": [{"role": "user", "content": f"closes {text}"}], "window_id": i} for i, text in enumerate(numbers)
+    ]
+    values = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": GROUP * PROMPTS,
+        "num_generations": GROUP,
+        "max_completion_length": LENGTH,
+        "max_steps": 2,
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": [],
+        "learning_rate": 1e-2,
+        "gradient_checkpointing": False,
+        "top_k": 0,
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "seed": 3,
+    }
+    return trainer_class(
+        model=model,
+        reward_funcs=reward,
+        args=GRPOConfig(**(values | arguments)),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+
+
+def perturb_adapter(trainer, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_" in name:
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+
+def loss_and_gradient(trainer, batch):
+    trainer.model.zero_grad()
+    loss = trainer._compute_loss(trainer.model, batch)
+    loss.backward()
+    return loss.item(), {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_loss_and_gradient_equal_stock_trl_on_the_same_batch(architecture, beta, tmp_path):
+    # Three numbers end a completion, so that lengths differ; num_iterations 2 makes old log-probs part of the loss.
+    trainer = make_trainer(SharedPromptGRPOTrainer, architecture, tmp_path, beta=beta, num_iterations=2)
+    assert trainer.share_prompts
+    trainer.current_gradient_accumulation_steps = 1
+    perturb_adapter(trainer, seed=1)
+    trainer.eos_token_ids = list(range(5, 400, 3))
+    trainer.model.train()
+    rows = [trainer.train_dataset[i] for i in range(PROMPTS) for _ in range(GROUP)]
+    torch.manual_seed(0)
+    batch = trainer._prepare_inputs(rows)
+    lengths = batch["completion_mask"].sum(1)
+    assert lengths.min() < lengths.max()
+    assert batch["prompt_mask"].sum(1).unique().numel() == PROMPTS
+    perturb_adapter(trainer, seed=2)  # the policy moves away from the one that sampled: ratios are live
+    shared_loss, shared_gradient = loss_and_gradient(trainer, batch)
+    trainer.share_prompts = False
+    stock_loss, stock_gradient = loss_and_gradient(trainer, batch)
+    assert shared_loss == pytest.approx(stock_loss, abs=1e-5)
+    assert max(g.abs().max() for g in stock_gradient.values()) > 1e-4
+    for name, gradient in stock_gradient.items():
+        torch.testing.assert_close(shared_gradient[name], gradient, rtol=1e-3, atol=2e-5)
+
+
+def test_stored_log_probs_equal_stock_trl(tmp_path):
+    trainer = make_trainer(SharedPromptGRPOTrainer, "llama", tmp_path, beta=0.1, num_iterations=2)
+    perturb_adapter(trainer, seed=1)
+    trainer.model.train()
+    rows = [trainer.train_dataset[i] for i in range(PROMPTS) for _ in range(GROUP)]
+    torch.manual_seed(0)
+    batch = trainer._prepare_inputs(rows)
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    keep = batch["completion_ids"].shape[1]
+    with torch.no_grad():
+        stock, _, _ = GRPOTrainer._get_per_token_logps_and_entropies(trainer, trainer.model, ids, mask, keep)
+        with trainer.model.disable_adapter():
+            reference, _, _ = GRPOTrainer._get_per_token_logps_and_entropies(trainer, trainer.model, ids, mask, keep)
+    torch.testing.assert_close(batch["old_per_token_logps"] * batch["completion_mask"], stock, rtol=0, atol=1e-4)
+    torch.testing.assert_close(batch["ref_per_token_logps"] * batch["completion_mask"], reference, rtol=0, atol=1e-4)
+    assert (stock - reference).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_a_wrong_position_would_be_seen(architecture):
+    # Guards the guards: on these models a shift of the completion by one position changes the logits.
+    model, _ = tiny_model(architecture)
+    ids = torch.randint(5, 900, (2, 20), generator=torch.Generator().manual_seed(0))
+    right = model(input_ids=ids).logits[:, -1]
+    shifted = torch.arange(20).repeat(2, 1)
+    shifted[:, 10:] += 1
+    assert (model(input_ids=ids, position_ids=shifted).logits[:, -1] - right).abs().max() > 1e-2
+
+
+def test_shared_logits_do_not_depend_on_row_order():
+    model, _ = tiny_model("llama")
+    prompts = torch.randint(5, 900, (2, 9), generator=torch.Generator().manual_seed(0))
+    completions = torch.randint(5, 900, (6, 5), generator=torch.Generator().manual_seed(1))
+    ids = torch.cat([prompts[[0, 1, 0, 0, 1, 1]], completions], 1)
+    mask = torch.ones_like(ids)
+    mask[[1, 4, 5], :3] = 0  # the second prompt is shorter
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    straight = completion_logits(model, ids, mask, 5)
+    torch.testing.assert_close(
+        completion_logits(model, ids[order], mask[order], 5), straight[order], rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_greedy_samples_equal_generate(architecture):
+    model, _ = tiny_model(architecture)
+    model.eval()
+    prompts = [[5, 6, 7, 8, 9, 10], [100, 200, 300]]
+    ours = sample_completions(model, prompts, num_samples=2, max_new_tokens=8, eos_ids=[2000], pad_id=0, temperature=0)
+    for row, prompt in enumerate(prompts):
+        theirs = model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=None)
+        assert ours[2 * row].tolist() == theirs[0, len(prompt) :].tolist()
+        assert ours[2 * row + 1].tolist() == ours[2 * row].tolist()
+
+
+def test_sampled_frequencies_equal_the_models_probabilities():
+    model, _ = tiny_model("llama")
+    model.eval()
+    prompt = [5, 6, 7, 8]
+    with torch.no_grad():
+        expected = torch.softmax(model(torch.tensor([prompt])).logits[0, -1] / 0.7, -1)
+    draws = sample_completions(
+        model, [prompt], num_samples=20_000, max_new_tokens=1, eos_ids=[2000], pad_id=0, temperature=0.7,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    observed = torch.bincount(draws[:, 0], minlength=len(expected)) / len(draws)
+    noise = (2 * expected * (1 - expected) / (torch.pi * len(draws))).sqrt()  # mean absolute multinomial deviation
+    assert (observed - expected).abs().sum() < 1.15 * noise.sum()
+    flatter = torch.softmax(expected.log() * 0.9, -1)
+    assert (observed - flatter).abs().sum() > 1.15 * noise.sum()  # a temperature 10 % off would be seen
+
+
+def test_completions_end_at_the_first_end_token():
+    assert trim_completions(torch.tensor([[4, 9, 4, 0], [1, 2, 3, 4]]), [9, 8]) == [[4, 9], [1, 2, 3, 4]]
+
+
+def test_whole_training_equals_stock_trl(tmp_path):
+    """Same seed, sampling by the same path, two optimizer steps: equal weights, so only the loss could differ."""
+    weights = []
+    for share in (True, False):
+        trainer = make_trainer(SharedPromptGRPOTrainer, "qwen2", tmp_path / str(share), beta=0.05)
+        if not share:
+            trainer._get_per_token_logps_and_entropies = lambda *args, **kwargs: (
+                GRPOTrainer._get_per_token_logps_and_entropies(trainer, *args, **kwargs)  # noqa: B023
+            )
+        torch.manual_seed(5)
+        trainer.train()
+        weights.append({n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad})
+    start = make_trainer(SharedPromptGRPOTrainer, "qwen2", tmp_path / "start", beta=0.05).model.named_parameters()
+    moved = [(weights[0][n] - p).abs().max() for n, p in start if p.requires_grad]
+    assert max(moved) > 1e-3
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"gradient_checkpointing": True}, "gradient checkpointing"),
+        ({"top_k": 5}, "top_k"),
+        ({"top_p": 0.9}, "top_p"),
+    ],
+)
+def test_where_sharing_does_not_apply_it_says_so_and_still_trains(arguments, said, tmp_path, capsys):
+    trainer = make_trainer(SharedPromptGRPOTrainer, "llama", tmp_path, **arguments)
+    assert not trainer.share_prompts
+    assert said in capsys.readouterr().out
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+def test_prompts_in_any_order_get_their_own_completions(tmp_path):
+    trainer = make_trainer(SharedPromptGRPOTrainer, "llama", tmp_path)
+    prompts = [[5, 6, 7], [8, 9], [5, 6, 7], [8, 9], [8, 9]]
+    torch.manual_seed(0)
+    completions, _ = trainer._generate_single_turn(prompts, None, {}, GROUP)
+    assert len(completions) == 5
+    assert all(completions)
+    assert all(a != b for a, b in itertools.combinations([tuple(c) for c in completions], 2))

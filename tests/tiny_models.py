@@ -1,0 +1,63 @@
+"""Tiny language models whose attention is sharp, so that a wrong position or mask changes the logits visibly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from grpo.embedded.tokenizer import build_tokenizer
+
+ARCHITECTURES = {
+    "llama": (LlamaConfig, LlamaForCausalLM, {}),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
+    "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": None}),
+    "gemma2": (Gemma2Config, Gemma2ForCausalLM, {"head_dim": 16}),
+}
+
+
+def tiny_model(architecture: str, *, seed: int = 0):
+    """A two-layer model over the embedded tokenizer's vocabulary, with weights far from initialisation."""
+    tokenizer = build_tokenizer(10)
+    config_class, model_class, extra = ARCHITECTURES[architecture]
+    config = config_class(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="eager" if architecture == "gemma2" else "sdpa",
+        **extra,
+    )
+    torch.manual_seed(seed)
+    model = model_class(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                scale = 0.4 if "q_proj" in name or "k_proj" in name else parameter.shape[1] ** -0.5
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+    return model, tokenizer
+
+
+def save_tiny_model(architecture: str, folder: Path) -> Path:
+    """The same, saved as a checkpoint that `--model` takes."""
+    model, tokenizer = tiny_model(architecture)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
