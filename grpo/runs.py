@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo.checkpoints import newest_checkpoint
-from grpo.config import PathsConfig, RunConfig, parse_run_config, plain, to_yaml
+from grpo.config import RunConfig, parse_run_config, plain, to_yaml
 from grpo.manifest import (
     config_changes,
     fingerprints,
@@ -86,7 +86,23 @@ def stage_folder(config: RunConfig, name: str) -> Path:
     return run_folder(config) / STAGE_FOLDERS[name]
 
 
-def resolve_paths(config: RunConfig) -> PathsConfig:
+@dataclass(frozen=True, kw_only=True)
+class RunPaths:
+    """`PathsConfig` with every place filled in."""
+
+    train_x: Path
+    train_y: Path
+    val_x: Path
+    val_y: Path
+    test_x: Path
+    test_y: Path
+    sft_data: Path
+    grpo_lora_1st: Path
+    sft_lora: Path
+    grpo_lora_2nd: Path
+
+
+def resolve_paths(config: RunConfig) -> RunPaths:
     """`config.paths` with every null replaced by the place where the pipeline puts that file."""
     stock = config.stock_slug
     defaults = {
@@ -98,8 +114,7 @@ def resolve_paths(config: RunConfig) -> PathsConfig:
     defaults["grpo_lora_1st"] = stage_folder(config, "stage1") / "adapter"
     defaults["sft_lora"] = stage_folder(config, "stage2") / "adapter"
     defaults["grpo_lora_2nd"] = stage_folder(config, "stage3") / "adapter"
-    missing = {name: path for name, path in defaults.items() if getattr(config.paths, name) is None}
-    return dataclasses.replace(config.paths, **missing)
+    return RunPaths(**{name: getattr(config.paths, name) or path for name, path in defaults.items()})
 
 
 def publish_adapter(source: Path, target: Path) -> None:

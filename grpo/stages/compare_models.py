@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from grpo.config import PathsConfig, RunConfig, parse_run_config, plain
+from grpo.config import RunConfig, parse_run_config, plain
 from grpo.evaluation import plots
 from grpo.evaluation.forecast_files import forecast_key, load_forecast, save_forecast, write_forecasts_table
 from grpo.evaluation.harness import Evaluation, choose_windows, on_common_valid, predict, rows_table
@@ -37,7 +37,7 @@ from grpo.evaluation.metrics import score_windows
 from grpo.evaluation.optimum import Optimum
 from grpo.evaluation.protocol import Forecaster, forecaster_names, forecaster_plugin
 from grpo.manifest import sha256
-from grpo.runs import RunError, StageRun, resolve_paths, run_stage, stage_entry, stage_folder
+from grpo.runs import RunError, RunPaths, StageRun, resolve_paths, run_stage, stage_entry, stage_folder
 from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet, read_windows
 
@@ -55,7 +55,7 @@ class Forecasters:
     """Makes forecasters by name, and says what each one's forecasts depend on."""
 
     config: RunConfig
-    paths: PathsConfig
+    paths: RunPaths
     folder: Path
 
     def adapter(self, name: str) -> Path | None:
@@ -240,7 +240,7 @@ def _plugin(name: str) -> Any:
         raise RunError(f"compare.forecasters: there is no '{name}'; there are {known}") from error
 
 
-def _given(paths: PathsConfig) -> dict[str, Path]:
+def _given(paths: RunPaths) -> dict[str, Path]:
     """The resolved paths by name; none of them is null."""
     return {name: Path(getattr(paths, name)) for name in paths.__dataclass_fields__}
 

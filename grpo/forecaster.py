@@ -1,0 +1,169 @@
+"""The language model as a forecaster: base model or any adapter, through one contract of prompts and sampling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from grpo.config import GenerationConfig, PromptConfig, RunConfig
+from grpo.evaluation.protocol import Forecast
+from grpo.generation import batches, sample_completions, trim_completions
+from grpo.modeling import ModelError, attach_adapter, load_base_model, load_tokenizer
+from grpo.prompts import Messages, Style, parse_answers, render_answer, render_prompts, to_prices
+from preprocessing.windows import Context
+
+
+class PromptTooLongError(ValueError):
+    """A prompt and its answer do not fit into the sequence length."""
+
+
+class LLMForecaster:
+    """A fitted language model that answers with sampled paths.
+
+    Attributes:
+        name: how tables call it, for example `grpo_1st`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: PromptConfig,
+        generation: GenerationConfig,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.generation = generation
+
+    def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
+        """Sample paths at temperature 1 from the full distribution; see `Forecaster.predict`."""
+        texts = self.sample_texts(context, horizon=horizon, num_samples=num_samples, seed=seed)
+        flat = [text for row in texts for text in row]
+        levels = parse_answers(flat, horizon=horizon, style=self.prompt.style)
+        levels = levels.reshape(len(context), num_samples, horizon)
+        volatility = context.feature("volatility")[:, None, None]
+        samples = to_prices(levels, context.last_price[:, None, None], volatility)
+        valid = np.isfinite(samples).all(-1) & (samples > 0).all(-1)
+        samples[~valid] = np.nan
+        return Forecast(samples=samples, valid=valid, texts=tuple(map(tuple, texts)))
+
+    def sample_texts(
+        self, context: Context, *, horizon: int, num_samples: int, seed: int, progress: bool = True
+    ) -> list[list[str]]:
+        """[B][S] raw answers, for rejection sampling and inspection."""
+        prompts = render_prompts(context, horizon=horizon, style=self.prompt.style)
+        prompt_ids = tokenize_prompts(prompts, self.tokenizer)
+        length = completion_length(self.tokenizer, self.prompt, horizon)
+        check_lengths(prompt_ids, length, self.prompt)
+        device = self.model.get_input_embeddings().weight.device
+        generator = torch.Generator(device=device).manual_seed(seed)
+        ends = end_tokens(self.model, self.tokenizer)
+        was_training = self.model.training
+        self.model.eval()
+        texts: list[list[str]] = []
+        windows = max(self.generation.rows_per_batch // num_samples, 1)
+        with tqdm(total=len(context), desc=f"sample {self.name}", unit="window", disable=not progress) as bar:
+            for rows in batches(len(context), windows):
+                tokens = sample_completions(
+                    self.model,
+                    prompt_ids[rows],
+                    num_samples=num_samples,
+                    max_new_tokens=length,
+                    eos_ids=ends,
+                    pad_id=pad_token(self.tokenizer),
+                    generator=generator,
+                )
+                decoded = decode(tokens, ends, self.tokenizer)
+                texts += [decoded[i : i + num_samples] for i in range(0, len(decoded), num_samples)]
+                bar.update(rows.stop - rows.start)
+        self.model.train(was_training)
+        return texts
+
+    def save(self, path: Path) -> None:
+        """Write the adapter (or the whole base model) and the tokenizer into a folder."""
+        self.model.save_pretrained(str(path))
+        self.tokenizer.save_pretrained(str(path))
+
+
+def load_llm_forecaster(config: RunConfig, adapter: Path | None, *, name: str) -> LLMForecaster:
+    """The run's base model, with an adapter on it if one is given.
+
+    Raises:
+        ModelError: the model or adapter cannot be loaded, or the adapter belongs to another base.
+    """
+    model: Any = load_base_model(config)
+    if adapter is not None:
+        model = attach_adapter(model, adapter, config, trainable=False)
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    return LLMForecaster(name, model.eval(), load_tokenizer(config), config.prompt, config.generation)
+
+
+def tokenize_prompts(prompts: list[Messages], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of each prompt through the chat template, ready for the model's answer."""
+    encoded: Any = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, return_dict=True)  # type: ignore[arg-type]
+    return encoded["input_ids"]
+
+
+def completion_length(tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, horizon: int) -> int:
+    """Longest completion, tokens: the configured one, or what the style's answer needs and a few to spare."""
+    if prompt.max_completion_length is not None:
+        return prompt.max_completion_length
+    if prompt.style == "reasoning":
+        return 512
+    answer = render_answer(np.full(horizon, 999.0), style=prompt.style)
+    return len(tokenizer(answer, add_special_tokens=False)["input_ids"]) + 4
+
+
+def check_lengths(prompt_ids: list[list[int]], completion: int, prompt: PromptConfig) -> None:
+    """Refuse prompts that leave no room for the answer.
+
+    Raises:
+        PromptTooLongError: names the longest prompt and the setting to change.
+    """
+    longest = max(map(len, prompt_ids))
+    if longest + completion > prompt.max_seq_length:
+        raise PromptTooLongError(
+            f"the longest prompt has {longest} tokens and its answer may take {completion}, more than "
+            f"--max-seq-length {prompt.max_seq_length}; raise it, or shorten --data.window"
+        )
+
+
+def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: the model's own end tokens and the tokenizer's."""
+    own = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = own if isinstance(own, list) else [own]
+    found = {token for token in [*ids, tokenizer.eos_token_id] if token is not None}
+    if not found:
+        raise ModelError("the model has no end-of-sequence token, so its answers would never end")
+    return sorted(found)
+
+
+def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The pad token's id (`load_tokenizer` makes sure that there is one)."""
+    assert isinstance(tokenizer.pad_token_id, int)
+    return tokenizer.pad_token_id
+
+
+def decode(tokens: torch.Tensor, ends: list[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Answers as text; one that never ended keeps a mark that makes it invalid."""
+    texts = []
+    for ids in trim_completions(tokens, ends):
+        ended = bool(ids) and ids[-1] in ends
+        text = str(tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True))
+        texts.append(text if ended else f"{text} [cut off]")
+    return texts
+
+
+def valid_share(texts: list[list[str]], *, horizon: int, style: Style) -> float:
+    """Share of answers that parse."""
+    flat = [text for row in texts for text in row]
+    return float(np.isfinite(parse_answers(flat, horizon=horizon, style=style)).all(-1).mean())

@@ -1,0 +1,143 @@
+"""Loading base models, tokenizers and adapters, with errors that say what is wrong with a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from grpo.config import EMBEDDED, LoraSettings, RunConfig
+
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "model"
+
+
+class ModelError(ValueError):
+    """A model or adapter that cannot be used; the message names it and the way out."""
+
+
+def model_source(model: str) -> str:
+    """Where a model is loaded from: the embedded folder, a local folder or a Hub id.
+
+    Raises:
+        ModelError: a local folder that is not a transformers model.
+    """
+    if model == EMBEDDED:
+        return str(EMBEDDED_FOLDER)
+    folder = Path(model)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(f"--model {model} is a folder without config.json, so it is not a transformers model.")
+    looks_local = folder.is_absolute() or model.startswith(".") or model.count("/") > 1
+    if looks_local and not folder.is_dir():
+        raise ModelError(f"--model {model}: there is no such folder (a Hub id looks like Qwen/Qwen2.5-0.5B-Instruct).")
+    return model
+
+
+def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, padding on the left, with a chat template and a pad token.
+
+    Raises:
+        ModelError: it cannot be loaded, or has no chat template.
+    """
+    source = model_source(config.model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"--model {config.model}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+    if tokenizer.chat_template is None:
+        raise ModelError(f"--model {config.model} has no chat template; take the model's Instruct variant.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def load_base_model(config: RunConfig) -> PreTrainedModel:
+    """The base model in float32 on a CPU, in bfloat16 on a GPU.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    source = model_source(config.model)
+    dtype = torch.bfloat16 if torch.cuda.is_available() and config.model != EMBEDDED else torch.float32
+    try:
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"--model {config.model} cannot be loaded: {_first_line(error)}") from error
+
+
+def lora_config(settings: LoraSettings) -> LoraConfig:
+    """PEFT's form of the adapter settings."""
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=settings.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def check_adapter(adapter: Path, config: RunConfig) -> dict[str, Any]:
+    """Read an adapter's config and check that it belongs to the run's base model.
+
+    Raises:
+        ModelError: not an adapter folder, or trained for another base model.
+    """
+    file = Path(adapter) / "adapter_config.json"
+    if not file.is_file():
+        raise ModelError(f"{adapter} is not an adapter folder: it has no adapter_config.json.")
+    try:
+        settings = json.loads(file.read_text())
+    except ValueError as error:
+        raise ModelError(f"{file} is damaged ({error}); make the adapter again.") from error
+    trained_on = str(settings.get("base_model_name_or_path"))
+    if trained_on != base_name(config):
+        raise ModelError(
+            f"adapter {adapter} was trained on base model '{trained_on}', but --model is '{base_name(config)}'; "
+            "give that model, or another adapter."
+        )
+    return settings
+
+
+def base_name(config: RunConfig) -> str:
+    """The name that an adapter records for its base model: never a path of this machine."""
+    return config.model if not Path(config.model).is_dir() else Path(config.model).resolve().name
+
+
+def attach_adapter(model: PreTrainedModel, adapter: Path, config: RunConfig, *, trainable: bool) -> PeftModel:
+    """Load an adapter onto its base model.
+
+    Raises:
+        ModelError: damaged weights, weights that do not fit, or an adapter of another base model.
+    """
+    check_adapter(adapter, config)
+    try:
+        peft_model = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise ModelError(f"adapter {adapter} cannot be loaded: {_first_line(error)}") from error
+    except Exception as error:  # safetensors raises its own bare Exception class for a damaged file
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise ModelError(f"adapter {adapter}: its weights file is damaged ({error}); make it again.") from error
+    peft_model.peft_config["default"].base_model_name_or_path = model_source(config.model)
+    return peft_model
+
+
+def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, config: RunConfig) -> None:
+    """Write the `default` adapter as safetensors, recording its base model by name."""
+    settings = model.peft_config["default"]
+    loaded_from = settings.base_model_name_or_path
+    settings.base_model_name_or_path = base_name(config)
+    try:
+        # The base's embeddings are never trained here; False spares PEFT a look-up of the base on the Hub.
+        model.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
+    finally:
+        settings.base_model_name_or_path = loaded_from
+    tokenizer.save_pretrained(str(folder))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

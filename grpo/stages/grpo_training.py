@@ -1,0 +1,212 @@
+"""What stages 1 and 3 share: windows to a GRPO dataset, the trainer, validation, and the best adapter."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
+from trl import GRPOConfig
+
+from grpo.callbacks import BestOnValidation, StageProgress, spread_evenly
+from grpo.config import GrpoConfig, RunConfig, plain
+from grpo.forecaster import LLMForecaster, check_lengths, completion_length, tokenize_prompts
+from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter
+from grpo.prompts import render_prompts, to_levels
+from grpo.rewards import make_reward
+from grpo.runs import RunError, RunPaths, StageRun, publish_adapter, resolve_paths
+from grpo.trainer import SharedPromptGRPOTrainer
+from preprocessing.files import write_atomically
+from preprocessing.windows import WindowSet, read_windows
+
+
+def grpo_inputs(paths: RunPaths) -> dict[str, Path]:
+    """The window files that a GRPO stage reads."""
+    return {name: getattr(paths, name) for name in ("train_x", "train_y", "val_x", "val_y")}
+
+
+def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
+    """The parts of the configuration that decide a GRPO stage's result."""
+    return {
+        "model": config.model,
+        "seed": config.seed,
+        "prompt": plain(config.prompt),
+        "lora": plain(config.lora),
+        "backend": config.generation.backend,
+        "processes": num_processes(),
+        "grpo": plain(stage),
+    }
+
+
+def num_processes() -> int:
+    """Processes that train together, as the launcher says; their number decides the global batch."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def train_grpo(
+    config: RunConfig,
+    settings: GrpoConfig,
+    stage: StageRun,
+    *,
+    target: Path,
+    start_from: Path | None,
+    published_as: str,
+    title: str,
+) -> dict[str, Any]:
+    """Train one GRPO stage and leave the adapter with the best validation CRPS in `target`.
+
+    Args:
+        config: the whole run.
+        settings: this stage's part of it.
+        stage: folder, checkpoint to resume from, logger.
+        target: folder for the adapter.
+        start_from: adapter to continue, which is also the KL reference; None starts a fresh one on the base.
+        published_as: name of the copy under models_dir/MODEL/STOCK.
+        title: shown by the progress bar.
+
+    Returns:
+        Headline metrics for the manifest.
+    """
+    set_seed(config.seed)  # before the adapter is made: PEFT draws its first weights from the global generator
+    tokenizer = load_tokenizer(config)
+    paths = resolve_paths(config)
+    train, val = read_windows(paths.train_x, paths.train_y), read_windows(paths.val_x, paths.val_y)
+    dataset = grpo_dataset(train, config)
+    length = completion_length(tokenizer, config.prompt, train.horizon)
+    check_lengths(tokenize_prompts(list(dataset["prompt"]), tokenizer), length, config.prompt)
+    model: Any = load_base_model(config)
+    if start_from is not None:
+        model = attach_adapter(model, start_from, config, trainable=True)
+    trainer = SharedPromptGRPOTrainer(
+        model=model,
+        reward_funcs=[make_reward(name, style=config.prompt.style, horizon=train.horizon) for name in settings.rewards],
+        args=trl_arguments(config, settings, stage.folder, length),
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        peft_config=None if start_from is not None else lora_config(config.lora),
+        completions_dir=stage.folder / "completions",
+        style=config.prompt.style,
+        horizon=train.horizon,
+    )
+    best = validation(trainer, tokenizer, config, settings, spread_evenly(val, settings.eval_windows), stage.folder)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(best)
+    trainer.add_callback(StageProgress(title))
+    trainer.train(resume_from_checkpoint=str(stage.resume_from) if stage.resume_from else None)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
+        publish_adapter(best.best_folder, target)
+        publish_adapter(best.best_folder, adapter_place(config, published_as))
+    trainer.accelerator.wait_for_everyone()
+    return {"best": best.read_best(), "last_reward": last_logged(trainer.state.log_history, "reward")}
+
+
+def grpo_dataset(windows: WindowSet, config: RunConfig) -> Dataset:
+    """Prompts with what the rewards need: window_id, truth_levels [H], volatility."""
+    context = windows.context
+    volatility = context.feature("volatility")
+    truth = to_levels(windows.truth.future, context.last_price[:, None], volatility[:, None])
+    return Dataset.from_dict(
+        {
+            "prompt": render_prompts(context, horizon=windows.horizon, style=config.prompt.style),
+            "window_id": list(range(len(windows))),
+            "truth_levels": truth.tolist(),
+            "volatility": volatility.tolist(),
+        }
+    )
+
+
+def trl_arguments(config: RunConfig, settings: GrpoConfig, folder: Path, length: int) -> GRPOConfig:
+    """TRL's configuration: ours, then whatever `stageN.trl` sets.
+
+    Raises:
+        RunError: `stageN.trl` has a field that TRL does not know.
+    """
+    gpu = torch.cuda.is_available()
+    values: dict[str, Any] = {
+        "output_dir": str(folder / "checkpoints"),
+        "report_to": ["tensorboard"],
+        "max_steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": settings.warmup_steps,
+        "per_device_train_batch_size": settings.prompts_per_step * settings.num_generations,
+        "num_generations": settings.num_generations,
+        "max_completion_length": length,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "beta": settings.beta,
+        "reward_weights": list(settings.rewards.values()),
+        "scale_rewards": settings.scale_rewards,
+        "gradient_checkpointing": False,
+        "bf16": gpu,
+        "use_cpu": not gpu,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": settings.steps,  # BestOnValidation asks for the checkpoints in between
+        "save_total_limit": 2,
+        "disable_tqdm": True,
+        "seed": config.seed,
+        "data_seed": config.seed,
+    }
+    if config.generation.backend == "vllm":
+        values |= {
+            "use_vllm": True,
+            "vllm_mode": "colocate",
+            "vllm_gpu_memory_utilization": config.generation.gpu_memory_utilization,
+        }
+    return build_trl_config(GRPOConfig, values | settings.trl, "trl")
+
+
+def build_trl_config(config_class: Any, values: dict[str, Any], section: str) -> Any:
+    """Make a TRL config; a field that it does not know is an error that names it."""
+    unknown = sorted(set(values) - set(config_class.__dataclass_fields__))
+    if unknown:
+        raise RunError(f"{section}: {config_class.__name__} has no field {', '.join(unknown)}")
+    return config_class(**values)
+
+
+def validation(
+    trainer: SharedPromptGRPOTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    config: RunConfig,
+    settings: GrpoConfig,
+    windows: WindowSet,
+    folder: Path,
+) -> BestOnValidation:
+    """The callback that scores the trainer's policy and keeps its best adapter."""
+
+    def policy() -> LLMForecaster:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        return _Quiet("validation", model, tokenizer, config.prompt, config.generation)
+
+    def save(target: Path) -> None:
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, target, config)
+
+    callback = BestOnValidation(windows, policy, save, every=settings.eval_every, folder=folder, seed=config.seed)
+    callback.trainer = trainer
+    return callback
+
+
+class _Quiet(LLMForecaster):
+    """Samples without a progress bar of its own: the stage's bar is on screen."""
+
+    def sample_texts(self, *args: Any, **kwargs: Any) -> list[list[str]]:
+        return super().sample_texts(*args, **{**kwargs, "progress": False})
+
+
+def last_logged(history: list[dict[str, float]], key: str) -> float | None:
+    """The last value of a key in TRL's log history."""
+    values = [entry[key] for entry in history if key in entry]
+    return values[-1] if values else None
+
+
+def adapter_place(config: RunConfig, name: str) -> Path:
+    """Where a finished adapter is published: models_dir/MODEL/STOCK/NAME."""
+    return config.models_dir / config.model_slug / config.stock_slug / name

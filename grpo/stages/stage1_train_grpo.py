@@ -1,0 +1,39 @@
+"""Stage 1: GRPO trains a fresh LoRA adapter on the base model.
+
+    accelerate launch -m grpo.stages.stage1_train_grpo --stock AAPL --train-x-path X.csv --train-y-path Y.csv ...
+
+For each prompt the model samples a group of paths; the energy reward compares them with the realised path and with
+each other; the adapter with the best CRPS on the validation split is kept in stage1_grpo_training/adapter.
+"""
+
+from __future__ import annotations
+
+from grpo.config import parse_run_config
+from grpo.runs import resolve_paths, run_stage, stage_entry
+from grpo.stages.grpo_training import grpo_inputs, grpo_sections, train_grpo
+
+
+def main() -> None:
+    """Run the stage."""
+    config = parse_run_config(prog="python -m grpo.stages.stage1_train_grpo", description=__doc__ or "")
+    paths = resolve_paths(config)
+    run_stage(
+        "stage1",
+        config,
+        sections=grpo_sections(config, config.stage1),
+        inputs=grpo_inputs(paths),
+        outputs={"adapter": paths.grpo_lora_1st},
+        body=lambda stage: train_grpo(
+            config,
+            config.stage1,
+            stage,
+            target=paths.grpo_lora_1st,
+            start_from=None,
+            published_as="grpo_lora_1st",
+            title="stage 1 GRPO",
+        ),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(stage_entry(main))

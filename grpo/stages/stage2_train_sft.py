@@ -1,0 +1,128 @@
+"""Stage 2: supervised fine-tuning on the chosen samples, through the same chat template, loss on the answer alone.
+
+    accelerate launch -m grpo.stages.stage2_train_sft --stock AAPL --sft-data-path FILE --grpo-saved-lora-1st DIR
+
+Starts from stage 1's adapter (`stage2.start_from: stage1`) or from a fresh one on the base model (`base`).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from grpo.callbacks import StageProgress
+from grpo.config import RunConfig, parse_run_config, plain
+from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter
+from grpo.runs import RunError, StageRun, publish_adapter, resolve_paths, run_stage, stage_entry
+from grpo.stages.grpo_training import adapter_place, build_trl_config, last_logged, num_processes
+from preprocessing.files import write_atomically
+
+
+def sft_dataset(file: Path) -> Dataset:
+    """Prompts and completions in conversational form.
+
+    Raises:
+        RunError: the file lacks a column or has an empty cell; the message names it.
+    """
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    for column in ("prompt", "completion"):
+        if column not in table.columns:
+            raise RunError(f"{file} lacks the column '{column}'")
+        empty = table.index[table[column].str.strip() == ""]
+        if len(empty):
+            raise RunError(f"{file}: row {empty[0] + 1} has an empty '{column}'")
+    return Dataset.from_dict(
+        {
+            "prompt": [[{"role": "user", "content": text}] for text in table["prompt"]],
+            "completion": [[{"role": "assistant", "content": text}] for text in table["completion"]],
+        }
+    )
+
+
+def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> dict[str, Any]:
+    """Train and leave the adapter at `paths.sft_lora`; returns the headline metrics."""
+    set_seed(config.seed)
+    paths = resolve_paths(config)
+    tokenizer = load_tokenizer(config)
+    model: Any = load_base_model(config)
+    if start_from is not None:
+        model = attach_adapter(model, start_from, config, trainable=True)
+    trainer = SFTTrainer(
+        model=model,
+        args=sft_arguments(config, stage.folder),
+        train_dataset=sft_dataset(paths.sft_data),
+        processing_class=tokenizer,
+        peft_config=None if start_from is not None else lora_config(config.lora),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(StageProgress("stage 2 SFT"))
+    trainer.train(resume_from_checkpoint=str(stage.resume_from) if stage.resume_from else None)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, stage.folder / "last", config)
+        publish_adapter(stage.folder / "last", paths.sft_lora)
+        publish_adapter(stage.folder / "last", adapter_place(config, "sft_lora"))
+    trainer.accelerator.wait_for_everyone()
+    return {"last_loss": last_logged(trainer.state.log_history, "loss")}
+
+
+def sft_arguments(config: RunConfig, folder: Path) -> SFTConfig:
+    """TRL's configuration: ours, then whatever `stage2.trl` sets."""
+    gpu = torch.cuda.is_available()
+    values: dict[str, Any] = {
+        "output_dir": str(folder / "checkpoints"),
+        "report_to": ["tensorboard"],
+        "num_train_epochs": config.stage2.epochs,
+        "learning_rate": config.stage2.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 5,
+        "per_device_train_batch_size": config.stage2.batch_size,
+        "max_length": config.prompt.max_seq_length,
+        "completion_only_loss": True,
+        "gradient_checkpointing": False,
+        "bf16": gpu,
+        "use_cpu": not gpu,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 25,
+        "save_total_limit": 2,
+        "disable_tqdm": True,
+        "seed": config.seed,
+        "data_seed": config.seed,
+    }
+    return build_trl_config(SFTConfig, values | config.stage2.trl, "stage2.trl")
+
+
+def main() -> None:
+    """Run the stage."""
+    config = parse_run_config(prog="python -m grpo.stages.stage2_train_sft", description=__doc__ or "")
+    paths = resolve_paths(config)
+    start_from = paths.grpo_lora_1st if config.stage2.start_from == "stage1" else None
+    inputs = {"sft_data": paths.sft_data} | ({"grpo_lora_1st": start_from} if start_from else {})
+    run_stage(
+        "stage2",
+        config,
+        sections={
+            "model": config.model,
+            "seed": config.seed,
+            "prompt": plain(config.prompt),
+            "lora": plain(config.lora),
+            "processes": num_processes(),
+            "stage2": plain(config.stage2),
+        },
+        inputs=inputs,
+        outputs={"adapter": paths.sft_lora},
+        body=lambda stage: train_sft(config, stage, start_from),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(stage_entry(main))

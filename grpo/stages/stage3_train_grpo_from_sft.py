@@ -1,0 +1,38 @@
+"""Stage 3: GRPO goes on from the SFT adapter, with the SFT model as its KL reference.
+
+    accelerate launch -m grpo.stages.stage3_train_grpo_from_sft --stock AAPL --sft-saved-lora DIR --train-x-path ...
+
+`stage3.beta` weighs the KL to the SFT model; the adapter is continued, not stacked on another.
+"""
+
+from __future__ import annotations
+
+from grpo.config import parse_run_config
+from grpo.runs import resolve_paths, run_stage, stage_entry
+from grpo.stages.grpo_training import grpo_inputs, grpo_sections, train_grpo
+
+
+def main() -> None:
+    """Run the stage."""
+    config = parse_run_config(prog="python -m grpo.stages.stage3_train_grpo_from_sft", description=__doc__ or "")
+    paths = resolve_paths(config)
+    run_stage(
+        "stage3",
+        config,
+        sections=grpo_sections(config, config.stage3),
+        inputs={**grpo_inputs(paths), "sft_lora": paths.sft_lora},
+        outputs={"adapter": paths.grpo_lora_2nd},
+        body=lambda stage: train_grpo(
+            config,
+            config.stage3,
+            stage,
+            target=paths.grpo_lora_2nd,
+            start_from=paths.sft_lora,
+            published_as="grpo_lora_2nd",
+            title="stage 3 GRPO",
+        ),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(stage_entry(main))
