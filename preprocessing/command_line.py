@@ -65,7 +65,7 @@ def build_config(parser: ArgumentParser, config_class: type[C], arguments: Seque
     """Parse already expanded arguments; values that the dataclass itself refuses are usage errors too."""
     try:
         namespace = parser.parse_args(list(arguments))
-        built = parser.instantiate_classes(namespace)
+        built = parser.instantiate(namespace)
         return config_class(**_fields_of(built, config_class))
     except (ValueError, OSError) as error:
         parser.error(str(error))
