@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from grpo.config import GenerationConfig, PromptConfig, RunConfig
 from grpo.evaluation.protocol import Forecast
-from grpo.generation import batches, sample_completions, trim_completions
+from grpo.generation import batches, model_device, sample_completions, trim_completions
 from grpo.modeling import ModelError, attach_adapter, load_base_model, load_tokenizer
 from grpo.prompts import Messages, Style, parse_answers, render_answer, render_prompts, to_prices
 from preprocessing.windows import Context
@@ -51,7 +51,7 @@ class LLMForecaster:
         levels = levels.reshape(len(context), num_samples, horizon)
         volatility = context.feature("volatility")[:, None, None]
         samples = to_prices(levels, context.last_price[:, None, None], volatility)
-        valid = np.isfinite(samples).all(-1) & (samples > 0).all(-1)
+        valid = np.asarray(np.isfinite(samples).all(-1) & (samples > 0).all(-1))
         samples[~valid] = np.nan
         return Forecast(samples=samples, valid=valid, texts=tuple(map(tuple, texts)))
 
@@ -63,7 +63,7 @@ class LLMForecaster:
         prompt_ids = tokenize_prompts(prompts, self.tokenizer)
         length = completion_length(self.tokenizer, self.prompt, horizon)
         check_lengths(prompt_ids, length, self.prompt)
-        device = self.model.get_input_embeddings().weight.device
+        device = model_device(self.model)
         generator = torch.Generator(device=device).manual_seed(seed)
         ends = end_tokens(self.model, self.tokenizer)
         was_training = self.model.training

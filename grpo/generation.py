@@ -13,8 +13,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+
+def model_device(model: Any) -> torch.device:
+    """The device that takes a model's input."""
+    return model.get_input_embeddings().weight.device
 
 
 def left_pad(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,7 +35,7 @@ def left_pad(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
 
 @torch.no_grad()
 def sample_completions(
-    model: PreTrainedModel | Any,
+    model: Any,
     prompts: Sequence[Sequence[int]],
     *,
     num_samples: int,
@@ -55,7 +60,7 @@ def sample_completions(
     Returns:
         [U * S, C] token ids, the samples of one prompt next to each other, C <= max_new_tokens.
     """
-    device = model.get_input_embeddings().weight.device
+    device = model_device(model)
     ids, mask = left_pad(prompts, pad_id, device)
     cache = DynamicCache(config=model.config)
     output = model(
@@ -123,13 +128,14 @@ class _RoomyLayer(DynamicLayer):
         self._values[:, :, self.length : end] = value_states
         self.length = end
         self._expose()
-        return self.keys, self.values
+        return self._keys[:, :, :end], self._values[:, :, :end]
 
 
 def _expand(cache: DynamicCache, copies: int, room: int) -> DynamicCache:
     """The cache with each row `copies` times; layers that are no plain growing ones keep their own way."""
-    if all(type(layer) is DynamicLayer for layer in cache.layers):
-        cache.layers = [_RoomyLayer(layer.keys, layer.values, copies, room) for layer in cache.layers]
+    layers: list[Any] = cache.layers
+    if all(type(layer) is DynamicLayer for layer in layers):
+        layers[:] = [_RoomyLayer(layer.keys, layer.values, copies, room) for layer in layers]
     else:
         cache.batch_repeat_interleave(copies)
     return cache

@@ -66,7 +66,7 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
             print(f"note: prompts are forwarded once per completion, not once per group: {obstacle}.")
 
     def _sharing_obstacle(self) -> str | None:
-        args = self.args
+        args: Any = self.args
         if args.gradient_checkpointing:
             return "gradient checkpointing drops the key-value cache (stageN.trl.gradient_checkpointing: false)"
         if args.use_liger_kernel:
@@ -81,17 +81,26 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         return None
 
     def _generate_single_turn(
-        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **kwargs: Any
+        self,
+        prompt_ids: Any,
+        images: Any,
+        multimodal_fields: Any,
+        num_generations: int,
+        has_tool_images: bool = False,
     ) -> Any:
         if not self.share_prompts or self.use_vllm or self.use_transformers_continuous_batching or multimodal_fields:
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **kwargs)
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
         distinct, rows = _distinct(prompt_ids)
         copies = max(len(row) for row in rows)
         assert isinstance(self._tokenizer.pad_token_id, int)
+        assert self.max_completion_length is not None
+        args: Any = self.args
         with unwrap_model_for_generation(
             self.model_wrapped,
             self.accelerator,
-            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            gather_deepspeed3_params=args.ds3_gather_for_generation,
             generation_kwargs=self.generation_kwargs,
         ) as model:
             tokens = sample_completions(

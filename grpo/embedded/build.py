@@ -22,7 +22,8 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from grpo.embedded.corpus import Examples, level_probabilities, stream_examples
-from grpo.embedded.tokenizer import build_tokenizer, number_tokens
+from grpo.embedded.tokenizer import END, PAD, build_tokenizer, number_tokens, token_id
+from grpo.forecaster import tokenize_prompts
 from preprocessing.combined_preprocessor import DataConfig
 from preprocessing.command_line import parse_config
 
@@ -69,8 +70,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: BuildConfig) -> Llam
             max_position_embeddings=1024,
             tie_word_embeddings=True,
             bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=token_id(tokenizer, END),
+            pad_token_id=token_id(tokenizer, PAD),
         )
     )
     embed_numbers(model, tokenizer)
@@ -110,7 +111,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: B
         hidden = model.model(input_ids=input_ids, use_cache=False).last_hidden_state[:, -HORIZON - 1 :]
         log_probs = torch.log_softmax(model.lm_head(hidden).float(), dim=-1)  # [B, H + 1, vocabulary]
         numbers = -(target * log_probs[:, :HORIZON, number_ids]).sum(-1)
-        end = -log_probs[:, HORIZON, tokenizer.eos_token_id]
+        end = -log_probs[:, HORIZON, token_id(tokenizer, END)]
         loss = torch.cat([numbers, end[:, None]], dim=1).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -140,7 +141,7 @@ def _batches(tokenizer: PreTrainedTokenizerFast, config: BuildConfig):
 
 def encode(examples: Examples, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
     """[N, P + H] token ids of prompts and answers; every prompt has the same length by construction."""
-    prompts = tokenizer.apply_chat_template(examples.prompts, add_generation_prompt=True, return_dict=True)["input_ids"]
+    prompts = tokenize_prompts(examples.prompts, tokenizer)
     values, ids = number_tokens(tokenizer)
     answers = ids[examples.answers - values[0]]  # [N, H]
     return torch.tensor(np.concatenate([np.array(prompts), answers], axis=1))

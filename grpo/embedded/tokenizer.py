@@ -44,9 +44,14 @@ def build_tokenizer(horizon: int) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
     )
     instruction = INSTRUCTIONS["direct"].format(horizon=horizon)
-    fast.add_tokens([AddedToken(instruction, normalized=False)])
+    fast.add_tokens(AddedToken(instruction, normalized=False))
     fast.chat_template = CHAT_TEMPLATE
     return fast
+
+
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    """The id of one token of the vocabulary."""
+    return tokenizer.get_vocab()[token]
 
 
 def number_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[np.ndarray, np.ndarray]:

@@ -45,7 +45,8 @@ def generate(config: RunConfig, stage: StageRun) -> dict[str, Any]:
     levels = parse_answers(flat, horizon=windows.horizon, style=config.prompt.style)
     paths = scale_paths(levels).reshape(len(windows), settings.num_samples, windows.horizon)
     truth = scale_paths(to_levels(windows.truth.future, last[:, None], volatility[:, None]))  # [N, H]
-    kept = np.zeros(paths.shape[:2], dtype=bool)
+    valid = np.asarray(np.isfinite(paths).all(-1))  # [N, K]
+    kept = np.zeros_like(valid)
     for row in range(len(windows)):
         kept[row, select(paths[row], truth[row], settings, rng)] = True
     if not kept.any():
@@ -56,7 +57,7 @@ def generate(config: RunConfig, stage: StageRun) -> dict[str, Any]:
     write_atomically(
         stage.folder / "rejected.parquet", table[~table["kept"]].drop(columns="kept").to_parquet(index=False)
     )
-    acceptance = _acceptance(stratum[chosen_windows], kept, np.isfinite(paths).all(-1))
+    acceptance = _acceptance(stratum[chosen_windows], kept, valid)
     write_atomically(stage.folder / "acceptance.csv", acceptance.to_csv(index=False))
     before, after = coverage_80(paths, truth), coverage_80(np.where(kept[:, :, None], paths, np.nan), truth)
     stage.logger.info("kept %d of %d samples of %d windows", kept.sum(), kept.size, len(windows))
@@ -64,12 +65,12 @@ def generate(config: RunConfig, stage: StageRun) -> dict[str, Any]:
         "coverage of the 80 %% interval: %.2f before, %.2f after; spread after / before: %.2f",
         before,
         after,
-        _spread(paths, kept) / _spread(paths, np.isfinite(paths).all(-1)),
+        _spread(paths, kept) / _spread(paths, valid),
     )
     return {
         "samples": int(kept.size),
         "kept": int(kept.sum()),
-        "valid": float(np.isfinite(paths).all(-1).mean()),
+        "valid": float(valid.mean()),
         "coverage_80_before": before,
         "coverage_80_after": after,
     }
@@ -137,7 +138,8 @@ def _acceptance(stratum: np.ndarray, kept: np.ndarray, valid: np.ndarray) -> pd.
             "kept": kept.sum(1),
         }
     )
-    return table.groupby(["volatility", "direction", "date"], as_index=False, sort=False).sum()
+    strata_columns = ["volatility", "direction", "date"]
+    return pd.DataFrame(table.groupby(strata_columns, sort=False).sum()).reset_index()
 
 
 def main() -> None:
