@@ -19,6 +19,7 @@ from preprocessing.config import DataConfig
 from preprocessing.files import slug
 
 EMBEDDED = "embedded"
+REWARD_NAMES = ("energy", "crps", "accuracy", "direction", "format", "pnl")
 
 SHORT_NAMES = {
     "data_dir": "data.data_dir",
@@ -125,6 +126,13 @@ class GrpoConfig:
         _require(self.prompts_per_step > 0, f"prompts_per_step must be at least 1; got {self.prompts_per_step}")
         _require(self.learning_rate > 0, f"learning_rate must be positive; got {self.learning_rate}")
         _require(bool(self.rewards), "rewards must name at least one reward")
+        unknown = sorted(set(self.rewards) - set(REWARD_NAMES))
+        _require(not unknown, f"rewards: there is no {', '.join(unknown)}; there are {', '.join(REWARD_NAMES)}")
+        ensemble = {"energy", "crps"} & set(self.rewards)
+        _require(
+            not ensemble or self.num_generations >= 3,
+            f"num_generations must be at least 3 with the reward(s) {', '.join(sorted(ensemble))}",
+        )
         _require(self.eval_every > 0, f"eval_every must be at least 1; got {self.eval_every}")
 
 

@@ -7,6 +7,12 @@ Which reward is proper: `energy` (strictly, for the joint law of the path) and `
 maximum is the true predictive law, so samples neither collapse to a line nor spread for nothing. `accuracy`,
 `direction` and `pnl` have other optima (the mean path, a sign, a position) and are kept for comparison.
 
+The group-mean baseline bends a reward that looks at the rest of the group. Let r_i = -e_i + w p_i with p_i the mean
+distance of path i to the other G - 1. GRPO subtracts the mean reward of the group, in which path i stands twice more:
+in its own reward and in the pair terms of all others. Given x_i the expected advantage is, up to a constant,
+(1 - 1/G) (-e_i + w (G-2)/(G-1) p_i). With w = 1 the pair term therefore counts (G-2)/(G-1) (.86 at G = 8) and training
+narrows the law; w = (G-1)/(G-2) makes the policy gradient that of the proper score exactly. `group_rewards` uses it.
+
 With `scale_rewards="group"` adding to or scaling a reward within a prompt changes nothing; "subtract the random
 walk's loss" is a no-op there.
 
@@ -27,19 +33,21 @@ INVALID_MARGIN = 0.5
 TRADING_COST = 0.001
 """Cost of one position change, as a share of the price (10 basis points)."""
 
-PathReward = Callable[[np.ndarray, np.ndarray], np.ndarray]
+PathReward = Callable[..., np.ndarray]
 
 
-def energy(paths: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def energy(paths: np.ndarray, truth: np.ndarray, pair_weight: float = 1.0) -> np.ndarray:
     """Each sample's share of minus the energy score, as its policy gradient needs it.
 
-    r_i = -||x_i - y|| + 1/(G-1) sum_{j != i} ||x_i - x_j||, with the Euclidean norm over the horizon divided by
+    r_i = -||x_i - y|| + w/(G-1) sum_{j != i} ||x_i - x_j||, with the Euclidean norm over the horizon divided by
     sqrt(H). The score is E||X-y|| - 1/2 E||X-X'|| (Gneiting & Raftery 2007, eq. 22); the gradient of the second
-    term falls on both members of a pair, which makes the factor 1, not 1/2.
+    term falls on both members of a pair, which makes the factor 1, not 1/2 (and, under a group-mean baseline,
+    (G-1)/(G-2): see the module).
 
     Args:
         paths: [G, H] scaled paths, all valid.
         truth: [H] scaled realised path.
+        pair_weight: w.
 
     Returns:
         [G] rewards, unbounded; for one path alone -||x - y||.
@@ -47,12 +55,12 @@ def energy(paths: np.ndarray, truth: np.ndarray) -> np.ndarray:
     Example:
         Two paths 0 and 2 and the truth 1, H = 1: both get -1 + 2 = 1. Two equal paths at the truth get 0.
     """
-    return _spread(paths, lambda difference: np.sqrt((difference**2).mean(-1)), truth)
+    return _spread(paths, lambda difference: np.sqrt((difference**2).mean(-1)), truth, pair_weight)
 
 
-def crps(paths: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def crps(paths: np.ndarray, truth: np.ndarray, pair_weight: float = 1.0) -> np.ndarray:
     """As `energy`, with |.| of each day averaged over the horizon: the gradient of minus the mean CRPS."""
-    return _spread(paths, lambda difference: np.abs(difference).mean(-1), truth)
+    return _spread(paths, lambda difference: np.abs(difference).mean(-1), truth, pair_weight)
 
 
 def accuracy(paths: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -85,12 +93,14 @@ REWARDS: dict[str, PathReward] = {
 }
 
 
-def _spread(paths: np.ndarray, norm: Callable[[np.ndarray], np.ndarray], truth: np.ndarray) -> np.ndarray:
+def _spread(
+    paths: np.ndarray, norm: Callable[[np.ndarray], np.ndarray], truth: np.ndarray, pair_weight: float
+) -> np.ndarray:
     error = norm(paths - truth)
     if len(paths) == 1:
         return -error
     pairs = norm(paths[:, None] - paths[None])  # [G, G], zero diagonal
-    return -error + pairs.sum(1) / (len(paths) - 1)
+    return -error + pair_weight * pairs.sum(1) / (len(paths) - 1)
 
 
 def group_rewards(reward: PathReward, paths: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -106,9 +116,13 @@ def group_rewards(reward: PathReward, paths: np.ndarray, truth: np.ndarray) -> n
         truth: [H] scaled realised path.
     """
     valid = np.isfinite(paths).all(-1)
-    rewards = np.zeros(len(paths))
+    size = len(paths)
+    rewards = np.zeros(size)
     if valid.any():
-        rewards[valid] = reward(paths[valid], truth)
+        if reward in (energy, crps):
+            rewards[valid] = reward(paths[valid], truth, pair_weight=(size - 1) / (size - 2))
+        else:
+            rewards[valid] = reward(paths[valid], truth)
     if reward is not answer_format:
         worst = rewards[valid].min() if valid.any() else 0.0
         rewards[~valid] = min(worst, 0.0) - INVALID_MARGIN

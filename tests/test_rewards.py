@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from grpo.config import REWARD_NAMES, GrpoConfig
 from grpo.rewards import REWARDS, accuracy, crps, direction, energy, group_rewards, make_reward, pnl, scale_paths
 
 STEPS = np.sqrt(np.arange(1, 4))
@@ -23,10 +24,12 @@ def test_crps_of_hand_computed_paths():
 
 
 @pytest.mark.parametrize("reward", [energy, crps])
-def test_the_reward_is_the_policy_gradient_of_the_proper_score(reward):
-    """On a finite set of paths with law p, d/dlogits of minus the score equals the expected reward times d log p.
+@pytest.mark.parametrize("size", [3, 4])
+def test_the_group_advantage_is_the_policy_gradient_of_the_proper_score(reward, size):
+    """On a finite set of paths with law p, d/dlogits of minus the score is the expected advantage times d log p.
 
-    Enumerates every group of size 3, so the expectation is exact; a pair weight of 1/2 would fail.
+    The advantage is GRPO's, reward minus group mean, whose only bias is the harmless factor 1 - 1/G. Enumerates
+    every group, so the expectation is exact. The plain pair weight 1 fails (last assertion).
     """
     support = np.array([[-1.0, 0.5], [0.3, 2.0], [2.0, -1.0]])
     truth = np.array([0.4, 0.1])
@@ -43,12 +46,19 @@ def test_the_reward_is_the_policy_gradient_of_the_proper_score(reward):
     step = 1e-5
     numeric = [(minus_score(logits + step * e) - minus_score(logits - step * e)) / (2 * step) for e in np.eye(3)]
     p = np.exp(logits) / np.exp(logits).sum()
-    exact = np.zeros(3)
-    for group in np.ndindex(3, 3, 3):
-        rewards = reward(support[list(group)], truth)
-        for member, value in zip(group, rewards, strict=True):
-            exact += np.prod(p[list(group)]) * value * (np.eye(3)[member] - p) / 3
-    np.testing.assert_allclose(exact, numeric, atol=1e-8)
+
+    def expected_gradient(rewards_of):
+        total = np.zeros(3)
+        for group in map(list, np.ndindex(*(3,) * size)):
+            rewards = rewards_of(support[group])
+            advantages = rewards - rewards.mean()
+            total += np.prod(p[group]) * advantages @ (np.eye(3)[group] - p) / size
+        return total / (1 - 1 / size)
+
+    ours = expected_gradient(lambda paths: group_rewards(reward, paths, truth))
+    np.testing.assert_allclose(ours, numeric, atol=1e-8)
+    plain = expected_gradient(lambda paths: reward(paths, truth))
+    assert np.abs(plain - numeric).max() > 0.01
 
 
 def test_energy_prefers_the_true_spread_over_a_line_and_over_a_wild_spread():
@@ -88,7 +98,8 @@ def test_an_invalid_answer_is_never_better_than_a_valid_one(name):
 
 def test_invalid_answers_take_no_part_in_the_pair_term():
     paths, truth = np.array([[0.0], [np.nan], [2.0]]), np.array([-1.0])
-    assert group_rewards(energy, paths, truth).tolist() == [1.0, -1.5, -1.0]
+    # errors 1 and 3, distance 2 to the one other valid path, weight (3-1)/(3-2) = 2 from the whole group
+    assert group_rewards(energy, paths, truth).tolist() == [-1 + 4, -0.5, -3 + 4]
 
 
 def test_a_group_without_a_valid_answer_teaches_nothing():
@@ -116,6 +127,7 @@ def test_trl_callable_groups_by_window_whatever_the_order():
         )
         assert [whole[i] for i in rows] == alone
     assert whole[2] == min(whole[0], whole[4], 0.0) - 0.5
+    assert whole[0] != whole[4]
 
 
 def test_pnl_pays_for_its_trades():
@@ -127,3 +139,11 @@ def test_pnl_pays_for_its_trades():
 def test_an_unknown_reward_is_named():
     with pytest.raises(KeyError, match=r"no reward named 'mse'.*energy"):
         make_reward("mse", style="direct", horizon=10)
+
+
+def test_the_config_knows_exactly_these_rewards():
+    assert set(REWARD_NAMES) == set(REWARDS)
+    with pytest.raises(ValueError, match="there is no mse"):
+        GrpoConfig(rewards={"mse": 1.0})
+    with pytest.raises(ValueError, match="num_generations must be at least 3"):
+        GrpoConfig(num_generations=2)
