@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 from transformers import TrainerCallback
 
@@ -124,12 +123,3 @@ class BestOnValidation(TrainerCallback):
         """Step and scores of the best adapter so far."""
         file = self.best_folder / "best.json"
         return json.loads(file.read_text()) if file.is_file() else None
-
-
-def spread_evenly(windows: WindowSet, count: int) -> WindowSet:
-    """At most `count` windows, evenly spaced over the set in order of date; 0 keeps all."""
-    if count == 0 or count >= len(windows):
-        return windows
-    order = np.argsort(windows.context.origin, kind="stable")
-    chosen = order[np.unique(np.linspace(0, len(order) - 1, count).round().astype(int))]
-    return windows.take(np.sort(chosen))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from grpo.config import EMBEDDED, LoraSettings, RunConfig
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "model"
+_LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
 class ModelError(ValueError):
@@ -40,13 +43,15 @@ def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
     """The model's tokenizer, padding on the left, with a chat template and a pad token.
 
     Raises:
-        ModelError: it cannot be loaded, or has no chat template.
+        ModelError: it cannot be loaded, knows no numbers, or has no chat template.
     """
     source = model_source(config.model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"--model {config.model}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"--model {config.model}: its tokenizer cannot be loaded: {_reason(error)}") from error
+    if not tokenizer("500", add_special_tokens=False)["input_ids"]:
+        raise ModelError(f"--model {config.model} has no tokenizer files, or they have no tokens for numbers.")
     if tokenizer.chat_template is None:
         raise ModelError(f"--model {config.model} has no chat template; take the model's Instruct variant.")
     if tokenizer.pad_token_id is None:
@@ -59,14 +64,20 @@ def load_base_model(config: RunConfig) -> PreTrainedModel:
     """The base model in float32 on a CPU, in bfloat16 on a GPU.
 
     Raises:
-        ModelError: it cannot be loaded.
+        ModelError: it cannot be loaded, or its files lack weights, which would otherwise start at random.
     """
     source = model_source(config.model)
     dtype = torch.bfloat16 if torch.cuda.is_available() and config.model != EMBEDDED else torch.float32
     try:
-        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"--model {config.model} cannot be loaded: {_first_line(error)}") from error
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, trust_remote_code=config.trust_remote_code, output_loading_info=True
+        )
+    except _LOAD_ERRORS as error:
+        raise ModelError(f"--model {config.model} cannot be loaded: {_reason(error)}") from error
+    model, report = loaded
+    if report["missing_keys"]:
+        raise ModelError(f"--model {config.model} lacks weights: {_some(report['missing_keys'])}")
+    return model
 
 
 def lora_config(settings: LoraSettings) -> LoraConfig:
@@ -93,6 +104,8 @@ def check_adapter(adapter: Path, config: RunConfig) -> dict[str, Any]:
         settings = json.loads(file.read_text())
     except ValueError as error:
         raise ModelError(f"{file} is damaged ({error}); make the adapter again.") from error
+    if not isinstance(settings, dict):
+        raise ModelError(f"{file} does not hold an adapter's settings; make the adapter again.")
     trained_on = str(settings.get("base_model_name_or_path"))
     if trained_on != base_name(config):
         raise ModelError(
@@ -114,14 +127,19 @@ def attach_adapter(model: PreTrainedModel, adapter: Path, config: RunConfig, *, 
         ModelError: damaged weights, weights that do not fit, or an adapter of another base model.
     """
     check_adapter(adapter, config)
+    weights = Path(adapter) / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise ModelError(f"adapter {adapter} has no {weights.name}; make it again.")
     try:
         peft_model = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(f"adapter {adapter} cannot be loaded: {_first_line(error)}") from error
-    except Exception as error:  # safetensors raises its own bare Exception class for a damaged file
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise ModelError(f"adapter {adapter}: its weights file is damaged ({error}); make it again.") from error
+        with safe_open(weights, "pt") as file:
+            stored = {name for name in file.keys() if "lora_" in name}  # noqa: SIM118, the file is no mapping
+    except _LOAD_ERRORS as error:
+        raise ModelError(f"adapter {adapter} cannot be loaded onto {base_name(config)}: {_reason(error)}") from error
+    # PEFT leaves a layer that the file lacks untrained, and drops what the model has no layer for
+    expected = {name for name in get_peft_model_state_dict(peft_model, save_embedding_layers=False) if "lora_" in name}
+    if stored != expected:
+        raise ModelError(f"adapter {adapter} does not fit {base_name(config)}: {_some(stored ^ expected)}")
     peft_model.peft_config["default"].base_model_name_or_path = model_source(config.model)
     return peft_model
 
@@ -136,8 +154,16 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
         model.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
     finally:
         settings.base_model_name_or_path = loaded_from
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card, with the path of this machine
     tokenizer.save_pretrained(str(folder))
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _reason(error: BaseException) -> str:
+    """The line of an error that says most: the first that is not a mere heading."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.endswith(":")), type(error).__name__)
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *others = sorted(names)
+    return f"{first} and {len(others)} more" if others else first

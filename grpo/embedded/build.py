@@ -21,9 +21,11 @@ import torch
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from grpo.config import GenerationConfig, PromptConfig
 from grpo.embedded.corpus import Examples, level_probabilities, stream_examples
+from grpo.embedded.measure import report
 from grpo.embedded.tokenizer import END, PAD, build_tokenizer, number_tokens, token_id
-from grpo.forecaster import tokenize_prompts
+from grpo.forecaster import LLMForecaster, tokenize_prompts
 from preprocessing.combined_preprocessor import DataConfig
 from preprocessing.command_line import parse_config
 
@@ -36,7 +38,7 @@ class BuildConfig:
 
     output_dir: Path = Path("grpo/embedded/model")
     """Folder for the tokenizer, weights (bf16 safetensors) and build.json."""
-    examples: int = 160_000
+    examples: int = 96_000
     """Training examples, windows."""
     batch_size: int = 32
     """Examples per optimizer step."""
@@ -54,6 +56,8 @@ class BuildConfig:
     """Windows taken from each simulated stock."""
     seed: int = 0
     """Seed of weights and corpus."""
+    measure: bool = True
+    """Score the model on simulated stocks at the end, about a minute."""
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, config: BuildConfig) -> LlamaForCausalLM:
@@ -171,6 +175,9 @@ def main() -> None:
     }
     save(model, tokenizer, config.output_dir, facts)
     print(json.dumps(facts))
+    if config.measure:
+        forecaster = LLMForecaster("embedded", model.float().eval(), tokenizer, PromptConfig(), GenerationConfig())
+        report(forecaster, config.output_dir)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 from grpo.prompts import HIGHEST, INSTRUCTIONS, LOWEST, TEMPLATE
 

@@ -12,8 +12,9 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 from trl import GRPOConfig
 
-from grpo.callbacks import BestOnValidation, StageProgress, spread_evenly
+from grpo.callbacks import BestOnValidation, StageProgress
 from grpo.config import GrpoConfig, RunConfig, plain
+from grpo.evaluation.harness import choose_windows
 from grpo.forecaster import LLMForecaster, check_lengths, completion_length, tokenize_prompts
 from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter
 from grpo.prompts import render_prompts, to_levels
@@ -92,7 +93,9 @@ def train_grpo(
         style=config.prompt.style,
         horizon=train.horizon,
     )
-    best = validation(trainer, tokenizer, config, settings, spread_evenly(val, settings.eval_windows), stage.folder)
+    best = validation(
+        trainer, tokenizer, config, settings, val.take(choose_windows(val.context, settings.eval_windows)), stage.folder
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(best)
     trainer.add_callback(StageProgress(title))
