@@ -1,0 +1,62 @@
+"""Whole runs in a temporary folder with tiny settings, each stage called in this process."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from grpo.config import RunConfig, parse_run_config
+from grpo.runs import STAGE_FOLDERS, STAGE_MODULES, stage_entry
+
+STOCK, SLUG = "sim:ou?rows=400", "sim_ou_rows-400"
+STEPS, GROUP, PROMPTS = 4, 4, 2
+WINDOWS, SAMPLES, KEPT = 12, 8, 4
+
+GRPO_FLAGS = {
+    "steps": STEPS,
+    "num_generations": GROUP,
+    "prompts_per_step": PROMPTS,
+    "warmup_steps": 1,
+    "eval_every": 2,
+    "eval_windows": 4,
+}
+FLAGS: dict[str, dict[str, object]] = {
+    "preprocess": {},
+    "stage1": {f"stage1.{name}": value for name, value in GRPO_FLAGS.items()},
+    "rejection": {"rejection.max_windows": WINDOWS, "rejection.num_samples": SAMPLES, "rejection.keep": KEPT},
+    "stage2": {"stage2.batch_size": 8},
+    "stage3": {f"stage3.{name}": value for name, value in GRPO_FLAGS.items()},
+    "compare": {"compare.max_windows": 8, "compare.num_samples": 10},
+}
+
+
+class TinyRun:
+    """A run folder and a models folder; `stage` runs one stage and gives its exit code."""
+
+    def __init__(self, root: Path):
+        self.folder, self.models = root / "run", root / "models"
+
+    def arguments(self, stage: str, *flags: object) -> list[str]:
+        settings = {"stock": STOCK, "run_dir": self.folder, "models_dir": self.models, **FLAGS[stage]}
+        return [str(part) for name, value in settings.items() for part in (f"--{name}", value)] + [*map(str, flags)]
+
+    def config(self, stage: str, *flags: object) -> RunConfig:
+        return parse_run_config(self.arguments(stage, *flags), prog=stage, description="")
+
+    def stage(self, stage: str, *flags: object) -> int:
+        module = importlib.import_module(STAGE_MODULES[stage])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [stage, *self.arguments(stage, *flags)])
+            return stage_entry(module.main)
+
+    def stages(self, *names: str) -> TinyRun:
+        """Run several stages, all of which must succeed."""
+        for name in names:
+            assert self.stage(name) == 0, name
+        return self
+
+    def place(self, stage: str) -> Path:
+        return self.folder / STAGE_FOLDERS[stage]
