@@ -99,8 +99,8 @@ class GrpoConfig:
 
     steps: int = 150
     """Optimizer steps."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW; 1e-3 suits the embedded model, 1e-5 to 5e-5 models of 0.5B and more."""
+    learning_rate: float | None = None
+    """Peak learning rate of AdamW, cosine decay; null: 1e-3 for the embedded model, 2e-5 for any other."""
     num_generations: int = 16
     """Completions per prompt (the group that the energy reward compares), G."""
     prompts_per_step: int = 8
@@ -124,7 +124,10 @@ class GrpoConfig:
         _require(self.steps > 0, f"steps must be at least 1; got {self.steps}")
         _require(self.num_generations >= 2, f"num_generations must be at least 2; got {self.num_generations}")
         _require(self.prompts_per_step > 0, f"prompts_per_step must be at least 1; got {self.prompts_per_step}")
-        _require(self.learning_rate > 0, f"learning_rate must be positive; got {self.learning_rate}")
+        _require(
+            self.learning_rate is None or self.learning_rate > 0,
+            f"learning_rate must be positive; got {self.learning_rate}",
+        )
         _require(bool(self.rewards), "rewards must name at least one reward")
         unknown = sorted(set(self.rewards) - set(REWARD_NAMES))
         _require(not unknown, f"rewards: there is no {', '.join(unknown)}; there are {', '.join(REWARD_NAMES)}")
@@ -165,8 +168,8 @@ class SftConfig:
     """Adapter that training goes on from: stage 1's, or a fresh one on the base model."""
     epochs: float = 1.0
     """Passes over the SFT data."""
-    learning_rate: float = 3e-4
-    """Peak learning rate of AdamW, cosine decay."""
+    learning_rate: float | None = None
+    """Peak learning rate of AdamW, cosine decay; null: 3e-4 for the embedded model, 5e-5 for any other."""
     batch_size: int = 32
     """Examples per device and step."""
     trl: dict[str, Any] = field(default_factory=dict)
@@ -252,6 +255,11 @@ class RunConfig:
     def stock_slug(self) -> str:
         """The stock as a file name: `AAPL`, `AAPL-MSFT`, `sim_ou_half_life-5`."""
         return slug(self.stock)
+
+    def learning_rate(self, stage: GrpoConfig | SftConfig) -> float:
+        """A stage's learning rate, or the default that suits the size of the model."""
+        small, large = (1e-3, 2e-5) if isinstance(stage, GrpoConfig) else (3e-4, 5e-5)
+        return stage.learning_rate or (small if self.model == EMBEDDED else large)
 
     @property
     def model_slug(self) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,20 +82,23 @@ def train_grpo(
     dataset = grpo_dataset(train, config)
     length = completion_length(tokenizer, config.prompt, train.horizon)
     check_lengths(tokenize_prompts(list(dataset["prompt"]), tokenizer), length, config.prompt)
+    arguments = trl_arguments(config, settings, stage, length)
     model: Any = load_base_model(config)
     if start_from is not None:
         model = attach_adapter(model, start_from, config, trainable=True)
-    trainer = SharedPromptGRPOTrainer(
-        model=model,
-        reward_funcs=[make_reward(name, style=config.prompt.style, horizon=train.horizon) for name in settings.rewards],
-        args=trl_arguments(config, settings, stage.folder, length),
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        peft_config=None if start_from is not None else lora_config(config.lora),
-        completions_dir=stage.folder / "completions",
-        style=config.prompt.style,
-        horizon=train.horizon,
-    )
+    rewards = [make_reward(name, style=config.prompt.style, horizon=train.horizon) for name in settings.rewards]
+    with refused_settings(stage.name):
+        trainer = SharedPromptGRPOTrainer(
+            model=model,
+            reward_funcs=rewards,
+            args=arguments,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            peft_config=None if start_from is not None else lora_config(config.lora),
+            completions_dir=stage.folder / "completions",
+            style=config.prompt.style,
+            horizon=train.horizon,
+        )
     best = validation(
         trainer, tokenizer, config, settings, val.take(choose_windows(val.context, settings.eval_windows)), stage.folder
     )
@@ -124,18 +130,18 @@ def grpo_dataset(windows: WindowSet, config: RunConfig) -> Dataset:
     )
 
 
-def trl_arguments(config: RunConfig, settings: GrpoConfig, folder: Path, length: int) -> GRPOConfig:
+def trl_arguments(config: RunConfig, settings: GrpoConfig, stage: StageRun, length: int) -> GRPOConfig:
     """TRL's configuration: ours, then whatever `stageN.trl` sets.
 
     Raises:
-        RunError: `stageN.trl` has a field that TRL does not know.
+        RunError: `stageN.trl` has a field that TRL does not know or a value that it refuses.
     """
     gpu = torch.cuda.is_available()
     values: dict[str, Any] = {
-        "output_dir": str(folder / "checkpoints"),
+        "output_dir": str(stage.folder / "checkpoints"),
         "report_to": ["tensorboard"],
         "max_steps": settings.steps,
-        "learning_rate": settings.learning_rate,
+        "learning_rate": config.learning_rate(settings),
         "lr_scheduler_type": "cosine",
         "warmup_steps": settings.warmup_steps,
         "per_device_train_batch_size": settings.prompts_per_step * settings.num_generations,
@@ -159,20 +165,47 @@ def trl_arguments(config: RunConfig, settings: GrpoConfig, folder: Path, length:
         "data_seed": config.seed,
     }
     if config.generation.backend == "vllm":
+        require_vllm()
         values |= {
             "use_vllm": True,
             "vllm_mode": "colocate",
             "vllm_gpu_memory_utilization": config.generation.gpu_memory_utilization,
         }
-    return build_trl_config(GRPOConfig, values | settings.trl, "trl")
+    return build_trl_config(GRPOConfig, values, settings.trl, section=f"{stage.name}.trl")
 
 
-def build_trl_config(config_class: Any, values: dict[str, Any], section: str) -> Any:
-    """Make a TRL config; a field that it does not know is an error that names it."""
-    unknown = sorted(set(values) - set(config_class.__dataclass_fields__))
+def require_vllm() -> None:
+    """TRL imports vLLM itself, and only when training starts.
+
+    Raises:
+        RunError: vLLM is not installed, or there is no GPU for it.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise RunError("generation.backend vllm: vLLM is not installed; run `./run_pipeline.sh --install vllm`")
+    if not torch.cuda.is_available():
+        raise RunError("generation.backend vllm: PyTorch sees no GPU; take generation.backend transformers")
+
+
+def build_trl_config(config_class: Any, ours: dict[str, Any], given: dict[str, Any], *, section: str) -> Any:
+    """Make a TRL config of our values and those that the user's section of the configuration gives.
+
+    Raises:
+        RunError: TRL does not know a field, or refuses a value.
+    """
+    unknown = sorted(set(given) - set(config_class.__dataclass_fields__))
     if unknown:
         raise RunError(f"{section}: {config_class.__name__} has no field {', '.join(unknown)}")
-    return config_class(**values)
+    with refused_settings(f"{section}: {config_class.__name__} refuses {given}"):
+        return config_class(**ours | given)
+
+
+@contextmanager
+def refused_settings(place: str) -> Iterator[None]:
+    """Name the place where TRL or PEFT finds a setting that it cannot work with."""
+    try:
+        yield
+    except (TypeError, ValueError, ImportError) as error:
+        raise RunError(f"{place}: {error}") from error
 
 
 def validation(

@@ -10,6 +10,7 @@ prints the coverage of the 80 % interval before and after: a selection that narr
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,8 @@ def _acceptance(stratum: np.ndarray, kept: np.ndarray, valid: np.ndarray) -> pd.
 def main() -> None:
     """Run the stage."""
     config = parse_run_config(prog="python -m grpo.stages.sft_data_generation", description=__doc__ or "")
+    if int(os.environ.get("RANK", "0")) > 0:
+        return  # one process samples and writes; under `accelerate launch` the others have nothing to add
     paths = resolve_paths(config)
     run_stage(
         "rejection",

@@ -7,11 +7,11 @@ Starts from stage 1's adapter (`stage2.start_from: stage1`) or from a fresh one 
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, set_seed
@@ -19,9 +19,10 @@ from trl import SFTConfig, SFTTrainer
 
 from grpo.callbacks import StageProgress
 from grpo.config import RunConfig, parse_run_config, plain
+from grpo.forecaster import check_lengths, tokenize_prompts
 from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter
 from grpo.runs import RunError, StageRun, publish_adapter, resolve_paths, run_stage, stage_entry
-from grpo.stages.grpo_training import adapter_place, build_trl_config, last_logged, num_processes
+from grpo.stages.grpo_training import adapter_place, build_trl_config, last_logged, num_processes, refused_settings
 from preprocessing.files import write_atomically
 
 
@@ -29,19 +30,29 @@ def sft_dataset(file: Path) -> Dataset:
     """Prompts and completions in conversational form.
 
     Raises:
-        RunError: the file lacks a column or has an empty cell; the message names it.
+        RunError: the file is no CSV, lacks a column, has no rows, a row of another length or an empty cell.
     """
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            header, *rows = [row for row in csv.reader(lines, strict=True) if row] or [[]]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise RunError(f"{file} is not a readable CSV file: {error}") from error
     for column in ("prompt", "completion"):
-        if column not in table.columns:
+        if column not in header:
             raise RunError(f"{file} lacks the column '{column}'")
-        empty = table.index[table[column].str.strip() == ""]
-        if len(empty):
-            raise RunError(f"{file}: row {empty[0] + 1} has an empty '{column}'")
+    if not rows:
+        raise RunError(f"{file} has no rows below its header")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise RunError(f"{file}: row {number} has {len(row)} cells, the header {len(header)}")
+        for column in ("prompt", "completion"):
+            if not row[header.index(column)].strip():
+                raise RunError(f"{file}: row {number} has an empty '{column}'")
+    prompts, completions = ([row[header.index(column)] for row in rows] for column in ("prompt", "completion"))
     return Dataset.from_dict(
         {
-            "prompt": [[{"role": "user", "content": text}] for text in table["prompt"]],
-            "completion": [[{"role": "assistant", "content": text}] for text in table["completion"]],
+            "prompt": [[{"role": "user", "content": text}] for text in prompts],
+            "completion": [[{"role": "assistant", "content": text}] for text in completions],
         }
     )
 
@@ -50,17 +61,23 @@ def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> di
     """Train and leave the adapter at `paths.sft_lora`; returns the headline metrics."""
     set_seed(config.seed)
     paths = resolve_paths(config)
+    arguments = sft_arguments(config, stage.folder)
     tokenizer = load_tokenizer(config)
+    dataset = sft_dataset(paths.sft_data)
+    answers = tokenizer([answer[-1]["content"] for answer in dataset["completion"]], add_special_tokens=False)
+    longest = max(map(len, answers["input_ids"])) + 1  # and its end
+    check_lengths(tokenize_prompts(list(dataset["prompt"]), tokenizer), longest, config.prompt)
     model: Any = load_base_model(config)
     if start_from is not None:
         model = attach_adapter(model, start_from, config, trainable=True)
-    trainer = SFTTrainer(
-        model=model,
-        args=sft_arguments(config, stage.folder),
-        train_dataset=sft_dataset(paths.sft_data),
-        processing_class=tokenizer,
-        peft_config=None if start_from is not None else lora_config(config.lora),
-    )
+    with refused_settings(stage.name):
+        trainer = SFTTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            peft_config=None if start_from is not None else lora_config(config.lora),
+        )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(StageProgress("stage 2 SFT"))
     trainer.train(resume_from_checkpoint=str(stage.resume_from) if stage.resume_from else None)
@@ -81,7 +98,7 @@ def sft_arguments(config: RunConfig, folder: Path) -> SFTConfig:
         "output_dir": str(folder / "checkpoints"),
         "report_to": ["tensorboard"],
         "num_train_epochs": config.stage2.epochs,
-        "learning_rate": config.stage2.learning_rate,
+        "learning_rate": config.learning_rate(config.stage2),
         "lr_scheduler_type": "cosine",
         "warmup_steps": 5,
         "per_device_train_batch_size": config.stage2.batch_size,
@@ -98,7 +115,7 @@ def sft_arguments(config: RunConfig, folder: Path) -> SFTConfig:
         "seed": config.seed,
         "data_seed": config.seed,
     }
-    return build_trl_config(SFTConfig, values | config.stage2.trl, "stage2.trl")
+    return build_trl_config(SFTConfig, values, config.stage2.trl, section="stage2.trl")
 
 
 def main() -> None:
