@@ -141,7 +141,7 @@ def trl_arguments(config: RunConfig, settings: GrpoConfig, stage: StageRun, leng
         "output_dir": str(stage.folder / "checkpoints"),
         "report_to": ["tensorboard"],
         "max_steps": settings.steps,
-        "learning_rate": settings.learning_rate,
+        "learning_rate": config.learning_rate(settings),
         "lr_scheduler_type": "cosine",
         "warmup_steps": settings.warmup_steps,
         "per_device_train_batch_size": settings.prompts_per_step * settings.num_generations,

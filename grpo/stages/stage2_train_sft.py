@@ -98,7 +98,7 @@ def sft_arguments(config: RunConfig, folder: Path) -> SFTConfig:
         "output_dir": str(folder / "checkpoints"),
         "report_to": ["tensorboard"],
         "num_train_epochs": config.stage2.epochs,
-        "learning_rate": config.stage2.learning_rate,
+        "learning_rate": config.learning_rate(config.stage2),
         "lr_scheduler_type": "cosine",
         "warmup_steps": 5,
         "per_device_train_batch_size": config.stage2.batch_size,
