@@ -97,13 +97,14 @@ class GenerationConfig:
 class GrpoConfig:
     """One GRPO stage (1 or 3)."""
 
-    steps: int = 150
+    steps: int = 200
     """Optimizer steps."""
     learning_rate: float | None = None
-    """Peak learning rate of AdamW, cosine decay; null: 1e-3 for the embedded model, 2e-5 for any other."""
-    num_generations: int = 16
+    """Peak learning rate of AdamW, cosine decay; null: 1e-3 for the embedded model, 2e-5 for any other, half
+    of that in stage 3."""
+    num_generations: int = 8
     """Completions per prompt (the group that the energy reward compares), G."""
-    prompts_per_step: int = 8
+    prompts_per_step: int = 16
     """Prompts per device and micro-batch; a device forwards prompts_per_step x num_generations completions."""
     beta: float = 0.0
     """Weight of the KL to the reference model; the reference is the adapter the stage starts from."""
@@ -115,7 +116,7 @@ class GrpoConfig:
     """Steps of linear warm-up of the learning rate."""
     eval_every: int = 25
     """Steps between two scores on the validation split and two checkpoints; the best one is kept."""
-    eval_windows: int = 64
+    eval_windows: int = 128
     """Validation windows scored each time, spread evenly over the split."""
     trl: dict[str, Any] = field(default_factory=dict)
     """Any further field of TRL's GRPOConfig, passed through; TRL refuses what it does not know."""
@@ -184,7 +185,7 @@ class CompareConfig:
     """Which to compare: base, grpo_1st, sft, grpo_2nd (the language model) and any installed plugin by name."""
     num_samples: int = 100
     """Sample paths per window and forecaster, S."""
-    max_windows: int = 300
+    max_windows: int = 200
     """Test windows used at most, spread evenly over the split; 0 uses all."""
 
     def __post_init__(self) -> None:
@@ -226,8 +227,8 @@ class PathsConfig:
 class RunConfig:
     """Everything a run depends on."""
 
-    stock: str = "sim:ou"
-    """A ticker, several (AAPL,MSFT), `all` (every CSV of data.data_dir), or a simulated stock (sim:ou?half_life=5)."""
+    stock: str = "sim:ou?half_life=5"
+    """A ticker, several (AAPL,MSFT), `all` (every CSV of data.data_dir), or a simulated stock (sim:ou?half_life=10)."""
     model: str = EMBEDDED
     """`embedded`, a Hub model id, or a local folder with a transformers model."""
     seed: int = 0
@@ -247,7 +248,7 @@ class RunConfig:
     stage1: GrpoConfig = field(default_factory=GrpoConfig)
     rejection: RejectionConfig = field(default_factory=RejectionConfig)
     stage2: SftConfig = field(default_factory=SftConfig)
-    stage3: GrpoConfig = field(default_factory=GrpoConfig)
+    stage3: GrpoConfig = field(default_factory=lambda: GrpoConfig(steps=100, beta=0.02))
     compare: CompareConfig = field(default_factory=CompareConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
 
@@ -258,8 +259,10 @@ class RunConfig:
 
     def learning_rate(self, stage: GrpoConfig | SftConfig) -> float:
         """A stage's learning rate, or the default that suits the size of the model."""
-        small, large = (1e-3, 2e-5) if isinstance(stage, GrpoConfig) else (3e-4, 5e-5)
-        return stage.learning_rate or (small if self.model == EMBEDDED else large)
+        if stage.learning_rate is not None:
+            return stage.learning_rate
+        small, large = (3e-4, 5e-5) if isinstance(stage, SftConfig) else (1e-3, 2e-5)
+        return (small if self.model == EMBEDDED else large) / (2 if stage is self.stage3 else 1)
 
     @property
     def model_slug(self) -> str:

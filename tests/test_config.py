@@ -42,10 +42,13 @@ def test_every_shipped_config_loads_and_says_what_it_changes(file: Path):
 
 
 @pytest.mark.parametrize("name", ["qwen2.5-7b", "llama-3.2-1b"])
-def test_the_stage_3_of_a_shipped_config_differs_from_stage_1_in_its_learning_rate_only(name: str):
+def test_the_stage_3_of_a_shipped_config_is_a_shorter_gentler_stage_1(name: str):
     config = parse("--config", str(ROOT / "configs" / f"{name}.yaml"))
     assert config.stage3.learning_rate < config.stage1.learning_rate
-    assert dataclasses.replace(config.stage3, learning_rate=config.stage1.learning_rate) == config.stage1
+    assert config.stage3.beta > 0 == config.stage1.beta
+    assert config.stage3.steps < config.stage1.steps
+    one = config.stage1
+    assert dataclasses.replace(config.stage3, learning_rate=one.learning_rate, steps=one.steps, beta=0.0) == one
     assert 1e-5 <= config.stage3.learning_rate <= config.stage1.learning_rate <= 5e-5
 
 
@@ -159,3 +162,10 @@ def test_a_missing_config_file_is_named(capsys: pytest.CaptureFixture[str]):
 def test_config_and_runs_import_no_torch():
     check = "import sys, grpo.runs; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_the_learning_rate_suits_the_size_of_the_model_unless_it_is_given():
+    small, large = RunConfig(), RunConfig(model="Qwen/Qwen2.5-7B-Instruct")
+    assert [small.learning_rate(stage) for stage in (small.stage1, small.stage2, small.stage3)] == [1e-3, 3e-4, 5e-4]
+    assert [large.learning_rate(stage) for stage in (large.stage1, large.stage2, large.stage3)] == [2e-5, 5e-5, 1e-5]
+    assert large.learning_rate(GrpoConfig(learning_rate=3e-6)) == 3e-6
