@@ -146,14 +146,14 @@ class RejectionConfig:
 
     num_samples: int = 32
     """Completions sampled per training window, K."""
-    keep: int = 8
+    keep: int = 4
     """Completions kept per window, m."""
     selection: Literal["energy_subset", "tempered", "best_of_k"] = "energy_subset"
     """`energy_subset` keeps the m samples that together score best; `tempered` accepts in proportion to
     exp(energy reward / temperature); `best_of_k` keeps the m closest to the truth (narrows the law)."""
     temperature: float = 1.0
     """Temperature of `tempered`, in scaled reward units."""
-    max_windows: int = 400
+    max_windows: int = 1000
     """Training windows used at most, spread evenly over the volatility, direction and date strata."""
 
     def __post_init__(self) -> None:

@@ -158,6 +158,15 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         entropies = torch.cat([entropy for _, entropy in parts]) if compute_entropy else None
         return torch.cat([log_probs for log_probs, _ in parts]), entropies, None
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # Beside the trained adapter a checkpoint holds TRL's KL reference in the subfolder "ref"; transformers then
+        # reads the subfolders alone (huggingface/transformers#30478, still so in 5.17), and training would go on
+        # from the starting weights. Remove when Trainer._load_from_checkpoint reads both.
+        model = model or self.model
+        if Path(resume_from_checkpoint, "ref").is_dir():
+            model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
+
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if (

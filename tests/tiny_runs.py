@@ -27,8 +27,8 @@ FLAGS: dict[str, dict[str, object]] = {
     "preprocess": {},
     "stage1": {f"stage1.{name}": value for name, value in GRPO_FLAGS.items()},
     "rejection": {"rejection.max_windows": WINDOWS, "rejection.num_samples": SAMPLES, "rejection.keep": KEPT},
-    "stage2": {"stage2.batch_size": 8},
-    "stage3": {f"stage3.{name}": value for name, value in GRPO_FLAGS.items()},
+    "stage2": {"stage2.batch_size": 8, "stage2.trl": "{save_steps: 2}"},
+    "stage3": {f"stage3.{name}": value for name, value in GRPO_FLAGS.items()} | {"stage3.beta": 0.1},
     "compare": {"compare.max_windows": 8, "compare.num_samples": 10},
 }
 
@@ -37,7 +37,7 @@ class TinyRun:
     """A run folder and a models folder; `stage` runs one stage and gives its exit code."""
 
     def __init__(self, root: Path):
-        self.folder, self.models = root / "run", root / "models"
+        self.root, self.folder, self.models = root, root / "run", root / "models"
 
     def arguments(self, stage: str, *flags: object) -> list[str]:
         settings = {"stock": STOCK, "run_dir": self.folder, "models_dir": self.models, **FLAGS[stage]}

@@ -23,9 +23,9 @@ ADAPTERS = {"stage1": "grpo_lora_1st", "stage2": "sft_lora", "stage3": "grpo_lor
 TOKENS = torch.randint(5, 900, (3, 40), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> TinyRun:
-    return TinyRun(tmp_path_factory.mktemp("run")).stages(*STAGES)
+@pytest.fixture
+def run(finished) -> TinyRun:
+    return finished
 
 
 @torch.no_grad()
