@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+import pytest
+
+from grpo.runs import STAGE_FOLDERS
+from tests.tiny_runs import TinyRun
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> TinyRun:
+    """A run of all stages with the embedded model; tests read it and leave it as it is."""
+    return TinyRun(tmp_path_factory.mktemp("finished")).stages(*STAGE_FOLDERS)
