@@ -37,7 +37,14 @@ def build_parser(
     if aliases:
         names = ", ".join(f"--{short} = --{full}" for short, full in aliases.items())
         epilog = f"Short names: {names}. Dashes and underscores are the same in every flag."
-    parser = _Parser(prog=prog, description=description, epilog=epilog, default_env=False, allow_abbrev=False)
+    parser = _Parser(
+        prog=prog,
+        usage=f"{prog} [--config FILE] [--SETTING VALUE ...]",
+        description=description,
+        epilog=epilog,
+        default_env=False,
+        allow_abbrev=False,
+    )
     parser.add_argument("--config", action="config", help="YAML file with any of these settings; flags override it.")
     parser.add_class_arguments(config_class, as_group=False, fail_untyped=True)
     return parser
