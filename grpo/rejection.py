@@ -31,20 +31,14 @@ def select(paths: np.ndarray, truth: np.ndarray, config: RejectionConfig, rng: n
     return valid[choose(paths[valid], truth, config, rng)]
 
 
-def subset_energy_score(distance: np.ndarray, pairs: np.ndarray, chosen: np.ndarray) -> float:
-    """Energy score of a subset as an ensemble, mean ||x-y|| - 1/(2 m^2) sum ||x_i - x_j||.
-
-    The divisor is m^2: the score of the kept samples themselves as a law, which a wide spread around the truth
-    cannot drive to zero as it can the fair form.
-    """
-    size = len(chosen)
-    return float(distance[chosen].mean() - pairs[np.ix_(chosen, chosen)].sum() / (2 * size**2))
-
-
 def _energy_subset(
     paths: np.ndarray, truth: np.ndarray, config: RejectionConfig, rng: np.random.Generator
 ) -> np.ndarray:
-    """Greedy choice, then exchanges while any improves the subset's energy score."""
+    """Greedy choice, then exchanges while any improves the subset's energy score.
+
+    The score is that of the kept samples themselves as a law, mean ||x-y|| - 1/(2 m^2) sum ||x_i - x_j||, which a
+    wide spread around the truth cannot drive to zero as it can the fair form.
+    """
     distance, pairs = _norm(paths - truth), _norm(paths[:, None] - paths[None])
     chosen: list[int] = []
     for size in range(1, config.keep + 1):
