@@ -14,7 +14,7 @@ from grpo.config import GenerationConfig, PromptConfig, RunConfig
 from grpo.evaluation.protocol import Forecast
 from grpo.generation import batches, model_device, sample_completions, trim_completions
 from grpo.modeling import ModelError, attach_adapter, load_base_model, load_tokenizer
-from grpo.prompts import Messages, Style, parse_answers, render_answer, render_prompts, to_prices
+from grpo.prompts import Messages, parse_answers, render_answer, render_prompts, to_prices
 from preprocessing.windows import Context
 
 
@@ -161,9 +161,3 @@ def decode(tokens: torch.Tensor, ends: list[int], tokenizer: PreTrainedTokenizer
         text = str(tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True))
         texts.append(text if ended else f"{text} [cut off]")
     return texts
-
-
-def valid_share(texts: list[list[str]], *, horizon: int, style: Style) -> float:
-    """Share of answers that parse."""
-    flat = [text for row in texts for text in row]
-    return float(np.isfinite(parse_answers(flat, horizon=horizon, style=style)).all(-1).mean())
