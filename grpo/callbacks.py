@@ -109,7 +109,7 @@ class BestOnValidation(TrainerCallback):
         if not state.is_world_process_zero:
             return
         best = self.read_best()
-        if best is None or best["step"] >= state.global_step or scores["eval_crps"] < best["eval_crps"]:
+        if best is None or scores["eval_crps"] < best["eval_crps"]:
             self._keep({"step": state.global_step, **scores})
 
     def _keep(self, scores: dict[str, float]) -> None:

@@ -7,8 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.tiny_models import tiny_model
-from tests.windows_factory import simulated_windows
 
 from grpo import forecaster as forecaster_module
 from grpo.config import GenerationConfig, PromptConfig, RunConfig
@@ -25,6 +23,8 @@ from grpo.forecaster import (
 )
 from grpo.modeling import load_tokenizer
 from grpo.prompts import render_prompts
+from tests.tiny_models import tiny_model
+from tests.windows_factory import simulated_windows
 
 CONTEXT = simulated_windows()["test"].context.take(np.arange(6))
 
