@@ -9,7 +9,7 @@ import pytest
 
 from grpo.config import RejectionConfig
 from grpo.rejection import draw_stratified, select, strata
-from grpo.stages.sft_data_generation import coverage_80
+from grpo.stages.sft_data_generation import range_coverage
 
 SELECTIONS = ["energy_subset", "tempered", "best_of_k"]
 
@@ -122,11 +122,19 @@ def test_a_draw_of_more_than_there_are_takes_all():
     assert draw_stratified(np.array([1, 0, 1]), 5, np.random.default_rng(0)).tolist() == [0, 1, 2]
 
 
-def test_coverage_counts_days_between_the_outer_deciles_of_the_valid_samples():
-    # Nine samples 1..9 of one window: the Weibull quantiles at .1 and .9 are the first and the last of them
-    samples = np.arange(1.0, 10.0)[None, :, None].repeat(4, axis=2)  # [N, K, H]
-    invalid = np.full((1, 2, 4), np.nan)
-    paths = np.concatenate([samples, invalid], axis=1)
-    assert coverage_80(paths, np.array([[1.0, 9.0, 0.9, 9.1]])) == 0.5
-    nothing = np.full((1, 11, 4), np.nan)
-    assert coverage_80(np.concatenate([paths, nothing]), np.array([[1.0, 9.0, 0.9, 5.0]] * 2)) == 0.75
+def test_range_coverage_counts_days_inside_the_chosen_samples():
+    samples = np.arange(1.0, 10.0)[None, :, None].repeat(4, axis=2)  # [N, K, H], 1..9 on each of four days
+    paths = np.concatenate([samples, np.full((1, 2, 4), np.nan)], axis=1)
+    chosen = np.zeros((1, 11), dtype=bool)
+    chosen[0, [1, 3, 6]] = True  # 2, 4 and 7
+    truth = np.array([[2.0, 7.0, 1.9, 7.1]])
+    assert range_coverage(paths, chosen, truth) == 0.5
+    nothing = np.concatenate([chosen, np.zeros_like(chosen)])  # a window without a chosen sample does not count
+    assert range_coverage(paths.repeat(2, axis=0), nothing, truth.repeat(2, axis=0)) == 0.5
+
+
+def test_range_coverage_of_a_calibrated_law():
+    rng = np.random.default_rng(0)
+    paths, truth = rng.standard_normal((4000, 4, 2)), rng.standard_normal((4000, 2))
+    everything = np.ones((4000, 4), dtype=bool)
+    assert abs(range_coverage(paths, everything, truth) - 3 / 5) < 0.02  # two standard errors: 0.011

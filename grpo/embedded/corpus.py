@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from grpo.prompts import HIGHEST, LOWEST, Messages, render_prompts, to_levels
+from grpo.prompts import HIGHEST, LOWEST, POINTS_PER_DAILY_SD, Messages, render_prompts, to_levels
 from preprocessing.combined_preprocessor import DataConfig, make_windows
 from preprocessing.scaling import StandardNorm
 from preprocessing.simulation import PROCESSES, START_PRICE, make_bars
@@ -85,8 +85,7 @@ def draw_parameters(process: str, rng: np.random.Generator) -> dict[str, float]:
 def simulate_examples(rng: np.random.Generator, *, per_series: int, config: DataConfig) -> Examples:
     """Examples of one simulated stock, at most `per_series` of them, at random origins.
 
-    A quarter of the stocks rebound and trend around levels far from each other only through their own dynamics:
-    no parameter is told to the model except by the data in its prompt.
+    The process and its parameters are drawn afresh; the model learns of them only through the data in its prompt.
     """
     process = str(rng.choice(list(SHARES), p=list(SHARES.values())))
     parameters = {name: np.full((1, 1), value) for name, value in draw_parameters(process, rng).items()}
@@ -103,7 +102,7 @@ def simulate_examples(rng: np.random.Generator, *, per_series: int, config: Data
     last, volatility = context.last_price[:, None], context.feature("volatility")[:, None]
     answers = np.clip(np.rint(to_levels(windows.truth.future, last, volatility)), 0, HIGHEST).astype(int)
     mean = to_levels(np.exp(paths.step_mean[0][future] + level), last, volatility)
-    sd = 10 * paths.step_sd[0][future] / volatility
+    sd = POINTS_PER_DAILY_SD * paths.step_sd[0][future] / volatility
     return Examples(
         prompts=render_prompts(context, horizon=config.horizon, style="direct"),
         answers=answers,

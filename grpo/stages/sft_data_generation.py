@@ -5,12 +5,14 @@
 K completions are sampled for each of a stratified choice of training windows; at most m are kept per window, by
 `rejection.selection`. Writes {STOCK}_sft_training_data.csv (prompt, completion, date, stock, energy_reward),
 rejected.parquet (all that was not kept, and why) and acceptance.csv (by volatility, direction and date), and
-prints the coverage of the 80 % interval before and after: a selection that narrows the law shows here.
+prints how often the range of the kept samples holds the truth, beside the range of as many random ones: a
+selection that narrows the law shows here.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,67 +28,106 @@ from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet, read_windows
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """Samples of N stratified training windows.
+
+    Attributes:
+        windows: the windows.
+        stratum: [N] their strata.
+        texts: [N][K] raw answers.
+        paths: [N, K, H] scaled paths, NaN where invalid.
+        truth: [N, H] scaled realised paths.
+    """
+
+    windows: WindowSet
+    stratum: np.ndarray
+    texts: list[list[str]]
+    paths: np.ndarray
+    truth: np.ndarray
+
+    @property
+    def valid(self) -> np.ndarray:
+        """[N, K] which answers parsed."""
+        return np.asarray(np.isfinite(self.paths).all(-1))
+
+
+def sample(config: RunConfig, rng: np.random.Generator) -> Sampled:
+    """Sample K answers for each of a stratified choice of training windows from the stage-1 model."""
+    files, settings = resolve_paths(config), config.rejection
+    windows = read_windows(files.train_x, files.train_y)
+    move = np.log(windows.truth.future[:, -1] / windows.context.last_price)
+    stratum = strata(windows.context.feature("volatility"), move, windows.context.origin)
+    chosen = draw_stratified(stratum, settings.max_windows, rng)
+    windows = windows.take(chosen)
+    context, horizon = windows.context, windows.horizon
+    forecaster = load_llm_forecaster(config, files.grpo_lora_1st, name="grpo_1st")
+    texts = forecaster.sample_texts(context, horizon=horizon, num_samples=settings.num_samples, seed=config.seed)
+    levels = parse_answers([text for row in texts for text in row], horizon=horizon, style=config.prompt.style)
+    truth = to_levels(windows.truth.future, context.last_price[:, None], context.feature("volatility")[:, None])
+    return Sampled(
+        windows=windows,
+        stratum=stratum[chosen],
+        texts=texts,
+        paths=scale_paths(levels).reshape(len(windows), settings.num_samples, horizon),
+        truth=scale_paths(truth),
+    )
+
+
 def generate(config: RunConfig, stage: StageRun) -> dict[str, Any]:
     """Sample, choose and write; returns the headline metrics."""
-    files = resolve_paths(config)
-    windows = read_windows(files.train_x, files.train_y)
     settings, rng = config.rejection, np.random.default_rng(config.seed)
-    context = windows.context
-    volatility, last = context.feature("volatility"), context.last_price
-    move = np.log(windows.truth.future[:, -1] / last)
-    stratum = strata(volatility, move, context.origin)
-    chosen_windows = draw_stratified(stratum, settings.max_windows, rng)
-    windows = windows.take(chosen_windows)
-    context, volatility, last = windows.context, volatility[chosen_windows], last[chosen_windows]
-    forecaster = load_llm_forecaster(config, files.grpo_lora_1st, name="grpo_1st")
-    texts = forecaster.sample_texts(
-        context, horizon=windows.horizon, num_samples=settings.num_samples, seed=config.seed
-    )
-    flat = [text for row in texts for text in row]
-    levels = parse_answers(flat, horizon=windows.horizon, style=config.prompt.style)
-    paths = scale_paths(levels).reshape(len(windows), settings.num_samples, windows.horizon)
-    truth = scale_paths(to_levels(windows.truth.future, last[:, None], volatility[:, None]))  # [N, H]
-    valid = np.asarray(np.isfinite(paths).all(-1))  # [N, K]
-    kept = np.zeros_like(valid)
-    for row in range(len(windows)):
-        kept[row, select(paths[row], truth[row], settings, rng)] = True
+    sampled = sample(config, rng)
+    valid = sampled.valid
+    kept, drawn = np.zeros_like(valid), np.zeros_like(valid)
+    for row in range(len(valid)):
+        kept[row, select(sampled.paths[row], sampled.truth[row], settings, rng)] = True
+        drawn[row, rng.permutation(np.flatnonzero(valid[row]))[: settings.keep]] = True
     if not kept.any():
         raise RunError("no sampled answer was valid, so there is no SFT data; train stage 1 longer, or check the model")
-    table = _sample_table(config, windows, texts, paths, truth, kept)
-    columns = ["prompt", "completion", "date", "stock", "energy_reward"]
-    write_atomically(files.sft_data, table.loc[table["kept"], columns].to_csv(index=False))
-    write_atomically(
-        stage.folder / "rejected.parquet", table[~table["kept"]].drop(columns="kept").to_parquet(index=False)
-    )
-    acceptance = _acceptance(stratum[chosen_windows], kept, valid)
-    write_atomically(stage.folder / "acceptance.csv", acceptance.to_csv(index=False))
-    before, after = coverage_80(paths, truth), coverage_80(np.where(kept[:, :, None], paths, np.nan), truth)
-    stage.logger.info("kept %d of %d samples of %d windows", kept.sum(), kept.size, len(windows))
+    _write(config, stage, sampled, kept)
+    before, after = (range_coverage(sampled.paths, chosen, sampled.truth) for chosen in (drawn, kept))
+    calibrated = (settings.keep - 1) / (settings.keep + 1)
+    stage.logger.info("kept %d of %d samples of %d windows", kept.sum(), kept.size, len(kept))
     stage.logger.info(
-        "coverage of the 80 %% interval: %.2f before, %.2f after; spread after / before: %.2f",
-        before,
-        after,
-        _spread(paths, kept) / _spread(paths, valid),
+        "truth within the range of %d samples: %.2f of the days for random ones, %.2f for the kept ones (a calibrated "
+        "law gives %.2f); their spread is %.2f of the random ones'",
+        *(settings.keep, before, after, calibrated, _spread(sampled.paths, kept) / _spread(sampled.paths, drawn)),
     )
     return {
         "samples": int(kept.size),
         "kept": int(kept.sum()),
         "valid": float(valid.mean()),
-        "coverage_80_before": before,
-        "coverage_80_after": after,
+        "range_coverage_before": before,
+        "range_coverage_after": after,
+        "range_coverage_calibrated": calibrated,
     }
 
 
-def coverage_80(paths: np.ndarray, truth: np.ndarray) -> float:
-    """Share of (window, day) whose truth lies between the 10 % and 90 % quantiles of the valid samples.
+def range_coverage(paths: np.ndarray, chosen: np.ndarray, truth: np.ndarray) -> float:
+    """Share of (window, day) whose truth lies between the smallest and the largest of the chosen samples.
+
+    If m samples and the truth come from one law this is (m - 1) / (m + 1) on average.
 
     Args:
-        paths: [N, K, H], NaN where invalid or not kept.
+        paths: [N, K, H], NaN where invalid.
+        chosen: [N, K] at least one in some window.
         truth: [N, H].
     """
-    usable = np.isfinite(paths).any(axis=(1, 2))
-    lower, upper = np.nanquantile(paths[usable], [0.1, 0.9], axis=1, method="weibull")
-    return float(((lower <= truth[usable]) & (truth[usable] <= upper)).mean())
+    rows = chosen.any(1)
+    some = np.where(chosen[:, :, None], paths, np.nan)[rows]
+    inside = (np.nanmin(some, axis=1) <= truth[rows]) & (truth[rows] <= np.nanmax(some, axis=1))
+    return float(inside.mean())
+
+
+def _write(config: RunConfig, stage: StageRun, sampled: Sampled, kept: np.ndarray) -> None:
+    table = _sample_table(config, sampled.windows, sampled.texts, sampled.paths, sampled.truth, kept)
+    columns = ["prompt", "completion", "date", "stock", "energy_reward"]
+    rejected = table[~table["kept"]].drop(columns="kept")
+    acceptance = _acceptance(sampled.stratum, kept, sampled.valid)
+    write_atomically(stage.folder / "rejected.parquet", rejected.to_parquet(index=False))
+    write_atomically(stage.folder / "acceptance.csv", acceptance.to_csv(index=False))
+    write_atomically(resolve_paths(config).sft_data, table.loc[table["kept"], columns].to_csv(index=False))
 
 
 def _spread(paths: np.ndarray, mask: np.ndarray) -> float:
