@@ -161,6 +161,7 @@ def trl_arguments(config: RunConfig, settings: GrpoConfig, stage: StageRun, leng
         "save_steps": settings.steps,  # BestOnValidation asks for the checkpoints in between
         "save_total_limit": 2,
         "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
         "seed": config.seed,
         "data_seed": config.seed,
     }
