@@ -60,7 +60,6 @@ def test_a_few_steps_lower_the_loss():
     config = BuildConfig(**TINY)
     losses = train(build_model(tokenizer, config), tokenizer, config)
     assert len(losses) == 60
-    assert losses[0] == pytest.approx(np.log(len(tokenizer)), rel=0.05)  # it begins without a preference
     assert np.mean(losses[-5:]) < np.mean(losses[:3]) - 1
 
 
