@@ -172,6 +172,7 @@ def add_layer(file: Path) -> None:
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
 def test_an_adapter_that_does_not_fit_is_named(copies, damage: Callable[[Path], object], message):
     damage(copies / "adapter")
     config = config_of(copies)

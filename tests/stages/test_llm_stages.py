@@ -125,6 +125,13 @@ def test_rejection_says_why_each_sample_was_left_out(tmp_path, monkeypatch):
     assert pd.read_csv(run.place("rejection") / "acceptance.csv")["valid"].sum() == 4 * WINDOWS
 
 
+def test_only_the_first_process_samples(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    run = TinyRun(tmp_path)
+    assert run.stage("rejection") == 0
+    assert not run.place("rejection").exists()
+
+
 def test_sft_teaches_every_kept_answer_once(run):
     history = json.loads((run.place("stage2") / "log_history.json").read_text())
     losses = [entry["loss"] for entry in history if "loss" in entry]
