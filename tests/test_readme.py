@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.windows_factory import simulated_windows
 
 from grpo.config import parse_run_config
 from grpo.evaluation.harness import evaluate
 from grpo.evaluation.metrics import summarise
 from preprocessing.combined_preprocessor import PreprocessConfig
 from preprocessing.command_line import parse_config
+from tests.windows_factory import simulated_windows
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
