@@ -1,4 +1,4 @@
-"""Trainer callbacks: a named progress bar, and validation that keeps the best adapter."""
+"""Trainer callbacks: a named progress bar, and validation that decides which adapter is kept."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 from transformers import TrainerCallback
 
 from grpo.evaluation.metrics import score_windows, summarise
 from grpo.evaluation.protocol import Forecaster
+from grpo.evaluation.significance import average_by_date, diebold_mariano
 from grpo.runs import publish_adapter
+from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet
 
 VALIDATION_SAMPLES = 32
@@ -53,19 +56,25 @@ class StageProgress(TrainerCallback):
             self.bar.close()
 
 
-class BestOnValidation(TrainerCallback):
-    """Scores the policy on validation windows every few steps and keeps the adapter with the lowest CRPS.
+class ValidationGuard(TrainerCallback):
+    """Scores the policy on validation windows and keeps the latest adapter that is not clearly worse than the best.
 
-    The first score is that of the starting adapter, so a stage that only does harm ends where it began. Scores
-    use the same seed each time (common random numbers) and never touch the random state of training. A checkpoint
-    is written with each score, so a resumed run repeats the same decisions.
+    A validation split of a year holds some 25 independent ten-day windows, so its CRPS is noisy: the adapter that
+    happens to score best would often be an early one. By the one-standard-error rule (Breiman et al. 1984, section
+    3.4.3) an adapter is given up only where it is worse than the best so far by more than one standard error of
+    their difference, averaged per date and autocorrelation-consistent. The first score is that of the starting
+    adapter, so a stage that does clear harm ends where it began.
+
+    Scores use the same seed each time (common random numbers) and never touch the random state of training. A
+    checkpoint is written with each score, and a score that is repeated changes nothing, so a resumed run repeats
+    the same decisions.
 
     Args:
         windows: validation windows.
         make_forecaster: the current policy as a forecaster.
         save: writes the current adapter into a folder.
         every: steps between two scores.
-        folder: the best adapter is kept in folder/best.
+        folder: the kept adapter lies in folder/kept, the best score so far in folder/best_validation.json.
     """
 
     def __init__(
@@ -82,14 +91,17 @@ class BestOnValidation(TrainerCallback):
         self.make_forecaster = make_forecaster
         self.save = save
         self.every = every
-        self.best_folder = folder / "best"
+        self.kept_folder = folder / "kept"
+        self.best_file = folder / "best_validation.json"
         self.seed = seed
         self.trainer: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Score the starting adapter of a fresh run."""
         if state.global_step == 0:
-            shutil.rmtree(self.best_folder, ignore_errors=True)
+            if state.is_world_process_zero:
+                shutil.rmtree(self.kept_folder, ignore_errors=True)
+                self.best_file.unlink(missing_ok=True)
             self._score(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
@@ -103,23 +115,38 @@ class BestOnValidation(TrainerCallback):
         forecast = self.make_forecaster().predict(
             self.windows.context, horizon=self.windows.horizon, num_samples=VALIDATION_SAMPLES, seed=self.seed
         )
-        summary = summarise(score_windows(forecast, self.windows))
+        window_scores = score_windows(forecast, self.windows)
+        summary = summarise(window_scores)
         scores = {f"eval_{name}": summary[name] for name in ("crps", "mae", "coverage_80", "valid")}
         self.trainer.log(dict(scores))
         if not state.is_world_process_zero:
             return
-        best = self.read_best()
-        if best is None or scores["eval_crps"] < best["eval_crps"]:
+        crps = window_scores.crps.mean(axis=1)  # [B]
+        best = self._read_best()
+        if best is None or not self.clearly_worse(crps, best):
             self._keep({"step": state.global_step, **scores})
+        if best is None or crps.mean() < best.mean():
+            write_atomically(self.best_file, json.dumps(crps.tolist()))
+
+    def clearly_worse(self, crps: np.ndarray, best: np.ndarray) -> bool:
+        """Whether the CRPS [B] of the windows exceeds the best one's by more than a standard error."""
+        difference = average_by_date(crps - best, self.windows.context.origin)
+        test = diebold_mariano(difference, horizon=self.windows.horizon)
+        if np.isfinite(test.statistic):
+            return test.statistic > 1
+        return bool(difference.mean() > 0)  # too few dates for an error, or the same difference on each
 
     def _keep(self, scores: dict[str, float]) -> None:
-        self.best_folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.best_folder.parent, prefix=".candidate.") as temporary:
+        self.kept_folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.kept_folder.parent, prefix=".candidate.") as temporary:
             self.save(Path(temporary))
-            Path(temporary, "best.json").write_text(json.dumps(scores))
-            publish_adapter(Path(temporary), self.best_folder)
+            Path(temporary, "kept.json").write_text(json.dumps(scores))
+            publish_adapter(Path(temporary), self.kept_folder)
 
-    def read_best(self) -> dict[str, float] | None:
-        """Step and scores of the best adapter so far."""
-        file = self.best_folder / "best.json"
+    def read_kept(self) -> dict[str, float] | None:
+        """Step and validation scores of the kept adapter."""
+        file = self.kept_folder / "kept.json"
         return json.loads(file.read_text()) if file.is_file() else None
+
+    def _read_best(self) -> np.ndarray | None:
+        return np.array(json.loads(self.best_file.read_text())) if self.best_file.is_file() else None

@@ -115,7 +115,8 @@ class GrpoConfig:
     warmup_steps: int = 5
     """Steps of linear warm-up of the learning rate."""
     eval_every: int = 25
-    """Steps between two scores on the validation split and two checkpoints; the best one is kept."""
+    """Steps between two scores on the validation split and two checkpoints; the latest adapter that is not
+    clearly worse than the best is kept."""
     eval_windows: int = 128
     """Validation windows scored each time, spread evenly over the split."""
     trl: dict[str, Any] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """Simulated stocks whose law is known, so that what can be learnt is known too.
 
-A simulated stock is named like a ticker: `sim:ou?half_life=5&sigma=0.015&rows=3000&seed=1`. Parameters that are not
+A simulated stock is named like a ticker: `sim:ou?half_life=5&sigma=0.015&rows=5000&seed=1`. Parameters that are not
 named take their defaults; `rows` (days) and `seed` belong to every process.
 
 Letters: N series, T days, B windows, H horizon.
@@ -235,7 +235,7 @@ def parse_simulated_stock(name: str) -> SimulatedStock:
     if process not in PROCESSES:
         raise SimulationError(f"stock '{name}': unknown process '{process}'; there are {', '.join(PROCESSES)}.")
     known = PROCESSES[process]
-    values = {"rows": 3000.0, "seed": 0.0, **known.defaults}
+    values = {"rows": 5000.0, "seed": 0.0, **known.defaults}
     for part in filter(None, query.split("&")):
         key, _, text = part.partition("=")
         if key not in values:

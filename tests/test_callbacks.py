@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from grpo.callbacks import BestOnValidation, StageProgress
+from grpo.callbacks import StageProgress, ValidationGuard
 from grpo.config import RunConfig
 from grpo.evaluation.protocol import Forecast
 from grpo.forecaster import load_llm_forecaster
@@ -45,7 +45,7 @@ class Training:
     def __init__(self, folder, scores: dict[int, float], every: int = 2):
         self.scores, self.step, self.logged = scores, 0, []
         self.saves: list[int] = []
-        self.callback = BestOnValidation(
+        self.callback = ValidationGuard(
             FLAT, lambda: OffBy(scores[self.step]), self.write_adapter, every=every, folder=folder, seed=0
         )
         self.callback.trainer = SimpleNamespace(log=self.logged.append)
@@ -69,23 +69,23 @@ class Training:
                 self.saves.append(step)
         return self
 
-    def best(self) -> tuple[float, str]:
-        """Step that best.json names, and the weights that lie beside it."""
-        best = self.callback.read_best()
-        assert best is not None
-        return best["step"], (self.callback.best_folder / "weights").read_text()
+    def kept(self) -> tuple[float, str]:
+        """Step that kept.json names, and the weights that lie beside it."""
+        kept = self.callback.read_kept()
+        assert kept is not None
+        return kept["step"], (self.callback.kept_folder / "weights").read_text()
 
 
 def test_the_best_adapter_is_kept(tmp_path):
     training = Training(tmp_path, {0: 3.0, 2: 1.0, 4: 2.0, 5: 1.5}).run()
-    assert training.best() == (2, "2")
+    assert training.kept() == (2, "2")
     assert [entry["eval_crps"] for entry in training.logged] == pytest.approx([3.0, 1.0, 2.0, 1.5])
     assert training.logged[0]["eval_valid"] == 1
     assert training.logged[0]["eval_mae"] == pytest.approx(3.0)
 
 
 def test_the_starting_adapter_wins_when_training_harms(tmp_path):
-    assert Training(tmp_path, {0: 1.0, 2: 1.1, 4: 3.0}).run().best() == (0, "0")
+    assert Training(tmp_path, {0: 1.0, 2: 1.1, 4: 3.0}).run().kept() == (0, "0")
 
 
 def test_every_score_comes_with_a_checkpoint(tmp_path):
@@ -107,24 +107,24 @@ def test_a_resumed_run_keeps_what_the_uninterrupted_one_keeps(tmp_path, scores, 
     Training(tmp_path / "killed", scores).run(until=killed_after)
     resumed = Training(tmp_path / "killed", scores).run(first=2)
     best = min(scores, key=scores.__getitem__)
-    assert resumed.best() == whole.best() == (best, str(best))
+    assert resumed.kept() == whole.kept() == (best, str(best))
 
 
 def test_a_fresh_run_forgets_the_best_of_a_former_one(tmp_path):
     Training(tmp_path, {0: 0.1, 2: 0.1}).run()
-    assert Training(tmp_path, {0: 3.0, 2: 2.0}).run().best() == (2, "2")
+    assert Training(tmp_path, {0: 3.0, 2: 2.0}).run().kept() == (2, "2")
 
 
 def test_other_processes_score_but_do_not_write(tmp_path):
     training = Training(tmp_path, {0: 1.0, 2: 0.5}).run(rank=1)
     assert len(training.logged) == 2
-    assert not (tmp_path / "best").exists()
+    assert not (tmp_path / "kept").exists()
 
 
 def test_validation_leaves_the_random_state_of_training_alone(tmp_path):
     forecaster = load_llm_forecaster(RunConfig(), None, name="policy")
     logged = []
-    callback = BestOnValidation(_WINDOWS, lambda: forecaster, lambda target: None, every=1, folder=tmp_path, seed=0)
+    callback = ValidationGuard(_WINDOWS, lambda: forecaster, lambda target: None, every=1, folder=tmp_path, seed=0)
     callback.trainer = SimpleNamespace(log=logged.append)
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
     state = SimpleNamespace(global_step=0, max_steps=2, is_world_process_zero=True)
@@ -152,3 +152,55 @@ def test_the_progress_bar_says_stage_step_and_score(tmp_path, capsys):
     assert "stage 1 GRPO" in shown
     assert "reward=0.250" in shown
     assert "epoch" not in shown
+
+
+def guard_of(windows, tmp_path) -> ValidationGuard:
+    return ValidationGuard(windows, lambda: OffBy(0), lambda target: None, every=1, folder=tmp_path, seed=0)
+
+
+def test_an_adapter_within_the_noise_of_the_best_is_not_clearly_worse(tmp_path):
+    windows = simulated_windows("sim:ou?rows=600&seed=4")["train"]
+    guard = guard_of(windows, tmp_path)
+    noise = np.random.default_rng(0).standard_normal(len(windows))
+    noise -= noise.mean()
+    best = np.full(len(windows), 2.0)
+    # Independent noise of deviation 1: the standard error of the mean over n dates is about 1 / sqrt(n).
+    error = 1 / np.sqrt(len(windows))
+    assert not guard.clearly_worse(best + noise + 0.3 * error, best)
+    assert guard.clearly_worse(best + noise + 4 * error, best)
+    assert not guard.clearly_worse(best + noise - 4 * error, best)
+
+
+def test_the_latest_adapter_is_kept_while_it_is_not_clearly_worse(tmp_path):
+    windows = simulated_windows("sim:ou?rows=600&seed=4")["train"]
+    rng = np.random.default_rng(1)
+
+    class Noisy:
+        """CRPS near `level`, with noise between windows that hides differences of a tenth."""
+
+        name = "noisy"
+
+        def __init__(self, level):
+            self.level = level
+
+        def predict(self, context, *, horizon, num_samples, seed):
+            off = 1 + (self.level + 0.3 * rng.standard_normal(len(context)))[:, None, None] / 100
+            truth = windows.truth.future[:, None, :]
+            samples = np.broadcast_to(truth * off, (len(context), num_samples, horizon)).copy()
+            return Forecast(samples=samples, valid=np.ones(samples.shape[:2], dtype=bool))
+
+    levels = {0: 1.5, 1: 1.0, 2: 1.001, 3: 2.0}
+    step = [0]
+    callback = ValidationGuard(
+        windows, lambda: Noisy(levels[step[0]]), lambda t: t.mkdir(exist_ok=True), every=1, folder=tmp_path, seed=0
+    )
+    callback.trainer = SimpleNamespace(log=lambda scores: None)
+    kept = []
+    for step[0] in levels:
+        state = SimpleNamespace(global_step=step[0], max_steps=3, is_world_process_zero=True)
+        if step[0] == 0:
+            callback.on_train_begin(None, state, None)
+        else:
+            callback.on_step_end(None, state, SimpleNamespace(should_save=False))
+        kept.append(callback.read_kept()["step"])
+    assert kept == [0, 1, 2, 2]

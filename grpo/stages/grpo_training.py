@@ -1,4 +1,4 @@
-"""What stages 1 and 3 share: windows to a GRPO dataset, the trainer, validation, and the best adapter."""
+"""What stages 1 and 3 share: windows to a GRPO dataset, the trainer, validation, and the adapter that is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 from trl import GRPOConfig
 
-from grpo.callbacks import BestOnValidation, StageProgress
+from grpo.callbacks import StageProgress, ValidationGuard
 from grpo.config import GrpoConfig, RunConfig, plain
 from grpo.evaluation.harness import choose_windows
 from grpo.forecaster import LLMForecaster, check_lengths, completion_length, tokenize_prompts
@@ -61,7 +61,7 @@ def train_grpo(
     published_as: str,
     title: str,
 ) -> dict[str, Any]:
-    """Train one GRPO stage and leave the adapter with the best validation CRPS in `target`.
+    """Train one GRPO stage and leave the adapter that validation keeps in `target`.
 
     Args:
         config: the whole run.
@@ -99,20 +99,20 @@ def train_grpo(
             style=config.prompt.style,
             horizon=train.horizon,
         )
-    best = validation(
+    guard = validation(
         trainer, tokenizer, config, settings, val.take(choose_windows(val.context, settings.eval_windows)), stage.folder
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(best)
+    trainer.add_callback(guard)
     trainer.add_callback(StageProgress(title))
     trainer.train(resume_from_checkpoint=str(stage.resume_from) if stage.resume_from else None)
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
-        publish_adapter(best.best_folder, target)
-        publish_adapter(best.best_folder, adapter_place(config, published_as))
+        publish_adapter(guard.kept_folder, target)
+        publish_adapter(guard.kept_folder, adapter_place(config, published_as))
     trainer.accelerator.wait_for_everyone()
-    return {"best": best.read_best(), "last_reward": last_logged(trainer.state.log_history, "reward")}
+    return {"kept": guard.read_kept(), "last_reward": last_logged(trainer.state.log_history, "reward")}
 
 
 def grpo_dataset(windows: WindowSet, config: RunConfig) -> Dataset:
@@ -158,7 +158,7 @@ def trl_arguments(config: RunConfig, settings: GrpoConfig, stage: StageRun, leng
         "use_cpu": not gpu,
         "logging_steps": 1,
         "save_strategy": "steps",
-        "save_steps": settings.steps,  # BestOnValidation asks for the checkpoints in between
+        "save_steps": settings.steps,  # ValidationGuard asks for the checkpoints in between
         "save_total_limit": 2,
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,
@@ -216,8 +216,8 @@ def validation(
     settings: GrpoConfig,
     windows: WindowSet,
     folder: Path,
-) -> BestOnValidation:
-    """The callback that scores the trainer's policy and keeps its best adapter."""
+) -> ValidationGuard:
+    """The callback that scores the trainer's policy and decides which adapter is kept."""
 
     def policy() -> LLMForecaster:
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -226,7 +226,7 @@ def validation(
     def save(target: Path) -> None:
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, target, config)
 
-    callback = BestOnValidation(windows, policy, save, every=settings.eval_every, folder=folder, seed=config.seed)
+    callback = ValidationGuard(windows, policy, save, every=settings.eval_every, folder=folder, seed=config.seed)
     callback.trainer = trainer
     return callback
 

@@ -3,7 +3,8 @@
     accelerate launch -m grpo.stages.stage1_train_grpo --stock AAPL --train-x-path X.csv --train-y-path Y.csv ...
 
 For each prompt the model samples a group of paths; the energy reward compares them with the realised path and with
-each other; the adapter with the best CRPS on the validation split is kept in stage1_grpo_training/adapter.
+each other; the latest adapter that is not clearly worse on the validation split is kept in
+stage1_grpo_training/adapter.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ def assert_same_training(run: TinyRun, other: TinyRun, stage: str) -> None:
     assert all(torch.equal(optimizer[i]["exp_avg"], expected_optimizer[i]["exp_avg"]) for i in expected_optimizer)
     assert learning_curve(run, stage) == learning_curve(other, stage)
     if stage != "stage2":
-        assert (run.place(stage) / "best" / "best.json").read_text() == (
-            other.place(stage) / "best" / "best.json"
+        assert (run.place(stage) / "kept" / "kept.json").read_text() == (
+            other.place(stage) / "kept" / "kept.json"
         ).read_text()
 
 

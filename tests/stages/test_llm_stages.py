@@ -63,7 +63,7 @@ def test_a_grpo_stage_logs_each_step_and_keeps_the_best_validation_score(run, st
     assert [entry["step"] for entry in history if "reward" in entry] == list(range(1, STEPS + 1))
     scores = {entry["step"]: entry["eval_crps"] for entry in history if "eval_crps" in entry}
     assert list(scores) == [0, 2, 4]
-    best = read_manifest(run, stage)["metrics"]["best"]
+    best = read_manifest(run, stage)["metrics"]["kept"]
     assert best["step"] == min(scores, key=scores.__getitem__)
     assert best["eval_crps"] == pytest.approx(scores[best["step"]])
 
