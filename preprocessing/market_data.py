@@ -17,7 +17,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import difflib
+import logging
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -363,6 +365,9 @@ def _cached_download(name: str, cache_dir: Path) -> Path:
 def _download(ticker: str) -> pd.DataFrame | None:
     import yfinance  # slow to import, and of no use to those who have files
 
-    return yfinance.download(
-        ticker, period="max", auto_adjust=False, progress=False, threads=False, multi_level_index=False
-    )
+    logging.getLogger("yfinance").setLevel(logging.CRITICAL)  # the caller says in one line what failed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # yfinance 1.7 calls pandas in ways that pandas 3 deprecates
+        return yfinance.download(
+            ticker, period="max", auto_adjust=False, progress=False, threads=False, multi_level_index=False
+        )
