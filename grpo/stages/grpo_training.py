@@ -40,7 +40,7 @@ def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
         "seed": config.seed,
         "prompt": plain(config.prompt),
         "lora": plain(config.lora),
-        "backend": config.generation.backend,
+        "generation": plain(config.generation),
         "processes": num_processes(),
         "grpo": plain(stage),
     }
