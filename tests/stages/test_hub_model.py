@@ -28,8 +28,8 @@ def test_a_model_that_cannot_answer_trains_without_harm(flags, tmp_path):
     assert completions["levels"].isna().all()
     assert set(completions["reward_energy"]) == {-0.5}
     assert ("<think>" in completions["prompt"][0]) == bool(flags)
-    best = json.loads((place / "adapter" / "kept.json").read_text())
-    assert (best["step"], best["eval_valid"]) == (0, 0)
+    kept = json.loads((place / "adapter" / "kept.json").read_text())
+    assert (kept["step"], kept["eval_valid"]) == (2, 0)
     weights = load_file(place / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors")
     assert all(weight.abs().max() == 0 for name, weight in weights.items() if "lora_B" in name)
     published = run.models / "Qwen2-Tiny" / SLUG / "grpo_lora_1st"
