@@ -62,6 +62,10 @@ installed() {
 install() {
   local extras=$1 base
   installed "$extras" && return
+  if command -v flock >/dev/null; then # a second command that needs .venv waits for the first to make it
+    exec 9>>"$root/.venv.lock" && flock 9
+    installed "$extras" && return
+  fi
   if [[ -e $venv/installing || ! -x $python ]]; then
     base=$(find_python)
     printf 'Making %s and installing the dependencies, a few minutes the first time ...\n' "$venv" >&2
@@ -72,6 +76,7 @@ install() {
   "$python" -m pip install --disable-pip-version-check -e "$root${extras:+[$extras]}" -c "$root/constraints.txt" >&2
   stamp_of "$extras" >"$venv/installed-${extras:-base}"
   rm "$venv/installing"
+  exec 9>&-
 }
 
 # One process needs no launcher; several share the work as --accelerate-config says.
