@@ -39,10 +39,9 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
     """GRPOTrainer whose completions share their prompt's forward pass, in the rollout and in the loss.
 
     Args:
-        completions_dir: folder for one parquet file per logged step, or None.
+        completions_dir: folder for one parquet file per step, or None.
         style: answer style, to log the parsed paths.
         horizon: number of closes in an answer.
-        log_completions_every: steps between two parquet files.
         **kwargs: of GRPOTrainer.
     """
 
@@ -52,14 +51,12 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         completions_dir: Path | None = None,
         style: Style = "direct",
         horizon: int = 10,
-        log_completions_every: int = 10,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._completions_dir = completions_dir
         self._style: Style = style
         self._horizon = horizon
-        self._log_completions_every = log_completions_every
         obstacle = self._sharing_obstacle()
         self.share_prompts = obstacle is None
         if obstacle is not None and self.accelerator.is_main_process:
@@ -169,11 +166,7 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        if (
-            self._completions_dir is not None
-            and self.accelerator.is_main_process
-            and self.state.global_step % self._log_completions_every == 0
-        ):
+        if self._completions_dir is not None and self.accelerator.is_main_process:
             self._write_completions(inputs, prompts, completions, rewards[: len(prompts)])
         return rewards
 
