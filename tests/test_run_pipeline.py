@@ -192,6 +192,8 @@ def test_ctrl_c_shows_how_to_go_on(checkout: Checkout):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a shell starts its background jobs with SIGINT ignored, and their children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "slow\n"
