@@ -13,6 +13,7 @@ import pytest
 from grpo.config import parse_run_config
 from grpo.evaluation.harness import evaluate
 from grpo.evaluation.metrics import summarise
+from grpo.evaluation.protocol import Forecaster
 from preprocessing.combined_preprocessor import PreprocessConfig
 from preprocessing.command_line import parse_config
 from tests.windows_factory import simulated_windows
@@ -65,13 +66,16 @@ def test_files_that_the_readme_names_are_there():
         assert (ROOT / name).is_file(), name
 
 
-def test_the_forecaster_of_the_readme_forecasts():
+def test_the_forecaster_of_the_readme_forecasts(tmp_path):
     [code] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     namespace: dict = {}
     exec(compile(code, "README.md", "exec"), namespace)
     windows = simulated_windows()
     plugin = namespace["LastReturns"]
-    forecaster = plugin.fit(None, windows["train"], windows["val"], horizon=10, seed=0, out_dir=None)
+    forecaster = plugin.fit(plugin.Config(), windows["train"], windows["val"], horizon=10, seed=0, out_dir=tmp_path)
+    assert isinstance(forecaster, Forecaster)
+    forecaster.save(tmp_path)
+    assert isinstance(plugin.load(tmp_path), plugin)
     chosen = windows["train"].take(np.arange(0, 100, 10))
     scores = summarise(evaluate(forecaster, chosen, num_samples=50, seed=0).scores)
     assert scores["valid"] == 1
