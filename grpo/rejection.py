@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from grpo.config import RejectionConfig
-from grpo.rewards import energy
+from grpo.rewards import energy, path_norm
 
 
 def select(paths: np.ndarray, truth: np.ndarray, config: RejectionConfig, rng: np.random.Generator) -> np.ndarray:
@@ -39,7 +39,7 @@ def _energy_subset(
     The score is that of the kept samples themselves as a law, mean ||x-y|| - 1/(2 m^2) sum ||x_i - x_j||, which a
     wide spread around the truth cannot drive to zero as it can the fair form.
     """
-    distance, pairs = _norm(paths - truth), _norm(paths[:, None] - paths[None])
+    distance, pairs = path_norm(paths - truth), path_norm(paths[:, None] - paths[None])
     chosen: list[int] = []
     for size in range(1, config.keep + 1):
         pair_sum = pairs[:, chosen].sum(1)
@@ -77,11 +77,7 @@ def _tempered(paths: np.ndarray, truth: np.ndarray, config: RejectionConfig, rng
 
 
 def _best_of_k(paths: np.ndarray, truth: np.ndarray, config: RejectionConfig, rng: np.random.Generator) -> np.ndarray:
-    return np.sort(np.argsort(_norm(paths - truth), kind="stable")[: config.keep])
-
-
-def _norm(difference: np.ndarray) -> np.ndarray:
-    return np.sqrt((difference**2).mean(-1))
+    return np.sort(np.argsort(path_norm(paths - truth), kind="stable")[: config.keep])
 
 
 def strata(volatility: np.ndarray, last_move: np.ndarray, origin: np.ndarray, *, levels: int = 3) -> np.ndarray:

@@ -36,6 +36,11 @@ TRADING_COST = 0.001
 PathReward = Callable[..., np.ndarray]
 
 
+def path_norm(difference: np.ndarray) -> np.ndarray:
+    """Euclidean norm over the horizon divided by sqrt(H): [..., H] to [...]."""
+    return np.sqrt((difference**2).mean(-1))
+
+
 def energy(paths: np.ndarray, truth: np.ndarray, pair_weight: float = 1.0) -> np.ndarray:
     """Each sample's share of minus the energy score, as its policy gradient needs it.
 
@@ -55,7 +60,7 @@ def energy(paths: np.ndarray, truth: np.ndarray, pair_weight: float = 1.0) -> np
     Example:
         Two paths 0 and 2 and the truth 1, H = 1: both get -1 + 2 = 1. Two equal paths at the truth get 0.
     """
-    return _spread(paths, lambda difference: np.sqrt((difference**2).mean(-1)), truth, pair_weight)
+    return _spread(paths, path_norm, truth, pair_weight)
 
 
 def crps(paths: np.ndarray, truth: np.ndarray, pair_weight: float = 1.0) -> np.ndarray:

@@ -187,7 +187,7 @@ def run_stage(
         begin = time.monotonic()
         metrics = body(stage)
         _barrier()
-        if _rank() == 0:
+        if rank() == 0:
             _finish(stage, config, request, outputs, metrics, seconds=round(time.monotonic() - begin, 3))
 
 
@@ -203,7 +203,7 @@ def _decide(name: str, folder: Path, request: Mapping[str, Any], outputs: Mappin
     if resume_from and started.exists():
         _refuse_changes(folder, request_changes(_read_record(started), request))
     folder.mkdir(parents=True, exist_ok=True)
-    if _rank() == 0:
+    if rank() == 0:
         write_atomically(started, to_json(request))
     logger.info("%s: %s", name, f"resume from {resume_from}" if resume_from else f"start in {folder}")
     return StageRun(name, folder, resume_from, logger)
@@ -262,7 +262,8 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _rank() -> int:
+def rank() -> int:
+    """This process's number among those that the launcher started; 0 writes."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -348,7 +349,7 @@ class _Console(logging.Handler):
 class _ConsoleFormat(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line, without the traceback that pipeline.log gets."""
-        message = f"[process {_rank()}] {record.getMessage()}" if _rank() else record.getMessage()
+        message = f"[process {rank()}] {record.getMessage()}" if rank() else record.getMessage()
         return f"{record.levelname.lower()}: {message}" if record.levelno >= logging.WARNING else message
 
 
@@ -357,12 +358,12 @@ def _start_logging(folder: Path | None) -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    logger.setLevel(logging.INFO if _rank() == 0 else logging.WARNING)
+    logger.setLevel(logging.INFO if rank() == 0 else logging.WARNING)
     logger.propagate = False
     console = _Console()
     console.setFormatter(_ConsoleFormat())
     logger.addHandler(console)
-    if folder is not None and _rank() == 0:
+    if folder is not None and rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         file = _LogFile(folder / "pipeline.log", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

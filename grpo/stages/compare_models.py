@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from grpo.evaluation.metrics import score_windows
 from grpo.evaluation.optimum import Optimum
 from grpo.evaluation.protocol import Forecaster, forecaster_names, forecaster_plugin
 from grpo.manifest import sha256
-from grpo.runs import RunError, RunPaths, StageRun, resolve_paths, run_stage, stage_entry, stage_folder
+from grpo.runs import RunError, RunPaths, StageRun, rank, resolve_paths, run_stage, stage_entry, stage_folder
 from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet, read_windows
 
@@ -96,7 +95,7 @@ class Forecasters:
 
     @cached_property
     def _training_windows(self) -> tuple[WindowSet, WindowSet]:
-        paths = _given(self.paths)
+        paths = vars(self.paths)
         return (
             read_windows(paths["train_x"], paths["train_y"]),
             read_windows(paths["val_x"], paths["val_y"]),
@@ -104,16 +103,16 @@ class Forecasters:
 
     @cached_property
     def _training_hashes(self) -> list[str]:
-        return [sha256(_given(self.paths)[name]) for name in ("train_x", "train_y", "val_x", "val_y")]
+        return [sha256(vars(self.paths)[name]) for name in ("train_x", "train_y", "val_x", "val_y")]
 
 
 def main() -> None:
     """Parse the flags, run the stage by the resume rule, print the table."""
     prog = "python -m grpo.stages.compare_models"
     config = parse_run_config(prog=prog, description=__doc__ or "")
-    if int(os.environ.get("RANK", "0")) > 0:
+    if rank() > 0:
         return  # one process compares; under `accelerate launch` the others have nothing to add
-    paths = _given(resolve_paths(config))
+    paths = vars(resolve_paths(config))
     names = list(dict.fromkeys(config.compare.forecasters))
     for name in names:
         if name not in LANGUAGE_MODEL:
@@ -143,7 +142,7 @@ def main() -> None:
 
 def compare(run: StageRun, config: RunConfig, names: Sequence[str]) -> Mapping[str, Any]:
     """Forecast, score, write tables and pictures; returns the headline metrics."""
-    paths = _given(resolve_paths(config))
+    paths = vars(resolve_paths(config))
     windows = read_windows(paths["test_x"], paths["test_y"])
     windows = windows.take(choose_windows(windows.context, config.compare.max_windows))
     if Optimum.knows(windows.context):
@@ -238,11 +237,6 @@ def _plugin(name: str) -> Any:
     except KeyError as error:
         known = ", ".join((*LANGUAGE_MODEL, *forecaster_names()))
         raise RunError(f"compare.forecasters: there is no '{name}'; there are {known}") from error
-
-
-def _given(paths: RunPaths) -> dict[str, Path]:
-    """The resolved paths by name; none of them is null."""
-    return {name: Path(getattr(paths, name)) for name in paths.__dataclass_fields__}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ selection that narrows the law shows here.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ from grpo.forecaster import load_llm_forecaster
 from grpo.prompts import parse_answers, render_prompts, to_levels
 from grpo.rejection import draw_stratified, select, strata
 from grpo.rewards import energy, scale_paths
-from grpo.runs import RunError, StageRun, resolve_paths, run_stage, stage_entry
+from grpo.runs import RunError, StageRun, rank, resolve_paths, run_stage, stage_entry
 from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet, read_windows
 
@@ -187,7 +186,7 @@ def _acceptance(stratum: np.ndarray, kept: np.ndarray, valid: np.ndarray) -> pd.
 def main() -> None:
     """Run the stage."""
     config = parse_run_config(prog="python -m grpo.stages.sft_data_generation", description=__doc__ or "")
-    if int(os.environ.get("RANK", "0")) > 0:
+    if rank() > 0:
         return  # one process samples and writes; under `accelerate launch` the others have nothing to add
     paths = resolve_paths(config)
     run_stage(
