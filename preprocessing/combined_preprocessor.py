@@ -71,26 +71,41 @@ def make_windows(item_id: str, bars: pd.DataFrame, config: DataConfig, norm: Sta
         TooFewRowsError: not one window fits.
     """
     closes = bars["close"].to_numpy(dtype=np.float64)
-    length, horizon = config.window, config.horizon
     require_rows(item_id, len(closes), config)
-    origins = np.arange(config.first_origin, len(closes) - horizon, config.stride)
-    past = sliding_window_view(closes, length)[origins - length + 1]  # [B, L]
+    origins = np.arange(config.first_origin, len(closes) - config.horizon, config.stride)
+    future_index = origins[:, None] + np.arange(1, config.horizon + 1)
+    dates = bars.index.to_numpy(dtype="datetime64[ns]")
+    return WindowSet(
+        context=make_contexts(item_id, bars, config, norm, origins),
+        truth=Truth(future=closes[future_index], dates=dates[future_index]),
+    )
+
+
+def make_contexts(
+    item_id: str, bars: pd.DataFrame, config: DataConfig, norm: StandardNorm, origins: np.ndarray
+) -> Context:
+    """What may be seen at each origin of one stock; an origin needs no bar after it.
+
+    Args:
+        item_id: name of the stock.
+        bars: as in `make_windows`.
+        config: window length and indicator periods.
+        norm: fitted on the training closes.
+        origins: [B] row numbers, none before `config.first_origin`.
+    """
+    closes = bars["close"].to_numpy(dtype=np.float64)
+    past = sliding_window_view(closes, config.window)[origins - config.window + 1]  # [B, L]
     columns = window_statistics(past)
     columns["volatility"] = trailing_volatility(past)
     indicators = compute_indicators(bars, config.indicators)
     columns |= {name: indicators[name].to_numpy()[origins] for name in indicators}
     columns |= {name: values[origins] for name, values in past_statistics(closes).items()}
     columns |= {"norm_mean": np.full(len(origins), norm.mean), "norm_std": np.full(len(origins), norm.std)}
-    dates = bars.index.to_numpy(dtype="datetime64[ns]")
-    future_index = origins[:, None] + np.arange(1, horizon + 1)
-    return WindowSet(
-        context=Context(
-            item_id=(item_id,) * len(origins),
-            origin=dates[origins],
-            past=past[:, :, None].copy(),
-            features=np.stack([columns[name] for name in FEATURES], axis=1),
-        ),
-        truth=Truth(future=closes[future_index], dates=dates[future_index]),
+    return Context(
+        item_id=(item_id,) * len(origins),
+        origin=bars.index.to_numpy(dtype="datetime64[ns]")[origins],
+        past=past[:, :, None].copy(),
+        features=np.stack([columns[name] for name in FEATURES], axis=1),
     )
 
 
