@@ -254,23 +254,38 @@ def load_stocks(stock: str, config: DataConfig) -> tuple[dict[str, pd.DataFrame]
     located = locate_stocks(stock, config)
     bars, reports = {}, {}
     for name, path in tqdm(located.items(), "read", unit="stock", leave=False, disable=len(located) < MANY_STOCKS):
-        table, report = read_bars(path) if path else _simulate(name)
-        chosen = table.loc[config.start : config.end]
-        report = _with_extent(report, chosen)
-        try:
-            require_rows(name, len(chosen), config)
-        except TooFewRowsError as error:
-            if len(located) == 1:
-                raise
-            report = dataclasses.replace(report, skipped=str(error))
-        else:
-            bars[name] = chosen
-        reports[name] = report
+        table, reports[name] = load_stock(name, path, config)
+        if reports[name].skipped is None:
+            bars[name] = table
     if not bars:
-        raise TooFewRowsError(
-            f"none of the {len(located)} stocks is long enough: {next(iter(reports.values())).skipped}"
-        )
+        reason = next(iter(reports.values())).skipped
+        many = len(located) > 1
+        raise TooFewRowsError(f"none of the {len(located)} stocks is long enough: {reason}" if many else reason)
     return bars, reports
+
+
+def load_stock(name: str, path: Path | None, config: DataConfig) -> tuple[pd.DataFrame, BarsReport]:
+    """Bars of one stock between `config.start` and `config.end`.
+
+    Args:
+        name: of the stock.
+        path: its file, as `locate_stocks` gives it; None for a simulated stock.
+        config: from when to when, and how long a window is.
+
+    Returns:
+        The bars, and a report whose `skipped` says so where they are shorter than a window.
+
+    Raises:
+        MarketDataError: the file is refused.
+    """
+    bars, report = read_bars(path) if path else _simulate(name)
+    bars = bars.loc[config.start : config.end]
+    report = _with_extent(report, bars)
+    try:
+        require_rows(name, len(bars), config)
+    except TooFewRowsError as error:
+        report = dataclasses.replace(report, skipped=str(error))
+    return bars, report
 
 
 def require_rows(name: str, rows: int, config: DataConfig) -> None:
