@@ -38,7 +38,13 @@ from preprocessing.market_data import (
 from preprocessing.scaling import StandardNorm
 from preprocessing.simulation import SimulationError
 from preprocessing.splits import CalendarCut, assign_split, cut_calendar
-from preprocessing.statistics import past_statistics, trailing_volatility, window_statistics
+from preprocessing.statistics import (
+    ewma_volatility,
+    past_statistics,
+    trailing_volatility,
+    window_statistics,
+    yang_zhang_volatility,
+)
 from preprocessing.windows import FEATURES, Context, Truth, WindowSet, concatenate, write_windows
 
 REPORT_FILE = "data_report.json"
@@ -97,6 +103,11 @@ def make_contexts(
     past = sliding_window_view(closes, config.window)[origins - config.window + 1]  # [B, L]
     columns = window_statistics(past)
     columns["volatility"] = trailing_volatility(past)
+    columns["ewma_volatility"] = ewma_volatility(closes)[origins]
+    ohlc = (bars[name].to_numpy(dtype=np.float64) for name in ("open", "high", "low", "close"))
+    columns["yang_zhang_volatility"] = yang_zhang_volatility(
+        *(sliding_window_view(prices, config.window)[origins - config.window + 1] for prices in ohlc)
+    )
     indicators = compute_indicators(bars, config.indicators)
     columns |= {name: indicators[name].to_numpy()[origins] for name in indicators}
     columns |= {name: values[origins] for name, values in past_statistics(closes).items()}

@@ -33,6 +33,8 @@ INDICATORS = (
     "bbands_lower",
     "stoch_k",
     "stoch_d",
+    "macd_signal",
+    "macd_histogram",
 )
 WINDOW_STATISTICS = (
     "min",
@@ -49,6 +51,8 @@ WINDOW_STATISTICS = (
     "top_lag_2_correlation",
     "top_lag_3",
     "top_lag_3_correlation",
+    "trend_r2",
+    "trend_direction",
 )
 SCALES = (
     "norm_mean",
@@ -59,6 +63,8 @@ SCALES = (
     "past_ar1",
     "past_volatility",
     "past_drift",
+    "ewma_volatility",
+    "yang_zhang_volatility",
 )
 FEATURES = INDICATORS + WINDOW_STATISTICS + SCALES
 """Names of the feature columns, in the order of `Context.features`."""

@@ -58,7 +58,10 @@ def test_the_reasoning_style_asks_for_tags():
     assert all(tag in text for tag in ("<think>", "</think>", "<answer>", "</answer>"))
 
 
-NOT_IN_PROMPT = {"norm_mean", "norm_std"}
+NOT_IN_PROMPT = {
+    *("norm_mean", "norm_std", "macd_signal", "macd_histogram", "trend_r2", "trend_direction"),
+    *("ewma_volatility", "yang_zhang_volatility"),
+}
 
 
 @pytest.mark.parametrize("name", [name for name in FEATURES if name not in NOT_IN_PROMPT])

@@ -112,6 +112,7 @@ def test_every_feature_of_an_origin_sees_that_day() -> None:
         "top_lag_2",
         "top_lag_3",
         "median",
+        "trend_direction",
     } | {"median_timestep"}
 
 

@@ -1,12 +1,15 @@
-"""Indicators against hand-computed values and against loops written from their definitions."""
+"""Indicators against hand-computed values, loops written from their definitions, and TA-Lib."""
 
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from preprocessing.indicators import IndicatorPeriods, compute_indicators
 from preprocessing.simulation import parse_simulated_stock
@@ -31,11 +34,15 @@ def loop_sma(bars: pd.DataFrame, n: int) -> list[float | None]:
     return [sum(c[t - n + 1 : t + 1]) / n if t >= n - 1 else None for t in range(len(c))]
 
 
-def loop_ema(values: list[float], span: int) -> list[float]:
-    average = [values[0]]
-    for value in values[1:]:
-        average.append(average[-1] + 2 / (span + 1) * (value - average[-1]))
-    return average
+def loop_ema(values: list[float], span: int) -> list[float | None]:
+    """Average of values[0:span], placed at span - 1, then 2 / (span + 1) of the way to each value."""
+    out: list[float | None] = [None] * (span - 1)
+    average = sum(values[:span]) / span
+    out.append(average)
+    for value in values[span:]:
+        average += 2 / (span + 1) * (value - average)
+        out.append(average)
+    return out
 
 
 def loop_wilder(values: list[float], n: int) -> list[float | None]:
@@ -80,14 +87,15 @@ def loop_cci(bars: pd.DataFrame, n: int) -> list[float | None]:
 
 def loop_adx(bars: pd.DataFrame, n: int) -> list[float | None]:
     h, l, c = (bars[name].tolist() for name in ("high", "low", "close"))  # noqa: E741
-    ranges, rises, falls = [], [], []
+    ranges, rises, falls = [0.0], [0.0], [0.0]  # the first bar has no change
     for t in range(1, len(c)):
         ranges.append(max(h[t] - l[t], abs(h[t] - c[t - 1]), abs(l[t] - c[t - 1])))
         up, down = h[t] - h[t - 1], l[t - 1] - l[t]
         rises.append(up if up > down and up > 0 else 0.0)
         falls.append(down if down > up and down > 0 else 0.0)
     directional = []
-    for r, u, d in zip(*(loop_wilder(values, n) for values in (ranges, rises, falls)), strict=True):
+    smoothed = (loop_wilder(values, n)[n:] for values in (ranges, rises, falls))
+    for r, u, d in zip(*smoothed, strict=True):
         if r is not None and u is not None and d is not None:
             plus, minus = 100 * u / r, 100 * d / r
             directional.append(100 * abs(plus - minus) / (plus + minus))
@@ -116,9 +124,20 @@ def loop_stochastic_d(bars: pd.DataFrame, n: int, smooth: int) -> list[float | N
     ]
 
 
-def loop_macd(bars: pd.DataFrame, fast: int, slow: int) -> list[float]:
+def loop_macd(bars: pd.DataFrame, fast: int, slow: int) -> list[float | None]:
     c = bars["close"].tolist()
-    return [a - b for a, b in zip(loop_ema(c, fast), loop_ema(c, slow), strict=True)]
+    quick = [None] * (slow - fast) + loop_ema(c[slow - fast :], fast)
+    return [None if a is None or b is None else a - b for a, b in zip(quick, loop_ema(c, slow), strict=True)]
+
+
+def loop_macd_signal(bars: pd.DataFrame, fast: int, slow: int, signal: int) -> list[float | None]:
+    line = loop_macd(bars, fast, slow)
+    return [None] * (slow - 1) + loop_ema([value for value in line if value is not None], signal)
+
+
+def loop_macd_histogram(bars: pd.DataFrame, fast: int, slow: int, signal: int) -> list[float | None]:
+    both = zip(loop_macd(bars, fast, slow), loop_macd_signal(bars, fast, slow, signal), strict=True)
+    return [None if a is None or b is None else a - b for a, b in both]
 
 
 LOOPS = {
@@ -127,6 +146,8 @@ LOOPS = {
     "mom": lambda bars: [None] * 10 + [b - a for a, b in zip(bars["close"], bars["close"][10:], strict=False)],
     "rsi": lambda bars: loop_rsi(bars, 14),
     "macd": lambda bars: loop_macd(bars, 12, 26),
+    "macd_signal": lambda bars: loop_macd_signal(bars, 12, 26, 9),
+    "macd_histogram": lambda bars: loop_macd_histogram(bars, 12, 26, 9),
     "willr": lambda bars: loop_willr(bars, 14),
     "cci": lambda bars: loop_cci(bars, 20),
     "adx": lambda bars: loop_adx(bars, 14),
@@ -152,8 +173,9 @@ def test_small_case_by_hand() -> None:
     close = [10.0] * 11 + [12.0, 11.0, 14.0]
     bars = bars_of([c + 1 for c in close], [c - 1 for c in close], close)
     periods = IndicatorPeriods(
-        sma=2, ema=3, mom=2, rsi=2, macd_fast=2, macd_slow=3, willr=2, cci=2, adx=2, bbands=2, stoch=2, stoch_d=2
-    )
+        sma=2, ema=3, mom=2, rsi=2, macd_fast=2, macd_slow=3, macd_signal=2, willr=2, cci=2, adx=2, bbands=2,
+        stoch=2, stoch_d=2,
+    )  # fmt: skip
     assert periods.warm_up == 12
     got = compute_indicators(bars, periods).iloc[12:]
     assert got["sma"].tolist() == [11.5, 12.5]
@@ -163,6 +185,11 @@ def test_small_case_by_hand() -> None:
     assert got["rsi"].tolist() == pytest.approx([50.0, 87.5])
     # EMA(2) moves by two thirds: 11.3333, 11.1111, 13.0370; minus EMA(3)
     assert got["macd"].tolist() == pytest.approx([11 + 1 / 9 - 11, 13 + 1 / 27 - 12.5])
+    # the line has been 0 up to bar 10, then 1/3 (11.3333 - 11), of which the signal takes two thirds, 2/9
+    signal = 2 / 9 + 2 / 3 * (1 / 9 - 2 / 9)
+    signals = [signal, signal + 2 / 3 * (13 + 1 / 27 - 12.5 - signal)]
+    assert got["macd_signal"].tolist() == pytest.approx(signals)
+    assert got["macd_histogram"].tolist() == pytest.approx([1 / 9 - signals[0], 13 + 1 / 27 - 12.5 - signals[1]])
     # highs 13, 12 and lows 11, 10 | highs 12, 15 and lows 10, 13
     assert got["willr"].tolist() == pytest.approx([-100 * 2 / 3, -20.0])
     assert got["stoch_k"].tolist() == pytest.approx([100 / 3, 80.0])
@@ -217,3 +244,91 @@ def test_only_rises_give_an_rsi_of_100() -> None:
 def test_a_period_below_two_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"indicators.{name} must be at least 2 bars; got 1"):
         IndicatorPeriods(**{name: 1})
+
+
+def test_a_fast_average_must_be_shorter_than_the_slow_one() -> None:
+    with pytest.raises(ValueError, match=r"indicators\.macd_fast must be shorter than macd_slow; got 26 and 26"):
+        IndicatorPeriods(macd_fast=26)
+
+
+# TA-Lib
+
+PRICE_LIKE = ("sma", "ema", "mom", "macd", "macd_signal", "macd_histogram", "bbands_upper", "bbands_middle")
+PRICE_LIKE += ("bbands_lower",)
+
+
+def talib_indicators(bars: pd.DataFrame, p: IndicatorPeriods) -> dict[str, np.ndarray]:
+    talib = pytest.importorskip("talib")
+    h, l, c = (bars[name].to_numpy() for name in ("high", "low", "close"))  # noqa: E741
+    macd, signal, histogram = talib.MACD(c, p.macd_fast, p.macd_slow, p.macd_signal)
+    upper, middle, lower = talib.BBANDS(c, p.bbands, 2, 2)
+    stoch_k, stoch_d = talib.STOCHF(h, l, c, p.stoch, p.stoch_d)
+    return {
+        "sma": talib.SMA(c, p.sma),
+        "ema": talib.EMA(c, p.ema),
+        "mom": talib.MOM(c, p.mom),
+        "rsi": talib.RSI(c, p.rsi),
+        "macd": macd,
+        "willr": talib.WILLR(h, l, c, p.willr),
+        "cci": talib.CCI(h, l, c, p.cci),
+        "adx": talib.ADX(h, l, c, p.adx),
+        "bbands_upper": upper,
+        "bbands_middle": middle,
+        "bbands_lower": lower,
+        "stoch_k": stoch_k,
+        "stoch_d": stoch_d,
+        "macd_signal": signal,
+        "macd_histogram": histogram,
+    }
+
+
+def assert_equals_talib(bars: pd.DataFrame, periods: IndicatorPeriods) -> None:
+    """To 1e-6 of the price, or of an oscillator's range of 100."""
+    got, want = compute_indicators(bars, periods), talib_indicators(bars, periods)
+    close = bars["close"].to_numpy()
+    for name in INDICATORS:
+        error = (got[name].to_numpy() - want[name])[periods.warm_up :]
+        size = close[periods.warm_up :] if name in PRICE_LIKE else 100.0
+        assert len(error) > 50
+        assert np.abs(error / size).max() < 1e-6, name
+
+
+@pytest.mark.parametrize("name", ["sim:gbm?rows=400&sigma=0.03", "sim:ou?rows=400", "sim:stochvol?rows=400&tail=4"])
+def test_simulated_stocks_have_the_indicators_of_talib(name: str) -> None:
+    assert_equals_talib(parse_simulated_stock(name).bars(), IndicatorPeriods())
+
+
+def draw_periods(longest: int) -> st.SearchStrategy[IndicatorPeriods]:
+    names = [name for name in vars(IndicatorPeriods()) if not name.startswith("macd")]
+    free = {name: st.integers(2, longest) for name in names}
+    return st.builds(
+        lambda macd, signal, **rest: IndicatorPeriods(
+            macd_fast=min(macd), macd_slow=max(macd), macd_signal=signal, **rest
+        ),
+        macd=st.sets(st.integers(2, longest), min_size=2, max_size=2),
+        signal=st.integers(2, longest),
+        **free,
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(periods=draw_periods(40), seed=st.integers(0, 99))
+def test_any_periods_give_the_indicators_of_talib(periods: IndicatorPeriods, seed: int) -> None:
+    assert_equals_talib(parse_simulated_stock(f"sim:gbm?rows=400&seed={seed}").bars(), periods)
+
+
+def adjusted_bars(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path).dropna()
+    factor = table["Adj Close"] / table["Close"]
+    return pd.DataFrame({name.lower(): table[name] * factor for name in ("Open", "High", "Low", "Close")})
+
+
+def test_real_stocks_have_the_indicators_of_talib(stocknet: Path) -> None:
+    files = sorted(stocknet.glob("*.csv"))
+    assert len(files) > 60
+    rng = np.random.default_rng(0)
+    for path in files:
+        drawn = {name: int(rng.integers(3, 60)) for name in vars(IndicatorPeriods())}
+        drawn |= {"macd_slow": drawn["macd_fast"] + drawn["macd_slow"]}
+        for periods in (IndicatorPeriods(), IndicatorPeriods(**drawn)):
+            assert_equals_talib(adjusted_bars(path), periods)
