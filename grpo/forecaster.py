@@ -10,11 +10,13 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from grpo.adapters import ModelError
+from grpo.answers import CUT_OFF, answers_to_forecast
 from grpo.config import GenerationConfig, PromptConfig, RunConfig
 from grpo.evaluation.protocol import Forecast
 from grpo.generation import batches, model_device, sample_completions, trim_completions
-from grpo.modeling import ModelError, attach_adapter, load_base_model, load_tokenizer
-from grpo.prompts import Messages, parse_answers, render_answer, render_prompts, to_prices
+from grpo.modeling import attach_adapter, load_base_model, load_tokenizer
+from grpo.prompts import Messages, render_answer, render_prompts
 from preprocessing.windows import Context
 
 
@@ -46,14 +48,7 @@ class LLMForecaster:
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
         """Sample paths at temperature 1 from the full distribution; see `Forecaster.predict`."""
         texts = self.sample_texts(context, horizon=horizon, num_samples=num_samples, seed=seed)
-        flat = [text for row in texts for text in row]
-        levels = parse_answers(flat, horizon=horizon, style=self.prompt.style)
-        levels = levels.reshape(len(context), num_samples, horizon)
-        volatility = context.feature("volatility")[:, None, None]
-        samples = to_prices(levels, context.last_price[:, None, None], volatility)
-        valid = np.asarray(np.isfinite(samples).all(-1) & (samples > 0).all(-1))
-        samples[~valid] = np.nan
-        return Forecast(samples=samples, valid=valid, texts=tuple(map(tuple, texts)))
+        return answers_to_forecast(texts, context, horizon=horizon, style=self.prompt.style)
 
     def sample_texts(
         self, context: Context, *, horizon: int, num_samples: int, seed: int, progress: bool = True
@@ -159,5 +154,5 @@ def decode(tokens: torch.Tensor, ends: list[int], tokenizer: PreTrainedTokenizer
     for ids in trim_completions(tokens, ends):
         ended = bool(ids) and ids[-1] in ends
         text = str(tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True))
-        texts.append(text if ended else f"{text} [cut off]")
+        texts.append(text if ended else text + CUT_OFF)
     return texts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,31 +11,10 @@ from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from grpo.adapters import ModelError, base_name, check_adapter, model_source
 from grpo.config import EMBEDDED, LoraSettings, RunConfig
 
-EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "model"
 _LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
-
-
-class ModelError(ValueError):
-    """A model or adapter that cannot be used; the message names it and the way out."""
-
-
-def model_source(model: str) -> str:
-    """Where a model is loaded from: the embedded folder, a local folder or a Hub id.
-
-    Raises:
-        ModelError: a local folder that is not a transformers model.
-    """
-    if model == EMBEDDED:
-        return str(EMBEDDED_FOLDER)
-    folder = Path(model)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ModelError(f"--model {model} is a folder without config.json, so it is not a transformers model.")
-    looks_local = folder.is_absolute() or model.startswith(".") or model.count("/") > 1
-    if looks_local and not folder.is_dir():
-        raise ModelError(f"--model {model}: there is no such folder (a Hub id looks like Qwen/Qwen2.5-0.5B-Instruct).")
-    return model
 
 
 def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
@@ -89,35 +67,6 @@ def lora_config(settings: LoraSettings) -> LoraConfig:
         target_modules=settings.target_modules,
         task_type="CAUSAL_LM",
     )
-
-
-def check_adapter(adapter: Path, config: RunConfig) -> dict[str, Any]:
-    """Read an adapter's config and check that it belongs to the run's base model.
-
-    Raises:
-        ModelError: not an adapter folder, or trained for another base model.
-    """
-    file = Path(adapter) / "adapter_config.json"
-    if not file.is_file():
-        raise ModelError(f"{adapter} is not an adapter folder: it has no adapter_config.json.")
-    try:
-        settings = json.loads(file.read_text())
-    except ValueError as error:
-        raise ModelError(f"{file} is damaged ({error}); make the adapter again.") from error
-    if not isinstance(settings, dict):
-        raise ModelError(f"{file} does not hold an adapter's settings; make the adapter again.")
-    trained_on = str(settings.get("base_model_name_or_path"))
-    if trained_on != base_name(config):
-        raise ModelError(
-            f"adapter {adapter} was trained on base model '{trained_on}', but --model is '{base_name(config)}'; "
-            "give that model, or another adapter."
-        )
-    return settings
-
-
-def base_name(config: RunConfig) -> str:
-    """The name that an adapter records for its base model: never a path of this machine."""
-    return config.model if not Path(config.model).is_dir() else Path(config.model).resolve().name
 
 
 def attach_adapter(model: PreTrainedModel, adapter: Path, config: RunConfig, *, trainable: bool) -> PeftModel:

@@ -34,6 +34,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from grpo.adapters import RECORD_FILE, AdapterRecord, record_text
 from grpo.checkpoints import newest_checkpoint
 from grpo.config import RunConfig, parse_run_config, plain, to_yaml
 from grpo.manifest import (
@@ -117,8 +118,8 @@ def resolve_paths(config: RunConfig) -> RunPaths:
     return RunPaths(**{name: getattr(config.paths, name) or path for name, path in defaults.items()})
 
 
-def publish_adapter(source: Path, target: Path) -> None:
-    """Copy an adapter folder to `models_dir/MODEL/STOCK/NAME` in place of the former one.
+def publish_adapter(source: Path, target: Path, record: AdapterRecord | None = None) -> None:
+    """Copy an adapter folder in place of the former one, with what it was trained on beside it if that is given.
 
     Readers see the whole former adapter or the whole next one. A kill in the instant between the two renames
     leaves none; the stage that was publishing has no manifest yet, so it publishes again on resume.
@@ -127,6 +128,8 @@ def publish_adapter(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         shutil.copytree(source, Path(temporary, "next"))
+        if record is not None:
+            Path(temporary, "next", RECORD_FILE).write_text(record_text(record))
         with suppress(FileNotFoundError):
             target.rename(Path(temporary, "former"))
         Path(temporary, "next").rename(target)

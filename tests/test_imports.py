@@ -16,10 +16,11 @@ OWN = ("grpo", "preprocessing", "baselines")
 LEVELS = [
     {"preprocessing"},
     {"grpo.evaluation"},
-    {"grpo.config", "grpo.checkpoints", "grpo.manifest", "grpo.prompts", "grpo.runs"},
+    {"grpo.adapters", "grpo.answers", "grpo.config", "grpo.checkpoints", "grpo.endpoint", "grpo.hub", "grpo.manifest",
+     "grpo.prediction_files", "grpo.prompts", "grpo.runs"},
     {"grpo.callbacks", "grpo.forecaster", "grpo.generation", "grpo.modeling", "grpo.rejection", "grpo.rewards",
      "grpo.trainer"},
-    {"grpo.embedded", "grpo.stages"},
+    {"grpo.doctor", "grpo.embedded", "grpo.predict", "grpo.preflight", "grpo.stages"},
 ]  # fmt: skip
 # preprocessing/__init__.py
 PREPROCESSING_LEVELS = [

@@ -12,17 +12,9 @@ import torch
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 
+from grpo.adapters import ModelError, base_name, model_source
 from grpo.config import LoraSettings, RunConfig
-from grpo.modeling import (
-    ModelError,
-    attach_adapter,
-    base_name,
-    load_base_model,
-    load_tokenizer,
-    lora_config,
-    model_source,
-    save_adapter,
-)
+from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter
 from tests.tiny_models import save_tiny_model
 
 TOKENS = torch.randint(5, 900, (2, 20), generator=torch.Generator().manual_seed(0))

@@ -15,6 +15,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 from trl import GRPOConfig
 
+from grpo.adapters import describe_adapter
 from grpo.callbacks import StageProgress, ValidationGuard
 from grpo.config import GrpoConfig, RunConfig, plain
 from grpo.evaluation.harness import choose_windows
@@ -109,8 +110,8 @@ def train_grpo(
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
-        publish_adapter(guard.kept_folder, target)
-        publish_adapter(guard.kept_folder, adapter_place(config, published_as))
+        publish_adapter(guard.kept_folder, target, describe_adapter(config, stage.name, train))
+        publish_adapter(target, adapter_place(config, published_as))
     trainer.accelerator.wait_for_everyone()
     return {"kept": guard.read_kept(), "last_reward": last_logged(trainer.state.log_history, "reward")}
 

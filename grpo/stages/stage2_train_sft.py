@@ -17,6 +17,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from grpo.adapters import describe_adapter
 from grpo.callbacks import StageProgress
 from grpo.config import RunConfig, parse_run_config, plain
 from grpo.forecaster import check_lengths, tokenize_prompts
@@ -24,6 +25,7 @@ from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_
 from grpo.runs import RunError, StageRun, publish_adapter, resolve_paths, run_stage, stage_entry
 from grpo.stages.grpo_training import adapter_place, build_trl_config, last_logged, num_processes, refused_settings
 from preprocessing.files import write_atomically
+from preprocessing.windows import read_windows
 
 
 def sft_dataset(file: Path) -> Dataset:
@@ -85,8 +87,9 @@ def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> di
     if trainer.accelerator.is_main_process:
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, stage.folder / "last", config)
-        publish_adapter(stage.folder / "last", paths.sft_lora)
-        publish_adapter(stage.folder / "last", adapter_place(config, "sft_lora"))
+        windows = read_windows(paths.train_x, paths.train_y) if paths.train_x.exists() else None
+        publish_adapter(stage.folder / "last", paths.sft_lora, describe_adapter(config, stage.name, windows))
+        publish_adapter(paths.sft_lora, adapter_place(config, "sft_lora"))
     trainer.accelerator.wait_for_everyone()
     return {"last_loss": last_logged(trainer.state.log_history, "loss")}
 

@@ -17,7 +17,7 @@ from grpo.embedded.corpus import simulate_examples
 from grpo.embedded.tokenizer import build_tokenizer, number_tokens
 from grpo.evaluation.metrics import score_windows, summarise
 from grpo.forecaster import load_llm_forecaster
-from grpo.modeling import EMBEDDED_FOLDER
+from grpo.adapters import EMBEDDED_FOLDER
 from preprocessing.combined_preprocessor import DataConfig
 from tests.windows_factory import simulated_windows
 
