@@ -4,7 +4,7 @@
 
 For each stock: read and check the bars, put O/H/L/C on the basis of the adjusted close, compute the
 indicators on the whole past, cut windows, assign each to train, val or test by one calendar cut for all
-stocks, and write {STOCK}_{train,val,test,full}_{x,y}.csv.
+stocks, and write {STOCK}_{train,val,test,full}_{x,y}.csv; with walk-forward folds also fold_1..fold_K.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from preprocessing.market_data import (
 )
 from preprocessing.scaling import StandardNorm
 from preprocessing.simulation import SimulationError
-from preprocessing.splits import CalendarCut, assign_split, cut_calendar
+from preprocessing.splits import CalendarCut, SplitError, assign_split, cut_calendar, walk_forward_cuts
 from preprocessing.statistics import (
     ewma_volatility,
     past_statistics,
@@ -61,7 +61,7 @@ class PreprocessConfig(DataConfig):
     stock: str
     """A ticker, several (AAPL,MSFT), `all` (every CSV of the data folder), or a simulated stock (sim:ou)."""
     output_dir: Path
-    """Folder for the windows, {STOCK}_{train,val,test,full}_{x,y}.csv, and data_report.json."""
+    """Folder for the windows, {STOCK}_{train,val,test,full}_{x,y}.csv, fold_1..fold_K and data_report.json."""
 
 
 def make_windows(item_id: str, bars: pd.DataFrame, config: DataConfig, norm: StandardNorm) -> WindowSet:
@@ -135,29 +135,66 @@ def split_windows(stocks: Mapping[str, pd.DataFrame], config: DataConfig) -> tup
         EmptySplitError: a split has no window.
     """
     days = {name: bars.index.to_numpy(dtype="datetime64[ns]") for name, bars in stocks.items()}
-    cut = cut_calendar(np.concatenate([*days.values()]), config.split, config.embargo_days)
+    cut = cut_calendar(_calendar(stocks), config.split, config.embargo_days, config.cut_dates)
     sets = []
     for name, bars in tqdm(stocks.items(), "windows", unit="stock", leave=False, disable=len(stocks) < MANY_STOCKS):
         train_closes = bars["close"].to_numpy()[days[name] < cut.val_start]
         if len(train_closes):
             sets.append(make_windows(name, bars, config, StandardNorm.fit(train_closes)))
     if not sets:
-        raise EmptySplitError(_empty_split("train", cut, config))
+        raise _empty_split("train", cut, config)
     full = concatenate(sets)
-    split = assign_split(full.truth.dates, cut)
-    splits = {name: full.take(split == name) for name in ("train", "val", "test")} | {"full": full}
+    splits = _by_split(full, cut) | {"full": full}
     for name, windows in splits.items():
         if len(windows) == 0:
-            raise EmptySplitError(_empty_split(name, cut, config))
+            raise _empty_split(name, cut, config)
     return splits, cut
 
 
-def _empty_split(name: str, cut: CalendarCut, config: DataConfig) -> str:
-    return (
+def fold_windows(full: WindowSet, cut: CalendarCut) -> dict[str, WindowSet]:
+    """The windows of one walk-forward fold, scaled by what that fold may train on.
+
+    norm_mean and norm_std of each stock are fitted again, on the closes before `cut.val_start` at the origins
+    and targets of its windows, each day once; all else is as in `full`. A stock without such a day has nothing
+    to be scaled by and gives no window.
+
+    Args:
+        full: all windows of one or many stocks, those that the splits purge included.
+        cut: one of `walk_forward_cuts`.
+
+    Returns:
+        {"train", "val", "test"}, any of which may be empty.
+    """
+    context, truth = full.context, full.truth
+    days = np.concatenate([context.origin[:, None], truth.dates], axis=1)  # [B, 1 + H]
+    closes = np.concatenate([context.last_price[:, None], truth.future], axis=1)
+    _, stock = np.unique(np.array(context.item_id), return_inverse=True)
+    features = context.features.copy()
+    scaled = np.zeros(len(full), dtype=bool)
+    mean, std = (FEATURES.index(name) for name in ("norm_mean", "norm_std"))
+    order = np.argsort(stock, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(stock[order])) + 1):
+        shown, first = np.unique(days[rows], return_index=True)
+        train_closes = closes[rows].ravel()[first[shown < cut.val_start]]
+        if len(train_closes):
+            norm = StandardNorm.fit(train_closes)
+            features[rows, mean], features[rows, std] = norm.mean, norm.std
+            scaled[rows] = True
+    rescaled = WindowSet(context=dataclasses.replace(context, features=features), truth=truth)
+    return _by_split(rescaled.take(scaled), cut)
+
+
+def _by_split(windows: WindowSet, cut: CalendarCut) -> dict[str, WindowSet]:
+    split = assign_split(windows.truth.dates, cut)
+    return {name: windows.take(split == name) for name in ("train", "val", "test")}
+
+
+def _empty_split(name: str, cut: CalendarCut, config: DataConfig) -> EmptySplitError:
+    return EmptySplitError(
         f"no window falls into {name}: val starts on {str(cut.val_start)[:10]}, test on "
-        f"{str(cut.test_start)[:10]}, {config.embargo_days} days are left out after each, and a window "
-        f"predicts {config.horizon} days. Give a longer history, another split than {list(config.split)}, or "
-        "a smaller embargo."
+        f"{str(cut.test_start)[:10]} and ends before {str(cut.test_end)[:10]}, {config.embargo_days} days are left "
+        f"out after each start, and a window predicts {config.horizon} days. Give a longer history, another split "
+        f"than {list(config.split_dates or config.split)}, a smaller embargo, or fewer folds."
     )
 
 
@@ -179,9 +216,14 @@ def preprocess(stock: str, config: DataConfig, output_dir: Path) -> dict[str, An
     """
     bars, reports = load_stocks(stock, config)
     splits, cut = split_windows(bars, config)
+    folds = _folds(splits["full"], _calendar(bars), config)
     for name, windows in splits.items():
         write_windows(windows, *windows_files(stock, output_dir, name))
+    for number, (_, fold) in enumerate(folds, start=1):
+        for name, windows in fold.items():
+            write_windows(windows, *windows_files(stock, fold_folder(output_dir, number), name))
     report = _report(stock, config, reports, splits, cut)
+    report["folds"] = [{"cut": _as_days(fold_cut), "windows": _counts(fold)} for fold_cut, fold in folds]
     write_atomically(Path(output_dir) / REPORT_FILE, json.dumps(report, indent=2) + "\n")
     return report
 
@@ -190,6 +232,37 @@ def windows_files(stock: str, output_dir: Path, split: str) -> tuple[Path, Path]
     """Where `preprocess` writes X and Y of a split."""
     x, y = (Path(output_dir) / f"{slug(stock)}_{split}_{part}.csv" for part in ("x", "y"))
     return x, y
+
+
+def fold_folder(output_dir: Path, number: int) -> Path:
+    """Where `preprocess` writes the windows of walk-forward fold 1, 2, .."""
+    return Path(output_dir) / f"fold_{number}"
+
+
+def _folds(full: WindowSet, calendar: np.ndarray, config: DataConfig) -> list[tuple[CalendarCut, dict[str, WindowSet]]]:
+    if config.folds == 1:
+        return []
+    folds = []
+    cuts = walk_forward_cuts(calendar, config.split, config.embargo_days, config.folds, config.cut_dates)
+    for number, cut in enumerate(cuts, start=1):
+        fold = fold_windows(full, cut)
+        for name, windows in fold.items():
+            if len(windows) == 0:
+                raise _empty_split(f"{name} of fold {number}", cut, config)
+        folds.append((cut, fold))
+    return folds
+
+
+def _counts(splits: Mapping[str, WindowSet]) -> dict[str, int]:
+    return {name: len(windows) for name, windows in splits.items()}
+
+
+def _calendar(stocks: Mapping[str, pd.DataFrame]) -> np.ndarray:
+    return np.concatenate([bars.index.to_numpy(dtype="datetime64[ns]") for bars in stocks.values()])
+
+
+def _as_days(cut: CalendarCut) -> dict[str, str]:
+    return {name: str(day)[:10] for name, day in vars(cut).items()}
 
 
 def _report(
@@ -212,8 +285,8 @@ def _report(
         "stride": config.stride,
         "split": list(config.split),
         "embargo": config.embargo_days,
-        "cut": {name: str(day)[:10] for name, day in vars(cut).items()},
-        "windows": {split: len(windows) for split, windows in splits.items()},
+        "cut": _as_days(cut),
+        "windows": _counts(splits),
         "stocks": stocks,
     }
 
@@ -241,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         report = preprocess(config.stock, config, config.output_dir)
-    except (MarketDataError, SimulationError, OSError) as error:
+    except (MarketDataError, SimulationError, SplitError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for line in notices(report):

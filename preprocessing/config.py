@@ -7,8 +7,10 @@ from datetime import date
 from pathlib import Path
 
 from preprocessing.indicators import IndicatorPeriods
-from preprocessing.splits import check_ratios
-from preprocessing.statistics import MAX_LAG
+from preprocessing.splits import check_ratios, parse_split_dates
+from preprocessing.statistics import MIN_WINDOW
+
+DEFAULT_SPLIT = (0.7, 0.1, 0.2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,26 +31,44 @@ class DataConfig:
     """Days that it predicts, H."""
     stride: int = 1
     """Days between two origins."""
-    split: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    split: tuple[float, float, float] = DEFAULT_SPLIT
     """Shares of the calendar for train, validation and test, in this order of time."""
+    split_dates: tuple[str, str] | None = None
+    """First day of validation and first day of test, YYYY-MM-DD, instead of shares; null: as `split` says."""
+    folds: int = 1
+    """Walk-forward folds, K: the test span is cut into K consecutive blocks, each with its own train and val
+    before it, written to fold_1..fold_K besides the usual files; 1 writes no folds."""
     embargo: int | None = None
     """Days left out after each cut, besides the windows that cross it; null: window - horizon, at least 0."""
     indicators: IndicatorPeriods = field(default_factory=IndicatorPeriods)
 
     def __post_init__(self) -> None:
-        if self.window <= MAX_LAG + 1:
-            raise ValueError(f"data.window must be at least {MAX_LAG + 2} days; got {self.window}")
+        if self.window < MIN_WINDOW:
+            raise ValueError(f"data.window must be at least {MIN_WINDOW} days; got {self.window}")
         if self.horizon < 1 or self.stride < 1:
             raise ValueError(f"data.horizon and data.stride must be at least 1; got {self.horizon}, {self.stride}")
         if self.embargo is not None and self.embargo < 0:
             raise ValueError(f"data.embargo must be 0 or more days; got {self.embargo}")
         check_ratios(self.split)
+        if self.split_dates is not None:
+            parse_split_dates(self.split_dates)
+            if self.split != DEFAULT_SPLIT:
+                raise ValueError(
+                    f"give data.split or data.split_dates, not both; got {self.split} and {self.split_dates}"
+                )
+        if self.folds < 1:
+            raise ValueError(f"data.folds must be at least 1; got {self.folds}")
         _check_span(self.start, self.end)
 
     @property
     def embargo_days(self) -> int:
         """Bars left out after each cut: purge and embargo together span at least a window."""
         return max(self.window - self.horizon, 0) if self.embargo is None else self.embargo
+
+    @property
+    def cut_dates(self) -> tuple[date, date] | None:
+        """`split_dates` as days."""
+        return None if self.split_dates is None else parse_split_dates(self.split_dates)
 
     @property
     def first_origin(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from preprocessing.combined_preprocessor import (
     EmptySplitError,
+    fold_folder,
+    fold_windows,
     main,
     make_windows,
     notices,
@@ -25,8 +28,9 @@ from preprocessing.indicators import compute_indicators
 from preprocessing.market_data import TooFewRowsError
 from preprocessing.scaling import StandardNorm
 from preprocessing.simulation import parse_simulated_stock
+from preprocessing.splits import CalendarCut, assign_split, walk_forward_cuts
 from preprocessing.statistics import past_statistics
-from preprocessing.windows import FEATURES, INDICATORS, WindowSet, read_windows
+from preprocessing.windows import FEATURES, INDICATORS, WindowSet, concatenate, read_windows
 
 STOCKNET = Path(__file__).parents[2].parent / "shared/data/stocknet"
 SCALED_BY_TRAINING = ("norm_mean", "norm_std")
@@ -184,6 +188,47 @@ def test_an_empty_split_says_what_to_change(split: tuple[float, float, float], r
         split_windows({"A": simulate(f"sim:gbm?rows={rows}")}, DataConfig(split=split))
 
 
+# Walk-forward folds
+
+
+def test_a_fold_is_scaled_by_the_days_before_its_own_validation() -> None:
+    stocks = {"A": BARS, "B": simulate("sim:ou?rows=280&seed=4")}
+    config = DataConfig(split=(0.6, 0.1, 0.3), embargo=3)
+    sets, cut = split_windows(stocks, config)
+    folds = walk_forward_cuts(BARS.index.to_numpy(), config.split, 3, 3)
+    assert folds[0].val_start == cut.val_start
+    for fold_cut in folds:
+        fold = fold_windows(sets["full"], fold_cut)
+        for name, bars in stocks.items():
+            # the first origin is row 84, and the last target the last row
+            days = bars.index.to_numpy(dtype="datetime64[ns]")[84:]
+            train_closes = bars["close"].to_numpy()[84:][days < fold_cut.val_start]
+            for windows in fold.values():
+                rows = np.array(windows.context.item_id) == name
+                assert set(windows.context.feature("norm_mean")[rows]) <= {train_closes.mean()}
+                assert set(windows.context.feature("norm_std")[rows]) <= {train_closes.std()}
+        split = assign_split(sets["full"].truth.dates, fold_cut)
+        free = [i for i, name in enumerate(FEATURES) if name not in SCALED_BY_TRAINING]
+        for name, windows in fold.items():
+            want = sets["full"].take(split == name)
+            assert len(windows) == len(want) > 0
+            assert windows.context.item_id == want.context.item_id
+            np.testing.assert_array_equal(windows.context.origin, want.context.origin)
+            np.testing.assert_array_equal(windows.context.features[:, free], want.context.features[:, free])
+            np.testing.assert_array_equal(windows.truth.future, want.truth.future)
+
+
+def test_a_fold_leaves_out_a_stock_with_nothing_to_be_scaled_by() -> None:
+    young = simulate("sim:ou?rows=400&seed=4").iloc[200:]
+    full = concatenate([make_windows("OLD", simulate("sim:gbm?rows=400"), CONFIG, NORM),
+                        make_windows("YOUNG", young, CONFIG, NORM)])  # fmt: skip
+    days = simulate("sim:gbm?rows=400").index.to_numpy(dtype="datetime64[ns]")
+    # YOUNG's first origin is day 284
+    for val, want in ((284, {"OLD"}), (285, {"OLD", "YOUNG"})):
+        cut = CalendarCut(days[val], days[330], days[val], days[330], days[399])
+        assert set(fold_windows(full, cut)["test"].context.item_id) == want
+
+
 # Files and the command
 
 
@@ -235,6 +280,28 @@ def test_the_command_writes_the_windows_and_the_report(tmp_path: Path, capsys: p
     assert errors[1].startswith("warning: stock C is left out: stock C has 50 rows")
 
 
+def test_the_command_writes_folds(tmp_path: Path) -> None:
+    arguments = ("--stock", "sim:ou?rows=600&seed=3", "--split_dates", "[2000-12-01,2001-03-01]", "--folds", "2")
+    assert run("--output_dir", tmp_path, *arguments) == 0
+    report = json.loads((tmp_path / "data_report.json").read_text())
+    stock = "sim:ou?rows=600&seed=3"
+    full = read_windows(*windows_files(stock, tmp_path, "full"))
+    dates = simulate(stock).index.to_numpy(dtype="datetime64[ns]")
+    cuts = walk_forward_cuts(dates, CONFIG.split, 20, 2, (date(2000, 12, 1), date(2001, 3, 1)))
+    assert [fold["cut"] for fold in report["folds"]] == [
+        {name: str(day)[:10] for name, day in vars(cut).items()} for cut in cuts
+    ]
+    assert report["cut"]["val_start"] == cuts[0].val_start.astype("datetime64[D]").astype(str) == "2000-12-01"
+    for number, cut in enumerate(cuts, start=1):
+        folder = fold_folder(tmp_path, number)
+        assert folder.name == f"fold_{number}"
+        for name, want in fold_windows(full, cut).items():
+            got = read_windows(*windows_files(stock, folder, name))
+            np.testing.assert_array_equal(got.context.features, want.context.features)
+            np.testing.assert_array_equal(got.truth.dates, want.truth.dates)
+            assert report["folds"][number - 1]["windows"][name] == len(want)
+
+
 def read(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, index_col="Date", parse_dates=True, na_values="null")
     return table.dropna().rename(columns=str.lower)
@@ -247,6 +314,9 @@ def read(path: Path) -> pd.DataFrame:
         (("--stock", "sim:xx"), "error: stock 'sim:xx': unknown process 'xx'"),
         (("--stock", "sim:ou?rows=20"), "error: stock sim:ou?rows=20 has 20 rows, but one window needs 95"),
         (("--stock", "sim:ou?rows=120"), "error: no window falls into train"),
+        (("--stock", "sim:ou?rows=500", "--folds", "101"), "error: data.folds must be from 1 to 100, the days of"),
+        (("--stock", "sim:ou?rows=500", "--folds", "10"), "error: no window falls into test of fold 1"),
+        (("--stock", "sim:ou?rows=500", "--split_dates", "[2030-01-01,2031-01-01]"), "error: data.split_dates"),
     ],
 )
 def test_bad_data_is_one_line_and_nothing_is_written(
@@ -264,7 +334,14 @@ def test_bad_data_is_one_line_and_nothing_is_written(
     [
         (("--stok", "A"), "--stok"),
         (("--stock", "A", "--window", "many"), 'Parser key "window"'),
-        (("--stock", "A", "--window", "5"), "data.window must be at least 12 days; got 5"),
+        (("--stock", "A", "--window", "2"), "data.window must be at least 3 days; got 2"),
+        (("--stock", "A", "--folds", "0"), "data.folds must be at least 1; got 0"),
+        (("--stock", "A", "--split_dates", "[2020-01-01]"), "split_dates"),
+        (("--stock", "A", "--split_dates", "[2020-01-02,2020-01-01]"), "data.split_dates must ascend"),
+        (
+            ("--stock", "A", "--split_dates", "[2020-01-01,2020-02-01]", "--split", "[0.6,0.2,0.2]"),
+            "give data.split or data.split_dates, not both",
+        ),
         (("--stock", "A", "--split", "[0.5,0.5,0.5]"), "three non-negative ratios that sum to 1"),
         (("--stock", "A", "--start", "yesterday"), "data.start must be a day as YYYY-MM-DD; got 'yesterday'"),
         (("--stock", "A", "--start", "2020-01-02", "--end", "2020-01-01"), "data.start must not lie after data.end"),
