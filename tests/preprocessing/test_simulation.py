@@ -25,6 +25,34 @@ def simulate(process: str, *, tail: float = 1e6, series: int = SERIES, rows: int
     return PROCESSES[process].simulate(parameters, rows, np.random.default_rng(0))
 
 
+REFERENCE = {
+    "gbm?rows=200&seed=7": (67.30835050841957, 6225.836496971017, 866.3330621392566, 3.000000000000001),
+    "gbm?rows=200&seed=7&tail=5": (68.09746854302753, 6249.8991397326245, 872.3439630385892, 2.9627329236736646),
+    "ou?rows=200&seed=7": (104.32224421074591, 6437.01667947077, 919.3481970806761, 3.000000000000001),
+    "ou?rows=200&seed=7&tail=5": (104.05416524812593, 6437.28216475376, 919.4029067444413, 2.9627329236736646),
+    "ar?rows=200&seed=7": (56.26266027434672, 6132.726648821874, 842.9666099230416, 3.000000000000001),
+    "ar?rows=200&seed=7&tail=5": (57.232279875623675, 6167.074764573617, 851.5512835277721, 2.9627329236736646),
+    "trend?rows=200&seed=7": (115.23627786423405, 6476.617679470771, 929.2981970806761, 3.000000000000001),
+    "trend?rows=200&seed=7&tail=5": (114.94015289050722, 6476.883164753759, 929.3529067444414, 2.9627329236736646),
+    "seasonal?rows=200&seed=7": (103.3595928489959, 6437.028777181001, 919.3481970806762, 3.000000000000001),
+    "seasonal?rows=200&seed=7&tail=5": (103.09398763088139, 6437.294937569391, 919.4029067444413, 2.9627329236736646),
+    "regime?rows=200&seed=7": (65.22573379274417, 6253.423651515139, 873.2597505370568, 4.485000000000001),
+    "regime?rows=200&seed=7&tail=5": (52.39189676736619, 6057.5305247141005, 824.4062518002452, 4.35446869968893),
+    "stochvol?rows=200&seed=7": (64.84755396241385, 6248.141635969194, 871.9311520543649, 3.2757090943540894),
+    "stochvol?rows=200&seed=7&tail=5": (58.05753497097207, 6171.395360404859, 852.8029422711645, 3.353428230667874),
+}  # fmt: skip
+"""Last close, and the sums of the logarithms of all bars, of the means and of the deviations of the steps."""
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_a_simulated_stock_stays_what_it_was(name):
+    """The embedded model was trained on these streams, and windows on disk are compared with them."""
+    stock = parse_simulated_stock(f"sim:{name}")
+    bars, paths = stock.bars(), stock.paths()
+    sums = [values.sum() for values in (np.log(bars.to_numpy()), paths.step_mean, paths.step_sd)]
+    np.testing.assert_allclose([bars["close"].iloc[-1], *sums], REFERENCE[name], rtol=1e-12)
+
+
 def test_every_process_is_tested():
     assert set(CASES) == set(PROCESSES)
 
