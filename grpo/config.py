@@ -7,6 +7,7 @@ parsed by `preprocessing.command_line`; unknown keys and wrong types are errors 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,22 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         _require(0 < self.gpu_memory_utilization <= 1, "generation.gpu_memory_utilization must be in (0, 1]")
         _require(self.rows_per_batch > 0, "generation.rows_per_batch must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadingConfig:
+    """How the base model lies in memory and how it computes; what this machine lacks is refused."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Numbers of the frozen weights; `auto`: bfloat16 on a GPU, float32 on a CPU and for the embedded model."""
+    quantization: Literal["none", "4bit"] = "none"
+    """`4bit` keeps the frozen weights in four bits (QLoRA, NF4); needs a CUDA device and bitsandbytes."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """Attention kernel; `auto`: what transformers takes. `flash_attention_2` needs a CUDA device and flash-attn."""
+    gradient_checkpointing: bool = False
+    """Forget activations in training and compute them again: less memory, slower, prompts no longer shared."""
+    liger: bool = False
+    """Liger's fused training kernels; needs a CUDA device and liger-kernel. Prompts are then no longer shared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +242,28 @@ class PathsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HubConfig:
+    """Where finished adapters are pushed; nothing leaves this machine unless `repo_id` is given."""
+
+    repo_id: str | None = None
+    """user/name: each adapter goes to a repository of its own, user/name-grpo-1st, user/name-sft and
+    user/name-grpo-2nd, as soon as its stage is done; null: no push."""
+    private: bool = True
+    """Make the repositories private; a public one that is already there is then refused."""
+    base_model_id: str | None = None
+    """Hub id of the base model where `model` is a local folder, so that others can load the adapter."""
+    license: str | None = None
+    """Licence named in the model card, for example apache-2.0; null: the card refers to the base model's."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("repo_id", self.repo_id), ("base_model_id", self.base_model_id)):
+            _require(
+                value is None or re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", value) is not None,
+                f"hub.{name} must look like user/name; got '{value}'",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything a run depends on."""
 
@@ -246,12 +285,14 @@ class RunConfig:
     prompt: PromptConfig = field(default_factory=PromptConfig)
     lora: LoraSettings = field(default_factory=LoraSettings)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    loading: LoadingConfig = field(default_factory=LoadingConfig)
     stage1: GrpoConfig = field(default_factory=GrpoConfig)
     rejection: RejectionConfig = field(default_factory=RejectionConfig)
     stage2: SftConfig = field(default_factory=SftConfig)
     stage3: GrpoConfig = field(default_factory=lambda: GrpoConfig(steps=100, beta=0.02))
     compare: CompareConfig = field(default_factory=CompareConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
 
     @property
     def stock_slug(self) -> str:
