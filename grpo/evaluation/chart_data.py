@@ -1,0 +1,201 @@
+"""The numbers behind the pictures, for PNG and page alike: pure functions of evaluations and windows.
+
+Letters: B windows, S samples, H horizon, D dates, K bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from grpo.evaluation.harness import Evaluation
+from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE
+from grpo.evaluation.metrics import central_intervals
+from grpo.evaluation.significance import average_by_date, diebold_mariano
+from preprocessing.windows import WindowSet
+
+PIT_BINS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fan:
+    """One window as a forecaster saw it; days count from the origin, prices in the stock's unit.
+
+    Attributes:
+        past_days: [L] 1-L..0.
+        past: [L] closes.
+        days: [1 + H] 0..H; bands, median and realised path all start at the last close.
+        lower: [I, 1 + H] lower ends of `metrics.INTERVALS`.
+        upper: [I, 1 + H]
+        median: [1 + H]
+        realised: [1 + H]
+    """
+
+    past_days: np.ndarray
+    past: np.ndarray
+    days: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    median: np.ndarray
+    realised: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class StockRatio:
+    """CRPS of a forecaster relative to the random walk on the windows of one stock.
+
+    Attributes:
+        stock: its name.
+        ratio: below 1 is better than the random walk.
+        low: lower end of the 95 % interval; NaN where the dates are too few.
+        high: upper end.
+        num_dates: dates behind it.
+    """
+
+    stock: str
+    ratio: float
+    low: float
+    high: float
+    num_dates: int
+
+
+def reference_of(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """The random walk's evaluation, which every comparison holds."""
+    return next(evaluation for evaluation in evaluations if evaluation.name == REFERENCE)
+
+
+def best_rival(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """The forecaster of the smallest CRPS that is no yardstick; the random walk where there is no other."""
+    rivals = [evaluation for evaluation in evaluations if evaluation.name not in (REFERENCE, OPTIMUM)]
+    return min(rivals or [reference_of(evaluations)], key=lambda evaluation: evaluation.scores.crps.mean())
+
+
+def best_median_worst(evaluation: Evaluation) -> dict[str, int]:
+    """Row numbers of a forecaster's best, median and worst window by CRPS."""
+    order = np.argsort(evaluation.scores.crps.mean(axis=1), kind="stable")
+    return {"best": int(order[0]), "median": int(order[len(order) // 2]), "worst": int(order[-1])}
+
+
+def fan(evaluation: Evaluation, windows: WindowSet, window: int) -> Fan:
+    """Past, bands and realised path of one window; an invalid sample counts as the last close, as in the scores."""
+    past, future = windows.context.past[window, :, 0], windows.truth.future[window]
+    last = past[-1]
+    samples = np.where(evaluation.forecast.valid[window][:, None], evaluation.forecast.samples[window], last)
+    samples = np.concatenate([np.full((len(samples), 1), last), samples], axis=1)[None]  # [1, S, 1 + H]
+    lower, upper = (ends[0] for ends in central_intervals(samples))
+    return Fan(
+        past_days=np.arange(1 - len(past), 1),
+        past=past,
+        days=np.arange(len(future) + 1),
+        lower=lower,
+        upper=upper,
+        median=np.median(samples[0], axis=0),
+        realised=np.append(last, future),
+    )
+
+
+def crps_by_step(evaluation: Evaluation, reference: Evaluation) -> np.ndarray:
+    """[H] CRPS relative to the random walk; NaN where the walk's is zero or not finite."""
+    return _ratio(evaluation.scores.crps.mean(axis=0), reference.scores.crps.mean(axis=0))
+
+
+def crps_by_stock(evaluation: Evaluation, reference: Evaluation, windows: WindowSet) -> list[StockRatio]:
+    """CRPS relative to the random walk per stock, best first.
+
+    The interval is that of the Diebold-Mariano test (lag 2 (H-1), factor of HLN, Student's t): it leaves 1 out
+    exactly where the test rejects at 5 %. The random walk's mean CRPS is taken as given.
+    """
+    items = np.array(windows.context.item_id)
+    with np.errstate(invalid="ignore"):  # infinite minus infinite: no interval then
+        difference = (evaluation.scores.crps - reference.scores.crps).mean(axis=1)  # [B]
+    rows = []
+    for stock in np.unique(items):
+        mask = items == stock
+        ratio = float(_ratio(evaluation.scores.crps[mask].mean(), reference.scores.crps[mask].mean()))
+        series = average_by_date(difference[mask], windows.context.origin[mask])
+        half = _half_width(series, windows.horizon) / float(reference.scores.crps[mask].mean())
+        rows.append(
+            StockRatio(stock=str(stock), ratio=ratio, low=ratio - half, high=ratio + half, num_dates=len(series))
+        )
+    return sorted(rows, key=lambda row: (np.isnan(row.ratio), row.ratio, row.stock))
+
+
+def _half_width(difference: np.ndarray, horizon: int) -> float:
+    """Half of the 95 % interval of the mean of a date series; NaN where the test has no answer."""
+    test = diebold_mariano(difference, horizon=horizon)
+    if not np.isfinite(test.statistic) or test.statistic == 0:
+        return np.nan
+    freedom = min(test.num_dates - 1, 1.5 * test.num_dates / (2 * horizon - 1))
+    return float(stats.t.ppf(0.975, freedom) * test.mean_difference / test.statistic)
+
+
+def accumulated_difference(
+    evaluation: Evaluation, reference: Evaluation, windows: WindowSet
+) -> tuple[np.ndarray, np.ndarray]:
+    """CRPS minus the random walk's, averaged per date and accumulated over the dates, divided by their number.
+
+    Returns:
+        Dates [D] and values [D] in percent of the last close; the last value is the mean over dates, negative where
+        the forecaster is better.
+    """
+    with np.errstate(invalid="ignore"):
+        difference = (evaluation.scores.crps - reference.scores.crps).mean(axis=1)
+        accumulated = average_by_date(difference, windows.context.origin).cumsum()
+    return np.unique(windows.context.origin), accumulated / len(accumulated)
+
+
+def pit_shares(evaluation: Evaluation, windows: WindowSet, bins: int = PIT_BINS) -> np.ndarray:
+    """[K] shares of the randomised PIT values (#below + U (#equal + 1)) / (S + 1) of all windows and steps.
+
+    Uniform where the forecast is calibrated; full outer bins mean too narrow a law, a heap in the middle too wide a
+    one. U comes from a fixed seed.
+    """
+    last = windows.context.last_price[:, None, None]
+    samples = np.where(evaluation.forecast.valid[:, :, None], evaluation.forecast.samples, last)
+    truth = windows.truth.future[:, None]
+    below, equal = (samples < truth).sum(axis=1), (samples == truth).sum(axis=1)  # [B, H]
+    uniform = np.random.default_rng(0).random(below.shape)
+    values = (below + uniform * (equal + 1)) / (samples.shape[1] + 1)
+    return np.histogram(values, bins=bins, range=(0, 1))[0] / values.size
+
+
+def uniform_band(windows: WindowSet, bins: int = PIT_BINS, *, draws: int = 400) -> float:
+    """How far from 1/K the fullest or emptiest bin of a calibrated forecast strays, at most, 19 times of 20.
+
+    Windows overlap, so their PIT values are dependent and the binomial band would be far too narrow. Here random
+    walks are drawn over the trading days of the windows and forecast by their exact law from the same origins; the
+    stocks of one date count as one, which makes the band rather too wide than too narrow.
+    """
+    origins = np.unique(windows.context.origin)
+    calendar = np.unique(np.concatenate([origins, windows.truth.dates.ravel()]))
+    start = np.searchsorted(calendar, origins)
+    walk = np.random.default_rng(0).standard_normal((draws, len(calendar))).cumsum(axis=1)
+    edges = stats.norm.ppf(np.arange(1, bins) / bins)
+    counts = np.zeros((draws, bins))
+    for step in range(1, windows.horizon + 1):
+        move = (walk[:, start + step] - walk[:, start]) / np.sqrt(step)  # [draws, D]
+        bin_of = np.searchsorted(edges, move) + bins * np.arange(draws)[:, None]
+        counts += np.bincount(bin_of.ravel(), minlength=draws * bins).reshape(draws, bins)
+    shares = counts / (len(start) * windows.horizon)
+    return float(np.quantile(np.abs(shares - 1 / bins).max(axis=1), 0.95))
+
+
+def logged(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """(step, value) of the entries of a training log that hold `key`."""
+    return [(entry["step"], entry[key]) for entry in history if key in entry]
+
+
+def objective(history: Sequence[Mapping[str, Any]]) -> str:
+    """What a stage optimised: `reward` where it was logged, else `loss`."""
+    return "reward" if any("reward" in entry for entry in history) else "loss"
+
+
+def _ratio(value: np.ndarray | float, reference: np.ndarray | float) -> np.ndarray:
+    """The quotient; NaN where the reference is zero or not finite."""
+    reference = np.asarray(reference)
+    usable = np.isfinite(reference) & (reference > 0)
+    return np.where(usable, value / np.where(usable, reference, 1.0), np.nan)
