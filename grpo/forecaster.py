@@ -29,6 +29,7 @@ class LLMForecaster:
 
     Attributes:
         name: how tables call it, for example `grpo_1st`.
+        progress: whether sampling shows a progress bar of its own.
     """
 
     def __init__(
@@ -38,8 +39,11 @@ class LLMForecaster:
         tokenizer: PreTrainedTokenizerBase,
         prompt: PromptConfig,
         generation: GenerationConfig,
+        *,
+        progress: bool = True,
     ) -> None:
         self.name = name
+        self.progress = progress
         self.model = model
         self.tokenizer = tokenizer
         self.prompt = prompt
@@ -50,9 +54,7 @@ class LLMForecaster:
         texts = self.sample_texts(context, horizon=horizon, num_samples=num_samples, seed=seed)
         return answers_to_forecast(texts, context, horizon=horizon, style=self.prompt.style)
 
-    def sample_texts(
-        self, context: Context, *, horizon: int, num_samples: int, seed: int, progress: bool = True
-    ) -> list[list[str]]:
+    def sample_texts(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> list[list[str]]:
         """[B][S] raw answers, for rejection sampling and inspection."""
         prompts = render_prompts(context, horizon=horizon, style=self.prompt.style)
         prompt_ids = tokenize_prompts(prompts, self.tokenizer)
@@ -65,7 +67,7 @@ class LLMForecaster:
         self.model.eval()
         texts: list[list[str]] = []
         windows = max(self.generation.rows_per_batch // num_samples, 1)
-        with tqdm(total=len(context), desc=f"sample {self.name}", unit="window", disable=not progress) as bar:
+        with tqdm(total=len(context), desc=f"sample {self.name}", unit="window", disable=not self.progress) as bar:
             for rows in batches(len(context), windows):
                 tokens = sample_completions(
                     self.model,

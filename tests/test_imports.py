@@ -17,7 +17,7 @@ LEVELS = [
     {"preprocessing"},
     {"grpo.evaluation"},
     {"grpo.adapters", "grpo.answers", "grpo.config", "grpo.checkpoints", "grpo.endpoint", "grpo.hub", "grpo.manifest",
-     "grpo.prediction_files", "grpo.prompts", "grpo.runs"},
+     "grpo.model_card", "grpo.prediction_files", "grpo.prompts", "grpo.runs"},
     {"grpo.callbacks", "grpo.forecaster", "grpo.generation", "grpo.modeling", "grpo.rejection", "grpo.rewards",
      "grpo.trainer"},
     {"grpo.doctor", "grpo.embedded", "grpo.predict", "grpo.preflight", "grpo.stages"},
@@ -25,10 +25,11 @@ LEVELS = [
 # preprocessing/__init__.py
 PREPROCESSING_LEVELS = [
     {"files", "command_line"},
-    {"simulation", "indicators", "statistics", "scaling", "splits"},
+    {"simulation", "laws", "indicators", "statistics", "scaling", "splits"},
     {"config"},
     {"market_data", "windows"},
     {"combined_preprocessor"},
+    {"plots"},
 ]
 
 

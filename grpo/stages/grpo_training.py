@@ -222,7 +222,8 @@ def validation(
 
     def policy() -> LLMForecaster:
         model = trainer.accelerator.unwrap_model(trainer.model)
-        return _Quiet("validation", model, tokenizer, config.prompt, config.generation)
+        # without a progress bar of its own: the stage's is on screen
+        return LLMForecaster("validation", model, tokenizer, config.prompt, config.generation, progress=False)
 
     def save(target: Path) -> None:
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, target, config)
@@ -230,13 +231,6 @@ def validation(
     callback = ValidationGuard(windows, policy, save, every=settings.eval_every, folder=folder, seed=config.seed)
     callback.trainer = trainer
     return callback
-
-
-class _Quiet(LLMForecaster):
-    """Samples without a progress bar of its own: the stage's bar is on screen."""
-
-    def sample_texts(self, *args: Any, **kwargs: Any) -> list[list[str]]:
-        return super().sample_texts(*args, **{**kwargs, "progress": False})
 
 
 def last_logged(history: list[dict[str, float]], key: str) -> float | None:
