@@ -45,7 +45,8 @@ from preprocessing.statistics import (
     window_statistics,
     yang_zhang_volatility,
 )
-from preprocessing.windows import FEATURES, Context, Truth, WindowSet, concatenate, write_windows
+from preprocessing.windows import FEATURES, Context, Truth, WindowSet, concatenate
+from preprocessing.windows_writer import write_windows
 
 REPORT_FILE = "data_report.json"
 
@@ -83,7 +84,11 @@ def make_windows(item_id: str, bars: pd.DataFrame, config: DataConfig, norm: Sta
     dates = bars.index.to_numpy(dtype="datetime64[ns]")
     return WindowSet(
         context=make_contexts(item_id, bars, config, norm, origins),
-        truth=Truth(future=closes[future_index], dates=dates[future_index]),
+        truth=Truth(
+            future=closes[future_index],
+            dates=dates[future_index],
+            next_open=bars["open"].to_numpy(dtype=np.float64)[origins + 1],
+        ),
     )
 
 

@@ -1,23 +1,21 @@
-"""Windows of one or many stocks: what a forecaster may see, what it must predict, and their CSV form.
+"""Windows of one or many stocks: what a forecaster may see, what it must predict, and how their files are read.
 
-Letters: B windows, L window length, C channels, H horizon, F features.
+`preprocessing.windows_writer` writes the files. Letters: B windows, L window length, C channels, H horizon, F
+features.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import csv
-
-from preprocessing.files import write_atomically
+from pyarrow import csv, parquet
 
 INDICATORS = (
     "sma",
@@ -121,10 +119,18 @@ class Truth:
     Attributes:
         future: [B, H] adjusted closes of the H days after the origin, price units.
         dates: [B, H] datetime64[ns] of those days.
+        next_open: [B] adjusted open of the first of those days, price units: where an order given at the origin
+            is filled. None where the windows come without it.
     """
 
     future: np.ndarray
     dates: np.ndarray
+    next_open: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> Truth:
+        """What came after the windows at the given row numbers (or boolean mask), in that order."""
+        next_open = None if self.next_open is None else self.next_open[rows]
+        return Truth(future=self.future[rows], dates=self.dates[rows], next_open=next_open)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +152,19 @@ class WindowSet:
         """The windows at the given row numbers (or boolean mask), in that order."""
         return WindowSet(
             context=self.context.take(rows),
-            truth=Truth(future=self.truth.future[rows], dates=self.truth.dates[rows]),
+            truth=self.truth.take(rows),
         )
 
 
-def concatenate(sets: list[WindowSet]) -> WindowSet:
-    """Join window sets of equal window length and horizon, in the order given."""
+def concatenate(sets: Sequence[WindowSet]) -> WindowSet:
+    """Join window sets of equal window length and horizon, in the order given.
+
+    Raises:
+        ValueError: some have `next_open` and some have not.
+    """
+    opens = [windows.truth.next_open for windows in sets if windows.truth.next_open is not None]
+    if opens and len(opens) < len(sets):
+        raise ValueError("some of these windows have next_open and some have not: make all with one command")
     return WindowSet(
         context=Context(
             item_id=tuple(item for windows in sets for item in windows.context.item_id),
@@ -162,148 +175,159 @@ def concatenate(sets: list[WindowSet]) -> WindowSet:
         truth=Truth(
             future=np.concatenate([windows.truth.future for windows in sets]),
             dates=np.concatenate([windows.truth.dates for windows in sets]),
+            next_open=np.concatenate(opens) if opens else None,
         ),
     )
 
 
-def write_windows(windows: WindowSet, x_path: Path, y_path: Path) -> None:
-    """Write the public CSV form: X (date, stock, sequence, features) and Y (date, stock, sequence, dates).
-
-    Sequences are JSON lists; every number reads back to the same float64. Each file appears whole or not at
-    all.
-    """
-    context, truth = windows.context, windows.truth
-    key = {"date": np.datetime_as_string(context.origin, unit="D"), "stock": context.item_id}
-    features = dict(zip(FEATURES, context.features.T, strict=True))
-    dates = np.char.add(np.char.add('"', np.datetime_as_string(truth.dates, unit="D")), '"')
-    _write_table(x_path, key | {"sequence": _json_lists(context.past[:, :, 0])} | features)
-    _write_table(y_path, key | {"sequence": _json_lists(truth.future), "dates": _json_lists(dates)})
+# Files
 
 
-def _write_table(path: Path, columns: Mapping[str, Any]) -> None:
-    # Arrow writes round-trip decimals six times as fast as pandas, but would quote the names in the header
-    buffer = pa.BufferOutputStream()
-    buffer.write((",".join(columns) + "\n").encode())
-    csv.write_csv(pa.table({**columns}), buffer, csv.WriteOptions(include_header=False))
-    write_atomically(path, buffer.getvalue().to_pybytes())
+X_COLUMNS = ("date", "stock", "sequence", *FEATURES)
+Y_COLUMNS = ("date", "stock", "sequence", "dates")
+"""What Y must have; `next_open` may stand beside them."""
 
-
-def _json_lists(rows: np.ndarray) -> pa.Array:
-    """Each row of numbers, or of texts that are JSON already, as the text of a JSON list."""
-    texts = pc.cast(pa.array(rows.ravel()), pa.string())
-    ends = pa.array(np.arange(len(rows) + 1) * rows.shape[1], pa.int32())
-    lists = pa.ListArray.from_arrays(ends, texts)
-    # pyarrow.compute makes its functions when it is imported, out of a type checker's sight
-    joined = pc.binary_join(lists, ", ")  # pyright: ignore[reportAttributeAccessIssue]
-    return pc.binary_join_element_wise("[", joined, "]", "")  # pyright: ignore[reportAttributeAccessIssue]
+_DATE = r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d(?:\.\d{1,9})?)?"
+_DATE_LIST = re.compile(rf'\s*\[\s*"{_DATE}"(?:\s*,\s*"{_DATE}")*\s*\]\s*')
 
 
 def read_windows(x_path: Path, y_path: Path) -> WindowSet:
-    """Read and check the CSV form written by `write_windows`, or by anyone.
+    """Read and check windows files, CSV or Parquet (.parquet), written by `windows_writer` or by anyone.
 
     Raises:
         WindowsError: a file, column, row or value is missing or malformed; the message says which.
     """
-    x = _read_table(x_path, ("date", "stock", "sequence", *FEATURES))
-    y = _read_table(y_path, ("date", "stock", "sequence", "dates"))
-    if len(x["date"]) != len(y["date"]):
-        raise WindowsError(
-            f"{x_path} has {len(x['date'])} rows but {y_path} has {len(y['date'])}; make both with one command."
-        )
-    for row in np.flatnonzero((x["date"] != y["date"]) | (x["stock"] != y["stock"]))[:1]:
-        raise WindowsError(f"{x_path} and {y_path} disagree on date or stock in line {row + 2}.")
-    past = _parse_sequences(x["sequence"], x_path)
-    future = _parse_sequences(y["sequence"], y_path)
-    origin = _parse_dates(x["date"], x_path)
+    x, y = _read_table(x_path, X_COLUMNS), _read_table(y_path, Y_COLUMNS, optional=("next_open",))
+    if len(x) != len(y):
+        raise WindowsError(f"{x_path} has {len(x)} rows but {y_path} has {len(y)}; make both with one command.")
+    disagree = (x.columns["date"] != y.columns["date"]) | (x.columns["stock"] != y.columns["stock"])
+    for row in np.flatnonzero(disagree)[:1]:
+        raise WindowsError(f"{x_path} and {y_path} disagree on date or stock in {y.place(row)}.")
+    past, future = _parse_sequences(x), _parse_sequences(y)
+    origin = _parse_dates(x)
     return WindowSet(
         context=Context(
-            item_id=tuple(x["stock"]),
-            origin=origin,
-            past=past[:, :, None],
-            features=_parse_features(x, x_path),
+            item_id=tuple(x.columns["stock"]), origin=origin, past=past[:, :, None], features=_parse_features(x)
         ),
-        truth=Truth(future=future, dates=_parse_target_dates(y["dates"], origin, future.shape[1], y_path)),
+        truth=Truth(
+            future=future, dates=_parse_target_dates(y, origin, future.shape[1]), next_open=_parse_next_open(y)
+        ),
     )
 
 
-def _read_table(path: Path, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
-    if not Path(path).is_file():
+@dataclass(frozen=True)
+class _Table:
+    """A file's columns as they stand in it: texts from CSV, typed values from Parquet."""
+
+    path: Path
+    columns: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.columns["date"])
+
+    def place(self, row: int) -> str:
+        return f"row {row + 1}" if self.path.suffix == ".parquet" else f"line {row + 2}"
+
+    def refuse(self, row: int, problem: str) -> WindowsError:
+        return WindowsError(f"{self.path}: {self.place(row)}, {problem}")
+
+
+def _read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> _Table:
+    path = Path(path)
+    if not path.is_file():
         raise WindowsError(
             f"{path} does not exist. Make it with `python -m preprocessing.combined_preprocessor`, or correct the path."
         )
     # as texts: NA and NAN are tickers, and numbers must not lose their last bit
-    texts = csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()))
+    texts = csv.ConvertOptions(column_types=dict.fromkeys((*columns, *optional), pa.string()))
+    kind = "Parquet" if path.suffix == ".parquet" else "CSV"
     try:
-        table = csv.read_csv(path, convert_options=texts)
+        table = parquet.read_table(path) if kind == "Parquet" else csv.read_csv(path, convert_options=texts)
         missing = [column for column in columns if column not in table.column_names]
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise WindowsError(f"{path} is not a readable CSV file: {' '.join(str(error).split())}") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise WindowsError(f"{path} is not a readable {kind} file: {' '.join(str(error).split())}") from error
     if missing:
         raise WindowsError(f"{path} lacks the column(s) {', '.join(missing)}.")
     if table.num_rows == 0:
         raise WindowsError(f"{path} has no rows: no window fits this split. Give more data or shorter windows.")
-    return {name: table[name].to_numpy() for name in columns}
+    present = [name for name in (*columns, *optional) if name in table.column_names]
+    return _Table(path, {name: table[name].to_numpy() for name in present})
 
 
-def _parse_features(table: Mapping[str, np.ndarray], path: Path) -> np.ndarray:
-    features = np.stack([_parse_numbers(table[name]) for name in FEATURES], axis=1)
+def _parse_features(table: _Table) -> np.ndarray:
+    features = np.stack([_parse_numbers(table.columns[name]) for name in FEATURES], axis=1)
     for row, column in np.argwhere(~np.isfinite(features))[:1]:
-        raise WindowsError(f"{path}: line {row + 2}, column '{FEATURES[column]}' is not a finite number.")
+        raise table.refuse(row, f"column '{FEATURES[column]}' is not a finite number.")
     return features
+
+
+def _parse_next_open(table: _Table) -> np.ndarray | None:
+    if "next_open" not in table.columns:
+        return None
+    opens = _parse_numbers(table.columns["next_open"])
+    for row in np.flatnonzero(~(np.isfinite(opens) & (opens > 0)))[:1]:
+        raise table.refuse(row, "column 'next_open' is not a positive price.")
+    return opens
 
 
 def _parse_numbers(column: np.ndarray) -> np.ndarray:
     """The numbers that the texts stand for; NaN for what is none."""
     try:
         return column.astype(np.float64)
-    except ValueError:
+    except (TypeError, ValueError):
         return np.array([float(cell) if _is_number(cell) else np.nan for cell in column])
 
 
-def _is_number(cell: str) -> bool:
+def _is_number(cell: object) -> bool:
     try:
-        float(cell)
-    except ValueError:
+        float(cell)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
         return False
     return True
 
 
-def _parse_dates(column: np.ndarray, path: Path) -> np.ndarray:
-    dates = np.asarray(pd.to_datetime(column, format="%Y-%m-%d", errors="coerce"), "datetime64[ns]")
+def _parse_dates(table: _Table) -> np.ndarray:
+    column = table.columns["date"]
+    if column.dtype.kind != "M":
+        column = np.array([cell if re.fullmatch(_DATE, str(cell)) else "" for cell in column])
+    dates = np.asarray(pd.to_datetime(column, format="ISO8601", errors="coerce"), "datetime64[ns]")
     for row in np.flatnonzero(np.isnat(dates))[:1]:
-        raise WindowsError(f"{path}: line {row + 2}, column 'date' must hold a day as YYYY-MM-DD.")
+        raise table.refuse(row, "column 'date' must hold a day as YYYY-MM-DD or a time as YYYY-MM-DDTHH:MM:SS.")
     return dates
 
 
-def _parse_target_dates(column: np.ndarray, origin: np.ndarray, horizon: int, path: Path) -> np.ndarray:
-    dates = np.empty((len(column), horizon), dtype="datetime64[ns]")
-    for row, cell in enumerate(column):
+def _parse_target_dates(table: _Table, origin: np.ndarray, horizon: int) -> np.ndarray:
+    dates = np.empty((len(table), horizon), dtype="datetime64[ns]")
+    for row, cell in enumerate(table.columns["dates"]):
+        if isinstance(cell, str) and not _DATE_LIST.fullmatch(cell):
+            raise table.refuse(row, "column 'dates' is not a JSON list of YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS.")
         try:
-            days = np.array(json.loads(cell), dtype="datetime64[D]")
+            days = np.array(json.loads(cell) if isinstance(cell, str) else cell, dtype="datetime64[ns]")
         except (TypeError, ValueError) as error:
-            raise WindowsError(f"{path}: line {row + 2}, column 'dates' is not a JSON list of YYYY-MM-DD.") from error
+            raise table.refuse(row, "column 'dates' does not hold dates.") from error
         if days.shape != (horizon,):
-            raise WindowsError(f"{path}: line {row + 2}, column 'dates' must hold one date per value of 'sequence'.")
+            raise table.refuse(row, "column 'dates' must hold one date per value of 'sequence'.")
         dates[row] = days
     # NaT compares as False, so a null date is refused too
     ascending = np.diff(dates, axis=1, prepend=origin[:, None]) > np.timedelta64(0)
     for row in np.flatnonzero(~ascending.all(1))[:1]:
-        raise WindowsError(f"{path}: line {row + 2}, column 'dates' must ascend and lie after 'date'.")
+        raise table.refuse(row, "column 'dates' must ascend and lie after 'date'.")
     return dates
 
 
-def _parse_sequences(column: np.ndarray, path: Path) -> np.ndarray:
+def _parse_sequences(table: _Table) -> np.ndarray:
     rows = []
-    for line, cell in enumerate(column, start=2):
+    for number, cell in enumerate(table.columns["sequence"]):
         try:
-            row = np.array(json.loads(cell), dtype=np.float64)
+            row = np.array(json.loads(cell) if isinstance(cell, str) else cell, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise WindowsError(f"{path}: line {line}, column 'sequence' is not a JSON list of numbers.") from error
-        if row.ndim != 1 or len(row) == 0 or not np.isfinite(row).all() or (row <= 0).any():
-            raise WindowsError(f"{path}: line {line}, column 'sequence' must hold finite positive prices.")
+            raise table.refuse(number, "column 'sequence' is not a JSON list of numbers.") from error
+        if row.ndim != 1 or len(row) == 0:
+            raise table.refuse(number, "column 'sequence' must hold finite positive prices.")
         if rows and len(row) != len(rows[0]):
-            raise WindowsError(
-                f"{path}: line {line}, column 'sequence' has {len(row)} values, the lines before have {len(rows[0])}."
-            )
+            raise table.refuse(number, f"column 'sequence' has {len(row)} values, the rows before have {len(rows[0])}.")
         rows.append(row)
-    return np.stack(rows)
+    prices = np.stack(rows)
+    for number in np.flatnonzero(~(np.isfinite(prices) & (prices > 0)).all(1))[:1]:
+        raise table.refuse(int(number), "column 'sequence' must hold finite positive prices.")
+    return prices

@@ -27,7 +27,8 @@ PREPROCESSING_LEVELS = [
     {"files", "command_line"},
     {"simulation", "laws", "indicators", "statistics", "scaling", "splits"},
     {"config"},
-    {"market_data", "windows"},
+    {"bars", "bars_csv", "download", "market_data", "windows"},
+    {"windows_writer"},
     {"combined_preprocessor"},
     {"plots"},
 ]

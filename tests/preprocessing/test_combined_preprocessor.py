@@ -56,6 +56,8 @@ def test_a_window_holds_its_past_its_future_and_the_features_of_its_origin() -> 
         np.testing.assert_array_equal(windows.context.past[row, :, 0], closes[origin - 29 : origin + 1])
         np.testing.assert_array_equal(windows.truth.future[row], closes[origin + 1 : origin + 11])
         np.testing.assert_array_equal(windows.truth.dates[row], days[origin + 1 : origin + 11])
+        assert windows.truth.next_open is not None
+        assert windows.truth.next_open[row] == BARS["open"].iloc[origin + 1]
         for name in INDICATORS:
             assert windows.context.feature(name)[row] == indicators[name].iloc[origin]
         for name, values in past.items():
