@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,16 @@ EMBEDDED = "embedded"
 REWARD_NAMES = ("energy", "crps", "accuracy", "direction", "format", "pnl")
 
 SHORT_NAMES = {
+    "data": "data.data_dir",
     "data_dir": "data.data_dir",
+    "forecasters": "compare.forecasters",
+    "num_samples": "compare.num_samples",
+    "max_windows": "compare.max_windows",
+    "folds": "compare.folds",
+    "seeds": "compare.seeds",
+    "placebo": "compare.placebo",
+    "base_cutoff": "compare.base_cutoff",
+    "probes": "compare.probes",
     "max_seq_length": "prompt.max_seq_length",
     "lora_rank": "lora.rank",
     "gpu_memory_utilization": "generation.gpu_memory_utilization",
@@ -33,6 +43,8 @@ SHORT_NAMES = {
     "val_y_path": "paths.val_y",
     "test_x_path": "paths.test_x",
     "test_y_path": "paths.test_y",
+    "full_x_path": "paths.full_x",
+    "full_y_path": "paths.full_y",
     "sft_data_path": "paths.sft_data",
     "grpo_saved_lora_1st": "paths.grpo_lora_1st",
     "sft_saved_lora": "paths.sft_lora",
@@ -199,20 +211,51 @@ class SftConfig:
 class CompareConfig:
     """The comparison on the test split."""
 
-    forecasters: tuple[str, ...] = ("base", "grpo_1st", "sft", "grpo_2nd", "random_walk", "random_walk_drift")
-    """Which to compare: base, grpo_1st, sft, grpo_2nd (the language model) and any installed plugin by name."""
+    forecasters: tuple[str, ...] | str = ("llm", "random_walk", "random_walk_drift")
+    """Which to compare, a list or a,b,c: base, grpo_1st, sft, grpo_2nd (the language model at each stage), `llm` (base
+    and every adapter that there is), any installed plugin by name, `all` (every plugin whose packages are installed).
+    random_walk is always among them."""
     num_samples: int = 100
     """Sample paths per window and forecaster, S."""
     max_windows: int = 200
     """Test windows used at most, spread evenly over the split; 0 uses all."""
+    folds: int = 1
+    """Walk-forward blocks of the test span: before each, plugins are fitted again on all that came before it; the
+    language model stays as it was trained."""
+    seeds: int = 1
+    """Runs with the seeds seed, seed + 1, ...: plugins are fitted again and every forecaster samples again."""
+    placebo: Literal["none", "shuffle", "sign_flip", "gbm", "all"] = "none"
+    """Also compare on data that hold nothing to learn: futures that belong to other windows (`shuffle`), future returns
+    of random sign (`sign_flip`), random walks in place of the prices (`gbm`). Skill there is a leak."""
+    base_cutoff: str | None = None
+    """Day YYYY-MM-DD up to which the base model may have read prices: test windows before and after get own tables."""
+    probes: bool = False
+    """Ask the language model to recite prices and to name the stock of a window: what it may know by heart."""
 
     def __post_init__(self) -> None:
         _require(self.num_samples >= 2, f"compare.num_samples must be at least 2; got {self.num_samples}")
         _require(self.max_windows >= 0, f"compare.max_windows must be 0 or more; got {self.max_windows}")
+        _require(self.folds >= 1, f"compare.folds must be at least 1; got {self.folds}")
+        _require(self.seeds >= 1, f"compare.seeds must be at least 1; got {self.seeds}")
+        _require(bool(self.names), "compare.forecasters must name at least one forecaster")
         _require(
-            "random_walk" in self.forecasters,
-            "compare.forecasters must hold random_walk: skill is against it",
+            self.base_cutoff is None or _is_day(self.base_cutoff),
+            f"compare.base_cutoff must be a day as YYYY-MM-DD; got {self.base_cutoff}",
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The forecasters as they were asked for, each once."""
+        asked = self.forecasters.split(",") if isinstance(self.forecasters, str) else self.forecasters
+        return tuple(dict.fromkeys(name.strip() for name in asked if name.strip()))
+
+
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +274,10 @@ class PathsConfig:
     """Test windows, X (CSV)."""
     test_y: Path | None = None
     """Test windows, Y (CSV)."""
+    full_x: Path | None = None
+    """Windows of the whole span, X (CSV); walk-forward folds are cut from them."""
+    full_y: Path | None = None
+    """Windows of the whole span, Y (CSV)."""
     sft_data: Path | None = None
     """SFT data, {STOCK}_sft_training_data.csv."""
     grpo_lora_1st: Path | None = None
@@ -291,6 +338,8 @@ class RunConfig:
     stage2: SftConfig = field(default_factory=SftConfig)
     stage3: GrpoConfig = field(default_factory=lambda: GrpoConfig(steps=100, beta=0.02))
     compare: CompareConfig = field(default_factory=CompareConfig)
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings of plugin forecasters by name, for example {garch_t: {decay: 0.9}}; the rest keep their defaults."""
     paths: PathsConfig = field(default_factory=PathsConfig)
     hub: HubConfig = field(default_factory=HubConfig)
 

@@ -5,7 +5,8 @@ when its `manifest.json` exists, and the manifest is written last. Before a stag
 
     an input is missing                        error that names the stage to run
     manifest there, same config and files      skip
-    manifest there, anything else              error that says what changed and the ways out
+    manifest there, anything else              error that says what changed and the ways out; a stage whose parts
+                                               are kept one by one (the comparison) is made again instead
     no manifest, a complete checkpoint         resume from the newest one
     no manifest, no complete checkpoint        start
 
@@ -48,6 +49,7 @@ from grpo.manifest import (
     versions,
 )
 from preprocessing.files import write_atomically
+from preprocessing.windows import SPLITS
 
 STAGE_FOLDERS = {
     "preprocess": "data",
@@ -97,6 +99,8 @@ class RunPaths:
     val_y: Path
     test_x: Path
     test_y: Path
+    full_x: Path
+    full_y: Path
     sft_data: Path
     grpo_lora_1st: Path
     sft_lora: Path
@@ -108,7 +112,7 @@ def resolve_paths(config: RunConfig) -> RunPaths:
     stock = config.stock_slug
     defaults = {
         f"{split}_{part}": stage_folder(config, "preprocess") / f"{stock}_{split}_{part}.csv"
-        for split in ("train", "val", "test")
+        for split in SPLITS
         for part in ("x", "y")
     }
     defaults["sft_data"] = stage_folder(config, "rejection") / f"{stock}_sft_training_data.csv"
@@ -163,6 +167,7 @@ def run_stage(
     inputs: Mapping[str, Path],
     outputs: Mapping[str, Path],
     body: Callable[[StageRun], Mapping[str, Any]],
+    remake: bool = False,
 ) -> None:
     """Run one stage by the resume rule, and write its manifest when all its outputs are there.
 
@@ -176,6 +181,7 @@ def run_stage(
         inputs: files or folders that must exist, by name.
         outputs: files or folders that the body makes, by name.
         body: does the work and returns the headline metrics for the manifest.
+        remake: make a finished stage again where its settings, inputs or outputs differ now, instead of refusing.
 
     Raises:
         RunError: an input or output is missing, the stage holds something else, or the disk is full.
@@ -184,7 +190,7 @@ def run_stage(
         _start_logging(run_folder(config))
         _require_inputs(name, config, inputs)
         request = request_record(name, sections, inputs)
-        stage = _decide(name, stage_folder(config, name), request, outputs)
+        stage = _decide(name, stage_folder(config, name), request, outputs, remake)
         if stage is None:
             return
         begin = time.monotonic()
@@ -194,14 +200,22 @@ def run_stage(
             _finish(stage, config, request, outputs, metrics, seconds=round(time.monotonic() - begin, 3))
 
 
-def _decide(name: str, folder: Path, request: Mapping[str, Any], outputs: Mapping[str, Path]) -> StageRun | None:
+def _decide(
+    name: str, folder: Path, request: Mapping[str, Any], outputs: Mapping[str, Path], remake: bool
+) -> StageRun | None:
     """The resume rule; None: the stage is done."""
     manifest, started = folder / "manifest.json", folder / "started.json"
     if manifest.exists():
         former = _read_record(manifest)
-        _refuse_changes(folder, request_changes(former, request) + output_changes(former, outputs))
-        logger.info("%s: already done in %s; skipped", name, folder)
-        return None
+        changes = request_changes(former, request) + output_changes(former, outputs)
+        if not changes:
+            logger.info("%s: already done in %s; skipped", name, folder)
+            return None
+        if not remake:
+            _refuse_changes(folder, changes)
+        logger.info("%s: made again, since %s", name, "; ".join(changes))
+        if rank() == 0:
+            manifest.unlink()  # a kill from here on leaves the stage unfinished
     resume_from = newest_checkpoint(folder / "checkpoints")
     if resume_from and started.exists():
         _refuse_changes(folder, request_changes(_read_record(started), request))

@@ -169,3 +169,43 @@ def test_the_learning_rate_suits_the_size_of_the_model_unless_it_is_given():
     assert [small.learning_rate(stage) for stage in (small.stage1, small.stage2, small.stage3)] == [1e-3, 3e-4, 5e-4]
     assert [large.learning_rate(stage) for stage in (large.stage1, large.stage2, large.stage3)] == [2e-5, 5e-5, 1e-5]
     assert large.learning_rate(GrpoConfig(learning_rate=3e-6)) == 3e-6
+
+
+@pytest.mark.parametrize("value", ["llm, fhs,random_walk,fhs", "[llm, fhs, random_walk]"])
+def test_forecasters_are_a_list_or_names_with_commas(value: str):
+    config = parse("--forecasters", value)
+    assert config.compare.names == ("llm", "fhs", "random_walk")
+
+
+def test_the_short_flags_of_the_comparison():
+    config = parse(
+        *("--data", "D", "--num-samples", "9", "--max-windows", "8", "--folds", "3", "--seeds", "2"),
+        *("--placebo", "gbm", "--base-cutoff", "2024-06-01", "--probes", "true"),
+    )
+    assert config.data.data_dir == Path("D")
+    compare = config.compare
+    assert (compare.num_samples, compare.max_windows, compare.folds, compare.seeds) == (9, 8, 3, 2)
+    assert (compare.placebo, compare.base_cutoff, compare.probes) == ("gbm", "2024-06-01", True)
+
+
+def test_settings_of_a_plugin_from_flags_and_file_are_equal(tmp_path: Path):
+    file = tmp_path / "c.yaml"
+    file.write_text("baselines: {garch_t: {decay: 0.9}, fhs: {}}")
+    config = parse("--config", str(file))
+    assert config.baselines == {"garch_t": {"decay": 0.9}, "fhs": {}}
+    assert parse("--baselines", "{garch_t: {decay: 0.9}, fhs: {}}") == config
+    assert parse("--baselines.garch_t", "{decay: 0.9}").baselines == {"garch_t": {"decay": 0.9}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--base-cutoff", "June"], "compare.base_cutoff must be a day as YYYY-MM-DD; got June"),
+        (["--folds", "0"], "compare.folds must be at least 1"),
+        (["--seeds", "0"], "compare.seeds must be at least 1"),
+        (["--placebo", "sugar"], "compare.placebo"),
+        (["--forecasters", ","], "compare.forecasters must name at least one"),
+    ],
+)
+def test_wrong_settings_of_the_comparison(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str):
+    assert message in error_line(capsys, *arguments)

@@ -142,6 +142,22 @@ def test_a_changed_or_deleted_output_is_refused(toy: Toy):
         toy.run()
 
 
+def test_a_stage_that_may_be_made_again_says_why(toy: Toy, capsys: pytest.CaptureFixture[str]):
+    toy.run(remake=True)
+    toy.run(remake=True)
+    assert len(toy.runs) == 1
+    toy.input.write_text("a,c\n")
+    toy.run(remake=True, sections={"stage1": toy.config.stage1, "seed": 1})
+    assert len(toy.runs) == 2
+    error = capsys.readouterr().err
+    assert "stage1: made again, since seed was 0, is 1; input train_x (" in error
+    assert json.loads(toy.manifest.read_text())["config"]["seed"] == 1
+
+    with pytest.raises(ZeroDivisionError):
+        toy.run(remake=True, body=lambda run: {"x": 1 / 0})  # seed 0 again
+    assert not toy.manifest.exists()
+
+
 def test_a_damaged_manifest_is_refused(toy: Toy):
     toy.run()
     toy.manifest.write_text("{")

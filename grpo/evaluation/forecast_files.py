@@ -5,14 +5,14 @@ Letters: B windows, S samples, H horizon.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +24,8 @@ from preprocessing.files import write_atomically
 from preprocessing.windows import Context
 
 
-def forecast_key(identity: Mapping[str, Any], context: Context) -> str:
-    """Hash of all that a forecast depends on: who was asked (plain JSON values) and about which windows."""
-    digest = hashlib.sha256(json.dumps([identity, context.item_id], sort_keys=True).encode())
-    for array in (context.origin.astype("datetime64[ns]"), context.past, context.features):
-        digest.update(repr((array.shape, array.dtype.str)).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+class ForecastFileError(ValueError):
+    """A forecast file that cannot be read whole; it has to be made again."""
 
 
 def save_forecast(forecast: Forecast, seconds: float, path: Path) -> None:
@@ -42,23 +37,39 @@ def save_forecast(forecast: Forecast, seconds: float, path: Path) -> None:
 
 
 def load_forecast(path: Path) -> tuple[Forecast, float]:
-    """Read what `save_forecast` wrote."""
-    with np.load(path) as file:
-        texts = json.loads(str(file["texts"]))
-        forecast = Forecast(
-            samples=file["samples"],
-            valid=file["valid"],
-            texts=None if texts is None else tuple(tuple(row) for row in texts),
-        )
-        return forecast, float(file["seconds"])
+    """Read what `save_forecast` wrote.
+
+    Raises:
+        ForecastFileError: the file is damaged or holds something else.
+    """
+    try:
+        with np.load(path) as file:
+            texts = json.loads(str(file["texts"]))
+            forecast = Forecast(
+                samples=file["samples"],
+                valid=file["valid"],
+                texts=None if texts is None else tuple(tuple(row) for row in texts),
+            )
+            return forecast, float(file["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ForecastFileError(f"{path} is damaged: {' '.join(str(error).split())}") from error
 
 
-def write_forecasts_table(evaluations: Sequence[Evaluation], context: Context, path: Path) -> None:
-    """Write every sample of every forecaster in long form: forecaster, stock, origin, sample, h, price.
+def write_forecasts_table(
+    evaluations: Sequence[Evaluation], context: Context, path: Path, *, seeds: np.ndarray | None = None
+) -> None:
+    """Write every sample of every forecaster in long form: forecaster, seed, stock, origin, sample, h, price.
 
     One row group per forecaster, so that memory holds one at a time. `sample` counts from 0, `h` from 1 day
     ahead; `price` is float32 and null where the sample was invalid.
+
+    Args:
+        evaluations: the forecasters.
+        context: B windows.
+        path: the file.
+        seeds: [B] seed of each window's forecasts; without it 0.
     """
+    seeds = np.zeros(len(context), dtype=np.int64) if seeds is None else seeds
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         temporary = Path(folder, path.name)
@@ -66,13 +77,14 @@ def write_forecasts_table(evaluations: Sequence[Evaluation], context: Context, p
         stocks = sorted(set(context.item_id))
         with pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer:
             for number, evaluation in enumerate(evaluations):
-                writer.write_table(_long_form(evaluation.forecast, context, names, number, stocks))
+                writer.write_table(_long_form(evaluation.forecast, context, seeds, names, number, stocks))
         os.replace(temporary, path)
 
 
 _SCHEMA = pa.schema(
     {
         "forecaster": pa.dictionary(pa.int16(), pa.string()),
+        "seed": pa.int64(),
         "stock": pa.dictionary(pa.int32(), pa.string()),
         "origin": pa.date32(),
         "sample": pa.int16(),
@@ -82,12 +94,15 @@ _SCHEMA = pa.schema(
 )
 
 
-def _long_form(forecast: Forecast, context: Context, names: list[str], number: int, stocks: list[str]) -> pa.Table:
+def _long_form(
+    forecast: Forecast, context: Context, seeds: np.ndarray, names: list[str], number: int, stocks: list[str]
+) -> pa.Table:
     num_windows, num_samples, horizon = forecast.samples.shape
     per_window = num_samples * horizon
     stock = np.searchsorted(stocks, np.array(context.item_id)).astype(np.int32)
     columns = [
         pa.DictionaryArray.from_arrays(np.full(num_windows * per_window, number, dtype=np.int16), names),
+        pa.array(np.repeat(seeds, per_window)),
         pa.DictionaryArray.from_arrays(np.repeat(stock, per_window), stocks),
         pa.array(np.repeat(context.origin.astype("datetime64[D]"), per_window)),
         pa.array(np.tile(np.repeat(np.arange(num_samples, dtype=np.int16), horizon), num_windows)),

@@ -37,25 +37,35 @@ class Evaluation:
     scores: WindowScores
     seconds: float
 
+    def take(self, rows: np.ndarray) -> Evaluation:
+        """Forecast and scores of some windows, by row number or boolean mask; `seconds` stays that of all."""
+        return Evaluation(
+            name=self.name, forecast=self.forecast.take(rows), scores=self.scores.take(rows), seconds=self.seconds
+        )
 
-def predict(forecaster: Forecaster, windows: WindowSet, *, num_samples: int, seed: int) -> tuple[Forecast, float]:
-    """A forecaster's answer and the seconds it took. It gets a copy of the context and nothing of the truth.
+
+def predict(
+    forecaster: Forecaster, context: Context, *, horizon: int, num_samples: int, seed: int
+) -> tuple[Forecast, float]:
+    """A forecaster's answer and the seconds it took. It gets a copy of the context.
 
     Raises:
         ForecastError: the answer has another shape than was asked for.
     """
     began = time.perf_counter()
-    forecast = forecaster.predict(_copy(windows.context), horizon=windows.horizon, num_samples=num_samples, seed=seed)
+    forecast = forecaster.predict(_copy(context), horizon=horizon, num_samples=num_samples, seed=seed)
     seconds = time.perf_counter() - began
-    expected = (len(windows), num_samples, windows.horizon)
+    expected = (len(context), num_samples, horizon)
     if forecast.samples.shape != expected:
         raise ForecastError(f"{forecaster.name} returned samples {forecast.samples.shape}; asked for {expected}.")
     return forecast, seconds
 
 
 def evaluate(forecaster: Forecaster, windows: WindowSet, *, num_samples: int, seed: int) -> Evaluation:
-    """Predict, then score."""
-    forecast, seconds = predict(forecaster, windows, num_samples=num_samples, seed=seed)
+    """Predict, then score; the forecaster sees nothing of the truth."""
+    forecast, seconds = predict(
+        forecaster, windows.context, horizon=windows.horizon, num_samples=num_samples, seed=seed
+    )
     scores = score_windows(forecast, windows)
     return Evaluation(name=forecaster.name, forecast=forecast, scores=scores, seconds=seconds)
 

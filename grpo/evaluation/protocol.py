@@ -5,12 +5,16 @@ Letters: B windows, S samples, H horizon.
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jsonargparse import ArgumentError, ArgumentParser
 
 from preprocessing.windows import Context
 
@@ -40,6 +44,21 @@ class Forecast:
         if not np.array_equal(usable, self.valid) or not np.isnan(self.samples[~self.valid]).all():
             raise ValueError("samples must be finite and positive where valid, and NaN exactly where not.")
 
+    def take(self, rows: np.ndarray) -> Forecast:
+        """The forecasts of some windows, by row number or boolean mask, in that order."""
+        texts = None if self.texts is None else tuple(self.texts[i] for i in np.arange(len(self.valid))[rows])
+        return Forecast(samples=self.samples[rows], valid=self.valid[rows], texts=texts)
+
+
+def concatenate_forecasts(parts: Sequence[Forecast]) -> Forecast:
+    """Join forecasts of equal size and horizon, in the order given; texts where all of them have some."""
+    texts = [part.texts for part in parts if part.texts is not None]
+    return Forecast(
+        samples=np.concatenate([part.samples for part in parts]),
+        valid=np.concatenate([part.valid for part in parts]),
+        texts=tuple(row for rows in texts for row in rows) if len(texts) == len(parts) else None,
+    )
+
 
 @runtime_checkable
 class Forecaster(Protocol):
@@ -61,11 +80,12 @@ def forecaster_names() -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)))
 
 
-def forecaster_plugin(name: str) -> Any:
-    """Import and return the plugin registered under a name.
+class SettingsError(ValueError):
+    """Settings that a plugin's Config refuses; the message names the path `baselines.NAME.FIELD`."""
 
-    A plugin offers `Config` (a dataclass), `fit(config, train, val, *, horizon, seed, out_dir) -> Forecaster`
-    and `load(path) -> Forecaster`; a module and a class with static methods both serve.
+
+def forecaster_entry(name: str) -> EntryPoint:
+    """The entry point registered under a name.
 
     Raises:
         KeyError: no such name; the message lists the names there are.
@@ -73,4 +93,48 @@ def forecaster_plugin(name: str) -> Any:
     found = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
     if not found:
         raise KeyError(f"no forecaster named '{name}'; installed: {', '.join(forecaster_names())}")
-    return found[0].load()
+    return found[0]
+
+
+def forecaster_plugin(name: str) -> Any:
+    """Import and return the plugin registered under a name.
+
+    A plugin offers `Config` (a dataclass), `fit(config, train, val, *, horizon, seed, out_dir) -> Forecaster`
+    and `load(path) -> Forecaster`; a module and a class with static methods both serve. One that needs packages
+    beyond this one's dependencies may name their modules in `requires`, a tuple of strings.
+
+    Raises:
+        KeyError: no such name; the message lists the names there are.
+    """
+    return forecaster_entry(name).load()
+
+
+def missing_packages(plugin: Any) -> tuple[str, ...]:
+    """Modules that a plugin says it `requires` and that are not installed."""
+    return tuple(module for module in getattr(plugin, "requires", ()) if importlib.util.find_spec(module) is None)
+
+
+def forecaster_config(name: str, settings: Mapping[str, Any]) -> Any:
+    """The plugin's `Config` with some fields set; the rest keep their defaults.
+
+    Raises:
+        KeyError: no such plugin.
+        SettingsError: an unknown field, a value of another type, or one that the Config refuses.
+    """
+    config_class = forecaster_plugin(name).Config
+    fields = [field.name for field in dataclasses.fields(config_class)]
+    for field in settings:
+        if field not in fields:
+            allowed = f"there are {', '.join(fields)}" if fields else "it has no settings"
+            raise SettingsError(f"baselines.{name}.{field}: {name} has no such setting; {allowed}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(config_class, as_group=False)
+    try:
+        values = parser.instantiate(parser.parse_object(dict(settings)))
+        return config_class(**{field: values[field] for field in fields})
+    except (ArgumentError, ValueError) as error:
+        raise SettingsError(f"baselines.{name}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -7,22 +7,22 @@ comparison goes on with the next forecaster.
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from grpo.config import RunConfig, parse_run_config, plain
 from grpo.evaluation import plots
-from grpo.evaluation.forecast_files import forecast_key, load_forecast, save_forecast, write_forecasts_table
-from grpo.evaluation.harness import Evaluation, choose_windows, on_common_valid, predict, rows_table
+from grpo.evaluation.comparison import Comparison, Fold, limit_windows
+from grpo.evaluation.forecast_files import write_forecasts_table
+from grpo.evaluation.harness import Evaluation, on_common_valid, rows_table
+from grpo.evaluation.identity import key_of
 from grpo.evaluation.leaderboard import (
     OPTIMUM,
     REFERENCE,
@@ -33,15 +33,13 @@ from grpo.evaluation.leaderboard import (
     verdict,
 )
 from grpo.evaluation.metrics import score_windows
-from grpo.evaluation.optimum import Optimum
-from grpo.evaluation.protocol import Forecaster, forecaster_names, forecaster_plugin
-from grpo.manifest import sha256
-from grpo.runs import RunError, RunPaths, StageRun, rank, resolve_paths, run_stage, stage_entry, stage_folder
+from grpo.evaluation.protocol import concatenate_forecasts
+from grpo.runs import RunPaths, StageRun, logger, rank, resolve_paths, run_stage, stage_entry, stage_folder
+from grpo.stages.forecasters import LANGUAGE_MODEL, Choice, Forecasters, choose_forecasters, knows_optimum
+from grpo.stages.preprocess import make_run_windows
 from preprocessing.files import write_atomically
-from preprocessing.windows import WindowSet, read_windows
+from preprocessing.windows import WindowSet, concatenate, read_windows
 
-LANGUAGE_MODEL = {"base": None, "grpo_1st": "grpo_lora_1st", "sft": "sft_lora", "grpo_2nd": "grpo_lora_2nd"}
-"""Names that mean the language model, and the path of the adapter that each one wears."""
 _TRAINING_STAGES = {
     "stage1": "stage 1: GRPO",
     "stage2": "stage 2: SFT",
@@ -49,109 +47,60 @@ _TRAINING_STAGES = {
 }
 
 
-@dataclass(frozen=True)
-class Forecasters:
-    """Makes forecasters by name, and says what each one's forecasts depend on."""
-
-    config: RunConfig
-    paths: RunPaths
-    folder: Path
-
-    def adapter(self, name: str) -> Path | None:
-        """Folder of the adapter that a language model wears; None for the base model."""
-        field = LANGUAGE_MODEL[name]
-        return getattr(self.paths, field) if field else None
-
-    def identity(self, name: str) -> dict[str, Any]:
-        """All that makes this forecaster different from another, as plain JSON values."""
-        if name == OPTIMUM:
-            return {"name": name}
-        if name in LANGUAGE_MODEL:
-            adapter = self.adapter(name)
-            return {
-                "name": name,
-                "model": self.config.model,
-                "adapter": sha256(adapter) if adapter else None,
-                "prompt": plain(self.config.prompt),
-                "generation": plain(self.config.generation),
-            }
-        return {"name": name, "config": plain(_plugin(name).Config()), "windows": self._training_hashes}
-
-    def make(self, name: str, horizon: int) -> Forecaster:
-        """Load a language model, or fit a plugin on the training windows and save it."""
-        if name == OPTIMUM:
-            return Optimum()
-        if name in LANGUAGE_MODEL:
-            from grpo.forecaster import (
-                load_llm_forecaster,
-            )  # brings torch, which --help and baselines do not need
-
-            return load_llm_forecaster(self.config, self.adapter(name), name=name)
-        plugin, folder = _plugin(name), self.folder / "forecasters" / name
-        train, val = self._training_windows
-        forecaster = plugin.fit(plugin.Config(), train, val, horizon=horizon, seed=self.config.seed, out_dir=folder)
-        forecaster.save(folder)
-        return forecaster
-
-    @cached_property
-    def _training_windows(self) -> tuple[WindowSet, WindowSet]:
-        paths = vars(self.paths)
-        return (
-            read_windows(paths["train_x"], paths["train_y"]),
-            read_windows(paths["val_x"], paths["val_y"]),
-        )
-
-    @cached_property
-    def _training_hashes(self) -> list[str]:
-        return [sha256(vars(self.paths)[name]) for name in ("train_x", "train_y", "val_x", "val_y")]
-
-
 def main() -> None:
-    """Parse the flags, run the stage by the resume rule, print the table."""
+    """Parse the flags, make the windows where there are none, run the stage by the resume rule, print the table."""
     prog = "python -m grpo.stages.compare_models"
     config = parse_run_config(prog=prog, description=__doc__ or "")
     if rank() > 0:
         return  # one process compares; under `accelerate launch` the others have nothing to add
-    paths = vars(resolve_paths(config))
-    names = list(dict.fromkeys(config.compare.forecasters))
-    for name in names:
-        if name not in LANGUAGE_MODEL:
-            _plugin(name)  # a misspelt name must not wait for the slow ones before it
-    needed = ["train_x", "train_y", "val_x", "val_y", "test_x", "test_y"]
-    needed += [field for name in names if (field := LANGUAGE_MODEL.get(name))]
+    paths = resolve_paths(config)
+    choice = choose_forecasters(config, paths)
+    needed = [f"{split}_{part}" for split in ("train", "val", "test") for part in ("x", "y")]
+    needed += ["full_x", "full_y"] if config.compare.folds > 1 else []
+    if not any(getattr(config.paths, name) or getattr(paths, name).exists() for name in needed):
+        make_run_windows(config)
+    needed += [field for name in choice.names if (field := LANGUAGE_MODEL.get(name))]
     folder = stage_folder(config, "compare")
+    forecasters = Forecasters(config, paths, folder, logger)
     run_stage(
         "compare",
         config,
         sections={
-            "compare": config.compare,
+            "forecasters": {name: key_of(forecasters.identity(name)) for name in choice.names},
+            "compare": plain(config.compare) | {"forecasters": list(choice.names)},
             "model": config.model,
             "prompt": config.prompt,
             "generation": config.generation,
+            "baselines": config.baselines,
             "seed": config.seed,
         },
-        inputs={name: paths[name] for name in needed},
+        inputs={name: getattr(paths, name) for name in needed},
         outputs={
             name: folder / name for name in ("rows.csv", "forecasts.parquet", "leaderboard.csv", "leaderboard.md")
         },
-        body=lambda run: compare(run, config, names),
+        body=lambda run: compare(run, config, choice, forecasters),
+        remake=True,
     )
     print((folder / "leaderboard.md").read_text())
     print(f"Everything else: {folder}")
 
 
-def compare(run: StageRun, config: RunConfig, names: Sequence[str]) -> Mapping[str, Any]:
+def compare(run: StageRun, config: RunConfig, choice: Choice, forecasters: Forecasters) -> Mapping[str, Any]:
     """Forecast, score, write tables and pictures; returns the headline metrics."""
-    paths = vars(resolve_paths(config))
-    windows = read_windows(paths["test_x"], paths["test_y"])
-    windows = windows.take(choose_windows(windows.context, config.compare.max_windows))
-    if Optimum.knows(windows.context):
-        names = [*names, OPTIMUM]
-    evaluations = _evaluate_all(run, config, names, windows)
+    for notice in choice.notices:
+        run.logger.info(notice)
+    folds = limit_windows(read_folds(config, forecasters.paths), config.compare.max_windows)
+    names = choice.names
+    if knows_optimum(concatenate([fold.test for fold in folds]).context):
+        names = (*names, OPTIMUM)
+    comparison = ask_all(forecasters, names, folds)
+    evaluations, windows = comparison.ranked, comparison.windows
     table = leaderboard(evaluations, windows)
-    rows = rows_table(evaluations, windows)
+    rows = rows_table(comparison.evaluations, windows)
     write_atomically(run.folder / "rows.csv", rows.to_csv(index=False))
-    write_forecasts_table(evaluations, windows.context, run.folder / "forecasts.parquet")
+    write_forecasts_table(
+        comparison.evaluations, windows.context, run.folder / "forecasts.parquet", seeds=comparison.seed
+    )
     write_atomically(run.folder / "leaderboard.csv", table.to_csv(index=False))
     report = f"# Test windows of {config.stock}\n\n{_section(table, windows, config.compare.num_samples)}"
     report += _common_valid_section(run.folder, evaluations, windows)
@@ -167,25 +116,39 @@ def compare(run: StageRun, config: RunConfig, names: Sequence[str]) -> Mapping[s
     }
 
 
-def _evaluate_all(run: StageRun, config: RunConfig, names: Sequence[str], windows: WindowSet) -> list[Evaluation]:
-    forecasters = Forecasters(config, resolve_paths(config), run.folder)
-    settings = {"num_samples": config.compare.num_samples, "seed": config.seed}
+def read_folds(config: RunConfig, paths: RunPaths) -> list[Fold]:
+    """The test span as it was split, as one fold."""
+    train, val, test = (
+        read_windows(getattr(paths, f"{split}_x"), getattr(paths, f"{split}_y")) for split in ("train", "val", "test")
+    )
+    return [Fold(1, train, val, test)]
+
+
+def ask_all(forecasters: Forecasters, names: Sequence[str], folds: Sequence[Fold]) -> Comparison:
+    """Ask every forecaster with every seed about the test windows of all folds, and score what it says."""
+    settings = forecasters.config
+    seeds = range(settings.seed, settings.seed + settings.compare.seeds)
+    tests = concatenate([fold.test for fold in folds])
+    windows = concatenate([tests for _ in seeds])
     evaluations = []
-    progress = tqdm(names, desc="compare", unit="forecaster")
-    for name in progress:
-        progress.set_description(f"compare: {name}")
-        key = forecast_key({**forecasters.identity(name), **settings, "horizon": windows.horizon}, windows.context)
-        file = run.folder / "forecasts" / f"{name}-{key}.npz"
-        if file.exists():
-            run.logger.info("%s: forecasts of an earlier attempt are used again", name)
-        else:
-            forecast, seconds = predict(forecasters.make(name, windows.horizon), windows, **settings)
-            save_forecast(forecast, seconds, file)
-            gc.collect()  # models hold reference cycles: free one before the next is loaded
-        forecast, seconds = load_forecast(file)
-        scores = score_windows(forecast, windows)
-        evaluations.append(Evaluation(name=name, forecast=forecast, scores=scores, seconds=seconds))
-    return evaluations
+    with tqdm(total=len(names) * len(seeds), desc="compare", unit="forecast") as bar:
+        for name in names:
+            answers = []
+            for seed in seeds:
+                bar.set_description(f"compare: {name}, seed {seed}" if len(seeds) > 1 else f"compare: {name}")
+                answers.append(forecasters.ask(name, folds, seed))
+                bar.update()
+            forecasters.release()
+            forecasts, seconds = zip(*answers, strict=True)
+            forecast = concatenate_forecasts(forecasts)
+            scores = score_windows(forecast, windows)
+            evaluations.append(Evaluation(name=name, forecast=forecast, scores=scores, seconds=sum(seconds)))
+    return Comparison(
+        windows=windows,
+        evaluations=tuple(evaluations),
+        seed=np.repeat(np.array(seeds), len(tests)),
+        fold=np.tile(np.repeat([fold.number for fold in folds], [len(fold.test) for fold in folds]), len(seeds)),
+    )
 
 
 def _section(table: pd.DataFrame, windows: WindowSet, num_samples: int | None) -> str:
@@ -229,14 +192,6 @@ def _fan_candidates(by_name: Mapping[str, Evaluation]) -> list[Evaluation]:
         [REFERENCE],
     )
     return next(found for tier in tiers if (found := [by_name[name] for name in tier if name in by_name]))
-
-
-def _plugin(name: str) -> Any:
-    try:
-        return forecaster_plugin(name)
-    except KeyError as error:
-        known = ", ".join((*LANGUAGE_MODEL, *forecaster_names()))
-        raise RunError(f"compare.forecasters: there is no '{name}'; there are {known}") from error
 
 
 if __name__ == "__main__":

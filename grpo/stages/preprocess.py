@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from grpo.config import parse_run_config
+from grpo.config import RunConfig, parse_run_config
 from grpo.runs import StageRun, run_stage, stage_entry, stage_folder
 from preprocessing.combined_preprocessor import REPORT_FILE, notices, preprocess, windows_files
 from preprocessing.market_data import locate_stocks
@@ -19,11 +19,16 @@ from preprocessing.windows import SPLITS
 
 
 def main() -> None:
-    """Run the stage."""
+    """Parse the flags and run the stage."""
     config = parse_run_config(
         prog="python -m grpo.stages.preprocess",
         description="Turn daily OHLCV bars into windows with indicators, split by date.",
     )
+    make_run_windows(config)
+
+
+def make_run_windows(config: RunConfig) -> None:
+    """The windows of a run, by the resume rule."""
     folder = stage_folder(config, "preprocess")
     outputs = {"report": folder / REPORT_FILE}
     for split in SPLITS:

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from grpo.evaluation.forecast_files import forecast_key, load_forecast, save_forecast, write_forecasts_table
+from grpo.evaluation.forecast_files import ForecastFileError, load_forecast, save_forecast, write_forecasts_table
 from grpo.evaluation.harness import Evaluation
 from grpo.evaluation.metrics import score_windows
 from grpo.evaluation.protocol import Forecast
@@ -27,24 +25,19 @@ def test_a_forecast_reads_back_to_the_bit(tmp_path, texts):
     assert (back.texts, seconds) == (texts, 1.25)
 
 
-def test_the_key_changes_with_all_that_a_forecast_depends_on(make_windows):
-    context = make_windows([100.0, 50.0], [[1.0], [1.0]], items=["A", "B"]).context
-    identity = {"name": "x", "seed": 0}
-    past, features, origin = context.past.copy(), context.features.copy(), context.origin.copy()
-    past[1, 0, 0] += 1e-9
-    features[0, 3] = 1e-9
-    origin[0] += np.timedelta64(1, "D")
-    keys = [
-        forecast_key(identity, context),
-        forecast_key({**identity, "seed": 1}, context),
-        forecast_key(identity, context.take(np.array([1, 0]))),
-        forecast_key(identity, dataclasses.replace(context, past=past)),
-        forecast_key(identity, dataclasses.replace(context, features=features)),
-        forecast_key(identity, dataclasses.replace(context, origin=origin)),
-        forecast_key(identity, dataclasses.replace(context, item_id=("A", "C"))),
-    ]
-    assert len(set(keys)) == len(keys)
-    assert forecast_key(dict(reversed(identity.items())), context.take(np.array([0, 1]))) == keys[0]
+@pytest.mark.parametrize("damage", [lambda data: data[:-50], lambda data: b"", lambda data: b"PK" + data[9:]])
+def test_a_damaged_file_is_told_from_a_forecast(tmp_path, damage):
+    file = tmp_path / "f.npz"
+    save_forecast(forecast_with_a_hole(), 1.0, file)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ForecastFileError, match=r"f\.npz is damaged: "):
+        load_forecast(file)
+
+
+def test_a_file_of_something_else_is_told_from_a_forecast(tmp_path):
+    np.savez(tmp_path / "f.npz", samples=np.ones((1, 1, 1)), texts="null", seconds=1.0)
+    with pytest.raises(ForecastFileError, match="valid"):
+        load_forecast(tmp_path / "f.npz")
 
 
 def test_the_table_holds_every_sample(tmp_path, make_windows):
@@ -52,10 +45,11 @@ def test_the_table_holds_every_sample(tmp_path, make_windows):
     forecast = forecast_with_a_hole()
     scores = score_windows(forecast, windows)
     evaluations = [Evaluation(name=name, forecast=forecast, scores=scores, seconds=0.0) for name in ("p", "q")]
-    write_forecasts_table(evaluations, windows.context, tmp_path / "forecasts.parquet")
+    write_forecasts_table(evaluations, windows.context, tmp_path / "forecasts.parquet", seeds=np.array([7, 8]))
     table = pq.read_table(tmp_path / "forecasts.parquet").to_pandas()
     assert table["forecaster"].tolist() == ["p"] * 8 + ["q"] * 8
     first = table.iloc[:8]
+    assert first["seed"].tolist() == [7] * 4 + [8] * 4
     assert first["stock"].tolist() == ["B"] * 4 + ["A"] * 4
     assert [str(day) for day in first["origin"]] == ["2020-01-01"] * 4 + ["2020-01-02"] * 4
     assert first["sample"].tolist() == [0, 0, 1, 1] * 2

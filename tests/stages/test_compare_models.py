@@ -150,6 +150,87 @@ def test_a_finished_comparison_is_shown_again_without_work(run, capsys):
     assert len(FakeModel.calls) == 2
 
 
+def test_other_settings_make_it_again_from_what_is_there(run, capsys):
+    assert run() == 0
+    capsys.readouterr()
+    assert run(forecasters="base,sft,random_walk,grpo_1st") == 1  # its adapter is not there
+    assert run(forecasters="base,sft,random_walk") == 0
+    error = capsys.readouterr().err
+    assert "compare: made again, since forecasters.random_walk_drift was '" in error
+    assert "sft: forecasts made before are used again" in error
+    assert len(FakeModel.calls) == 2
+    table = pd.read_csv(run.folder / "model_comparison" / "leaderboard.csv")
+    assert set(table["forecaster"]) == {"base", "sft", "random_walk", "optimum"}
+
+
+def test_a_damaged_forecast_is_made_again_with_a_warning(run, capsys):
+    assert run() == 0
+    out = run.folder / "model_comparison"
+    before = (out / "rows.csv").read_bytes()
+    (out / "manifest.json").unlink()
+    [file] = out.glob("forecasts/sft-*.npz")
+    file.write_bytes(file.read_bytes()[:-99])
+    assert run() == 0
+    assert f"warning: {file} is damaged" in capsys.readouterr().err
+    assert FakeModel.calls[2:] == [("sft", "stage2_sft_training")]
+    assert (out / "rows.csv").read_bytes() == before
+
+
+def test_llm_means_the_adapters_that_are_there_and_the_walk_is_added(run, capsys):
+    assert run(forecasters="llm") == 0
+    assert FakeModel.calls == [("base", None), ("sft", "stage2_sft_training")]
+    assert "random_walk is added: skill is measured against it" in capsys.readouterr().err
+    assert run("--grpo-saved-lora-1st", "nowhere", forecasters="llm") == 1
+    assert "input grpo_lora_1st is missing at nowhere" in capsys.readouterr().err
+
+
+def test_settings_reach_a_plugin_and_change_it_alone(run):
+    assert run(forecasters="random_walk,random_walk_drift") == 0
+    out = run.folder / "model_comparison"
+    before = pd.read_csv(out / "leaderboard.csv").set_index("forecaster")["width_80"]
+    assert (
+        run("--baselines.random_walk_drift", "{recent_weight: 0.0}", forecasters="random_walk,random_walk_drift") == 0
+    )
+    after = pd.read_csv(out / "leaderboard.csv").set_index("forecaster")["width_80"]
+    assert after["random_walk"] == before["random_walk"]
+    assert after["random_walk_drift"] != before["random_walk_drift"]
+    assert len(list(out.glob("forecasts/random_walk-*.npz"))) == 1
+    assert len(list(out.glob("forecasts/random_walk_drift-*.npz"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("{random_walk: {wait: 1}}", "baselines.random_walk.wait: random_walk has no such setting; there are recent"),
+        ("{random_walk: {recent_weight: 2}}", "baselines.random_walk: recent_weight must be in [0, 1]"),
+        ("{randm_walk: {}}", "baselines: there is no 'randm_walk'; there are "),
+    ],
+)
+def test_wrong_settings_of_a_plugin_are_refused_before_any_work(run, capsys, settings, message):
+    assert run("--baselines", settings) == 1
+    assert message in capsys.readouterr().err
+    assert FakeModel.calls == []
+
+
+def test_without_windows_they_are_made_first(tmp_path, monkeypatch):
+    folder = tmp_path / "alone"
+    arguments = ["--stock", STOCK, "--run-dir", str(folder), "--forecasters", "random_walk_drift"]
+    monkeypatch.setattr(sys, "argv", ["compare_models", *arguments, "--num-samples", "10", "--max-windows", "20"])
+    assert stage_entry(compare_models.main) == 0
+    assert (folder / "data" / "manifest.json").exists()
+    assert set(pd.read_csv(folder / "model_comparison" / "leaderboard.csv")["forecaster"]) == {
+        *("random_walk", "random_walk_drift", "optimum")
+    }
+
+
+def test_windows_that_are_only_partly_there_are_not_overwritten(run, capsys):
+    [file] = (run.folder / "data").glob("*_val_y.csv")
+    file.unlink()
+    assert run() == 1
+    assert "input val_y is missing" in capsys.readouterr().err
+    assert not (run.folder / "data" / "manifest.json").exists()
+
+
 def test_a_missing_adapter_names_the_stage_to_run(run, capsys):
     assert run(forecasters="[grpo_1st,random_walk]") == 1
     error = capsys.readouterr().err
@@ -160,7 +241,7 @@ def test_a_missing_adapter_names_the_stage_to_run(run, capsys):
 
 def test_an_unknown_forecaster_is_refused_before_any_work(run, capsys):
     assert run(forecasters="[base,random_walk,nonsense]") == 1
-    assert "no 'nonsense'; there are base, grpo_1st, sft, grpo_2nd" in capsys.readouterr().err
+    assert "no 'nonsense'; there are llm, base, grpo_1st, sft, grpo_2nd, all, " in capsys.readouterr().err
     assert FakeModel.calls == []
 
 
