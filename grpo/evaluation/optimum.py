@@ -1,5 +1,8 @@
 """The best forecast there can be, on simulated stocks whose conditional law is known exactly.
 
+The law is that given the stock's whole past, which its name determines, and its parameters: more than a window
+shows. See `preprocessing.laws` for what is known of each process.
+
 Letters: B windows, S samples, H horizon.
 """
 
@@ -10,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from grpo.evaluation.protocol import Forecast
-from grpo.evaluation.sampling import standard_normal
-from preprocessing.simulation import is_simulated, parse_simulated_stock
+from grpo.evaluation.sampling import window_generators
+from preprocessing.laws import LAWS, conditional_law
+from preprocessing.simulation import SimulatedStock, is_simulated, parse_simulated_stock
 from preprocessing.windows import Context
 
 
@@ -22,29 +26,39 @@ class Optimum:
 
     @staticmethod
     def knows(context: Context) -> bool:
-        """Whether every window is of a simulated stock with an exact law."""
-        return all(
-            is_simulated(item) and parse_simulated_stock(item).conditional_law(np.ones(1), 1) is not None
-            for item in set(context.item_id)
-        )
-
-    def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
-        """Sample paths from the law of the future log prices given the last price.
-
-        Raises:
-            ValueError: a window's stock has no exact law; ask `knows` first.
-        """
-        noise = standard_normal(context, num_samples=num_samples, horizon=horizon, seed=seed)
-        samples = np.empty_like(noise)  # [B, S, H]
+        """Whether every window is of a simulated stock with a known law, and holds that stock's prices."""
         items = np.array(context.item_id)
         for item in np.unique(items):
-            rows = items == item
-            law = parse_simulated_stock(str(item)).conditional_law(context.last_price[rows], horizon)
+            if not is_simulated(item) or (stock := parse_simulated_stock(item)).process not in LAWS:
+                return False
+            if _find_origins(stock, context.take(items == item)) is None:
+                return False
+        return True
+
+    def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
+        """Sample paths from the law of the future log prices given all prices up to the origin.
+
+        Raises:
+            ValueError: the law of a window's stock is not known; ask `knows` first.
+        """
+        samples = np.empty((len(context), num_samples, horizon))
+        items = np.array(context.item_id)
+        for item in np.unique(items):
+            windows = context.take(items == item)
+            stock = parse_simulated_stock(item)
+            origins = _find_origins(stock, windows)
+            law = conditional_law(stock, origins, horizon) if origins is not None else None
             if law is None:
-                raise ValueError(f"the exact law of {item} is not known")
-            mean, covariance = law  # [b, H], [H, H]
-            samples[rows] = np.exp(mean[:, None] + noise[rows] @ np.linalg.cholesky(covariance).T)
+                raise ValueError(f"the exact law of {item} is not known, or its windows hold other prices")
+            samples[items == item] = np.exp(law.sample(num_samples, window_generators(windows, seed)))
         return Forecast(samples=samples, valid=np.ones(samples.shape[:2], dtype=bool))
 
     def save(self, path: Path) -> None:
         """There is nothing to write: the stock's name holds the law."""
+
+
+def _find_origins(stock: SimulatedStock, context: Context) -> np.ndarray | None:
+    """[B] row of each window's origin, or None where the stock has no such days or closed at other prices."""
+    rows = stock.rows_of(context.origin)
+    closes = np.exp(stock.paths().log_price[0])
+    return rows if (rows >= 0).all() and np.allclose(closes[rows], context.last_price, rtol=1e-9, atol=0) else None

@@ -1,65 +1,109 @@
+"""The optimum samples each window from the law of its own stock, and says when there is none."""
+
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import pytest
 
-from grpo.evaluation import optimum
+from grpo.evaluation.metrics import score_windows
 from grpo.evaluation.optimum import Optimum
-
-COVARIANCE = np.array([[4e-4, 1e-4], [1e-4, 9e-4]])
-
-
-class FakeStock:
-    """Halves the distance to log 100 each step; `unknown` has no law."""
-
-    def __init__(self, name):
-        self.scale = {"sim:narrow": 1.0, "sim:wide": 9.0}.get(name)
-
-    def conditional_law(self, last_price, horizon):
-        if self.scale is None:
-            return None
-        distance = np.log(last_price / 100)[:, None]
-        mean = np.log(100) + distance * 0.5 ** np.arange(1, horizon + 1)
-        return mean, self.scale * COVARIANCE[:horizon, :horizon]
+from preprocessing.combined_preprocessor import make_windows
+from preprocessing.config import DataConfig
+from preprocessing.laws import LAWS, conditional_law
+from preprocessing.scaling import StandardNorm
+from preprocessing.simulation import PROCESSES, parse_simulated_stock
+from preprocessing.windows import WindowSet, concatenate
 
 
-@pytest.fixture(autouse=True)
-def _fake_stocks(monkeypatch):
-    monkeypatch.setattr(optimum, "parse_simulated_stock", FakeStock)
+def simulated(name: str, *, stride: int = 10, horizon: int = 5, start: int = 0) -> WindowSet:
+    bars = parse_simulated_stock(name).bars().iloc[start:]
+    config = DataConfig(horizon=horizon, stride=stride)
+    return make_windows(name, bars, config, StandardNorm.fit(bars["close"].to_numpy()))
 
 
-def test_samples_follow_each_stocks_own_law(make_windows):
-    items = ["sim:narrow", "sim:wide", "sim:narrow"]
-    context = make_windows([100.0, 110.0, 90.0], [[1.0, 1.0]] * 3, items=items).context
-    forecast = Optimum().predict(context, horizon=2, num_samples=20_000, seed=0)
-    logs = np.log(forecast.samples)  # [B, S, H]
-    for row, (last, scale) in enumerate([(100, 1), (110, 9), (90, 1)]):
-        mean = np.log(100) + np.log(last / 100) * np.array([0.5, 0.25])
+CALM, WILD = "sim:ou?rows=200&sigma=0.01", "sim:regime?rows=200&sigma=0.03&seed=1"
+
+
+def test_samples_follow_each_stocks_own_law():
+    windows = concatenate([simulated(CALM), simulated(WILD)])
+    rows = [0, 20, 3]  # calm, wild, calm
+    chosen = windows.take(np.array(rows)).context
+    assert chosen.item_id == (CALM, WILD, CALM)
+    samples = np.log(Optimum().predict(chosen, horizon=5, num_samples=20_000, seed=0).samples)
+    for window, item in enumerate(chosen.item_id):
+        stock = parse_simulated_stock(item)
+        law = conditional_law(stock, stock.rows_of(chosen.origin[[window]]), 5)
+        assert law is not None
+        sd = samples[window].std(axis=0)
         # four standard errors of 20,000 draws
-        np.testing.assert_allclose(logs[row].mean(axis=0), mean, atol=4 * 0.03 * np.sqrt(scale / 20_000))
-        np.testing.assert_allclose(np.cov(logs[row].T), scale * COVARIANCE, atol=4e-5 * scale)
+        assert (np.abs(samples[window].mean(axis=0) - law.mean[0]) < 4 * sd / np.sqrt(20_000)).all()
+        for probability in (0.1, 0.9):
+            below = (samples[window] < law.quantile(probability)[0]).mean(axis=0)
+            assert np.abs(below - probability).max() < 4 * 0.3 / np.sqrt(20_000)
 
 
-def test_a_window_is_sampled_alike_in_any_company(make_windows):
-    windows = make_windows([100.0, 110.0, 90.0], [[1.0, 1.0]] * 3, items=["sim:wide", "sim:narrow", "sim:wide"])
-    together = Optimum().predict(windows.context, horizon=2, num_samples=5, seed=3).samples
-    reversed_order = np.array([2, 1, 0])
-    again = Optimum().predict(windows.context.take(reversed_order), horizon=2, num_samples=5, seed=3).samples
-    np.testing.assert_array_equal(again, together[reversed_order])
-    other_seed = Optimum().predict(windows.context, horizon=2, num_samples=5, seed=4).samples
+def test_a_window_is_sampled_alike_in_any_company():
+    context = concatenate([simulated(CALM), simulated(WILD)]).context
+    chosen = np.array([14, 3, 20])
+    together = Optimum().predict(context.take(chosen), horizon=2, num_samples=5, seed=3).samples
+    again = Optimum().predict(context.take(chosen[::-1]), horizon=2, num_samples=5, seed=3).samples
+    np.testing.assert_array_equal(again, together[::-1])
+    other_seed = Optimum().predict(context.take(chosen), horizon=2, num_samples=5, seed=4).samples
     assert (other_seed != together).all()
 
 
-def test_the_optimum_is_known_only_if_every_law_is(make_windows):
-    def known(*items):
-        return Optimum.knows(make_windows([100.0] * len(items), [[1.0]] * len(items), items=items).context)
-
-    assert known("sim:narrow", "sim:wide")
-    assert not known("sim:narrow", "sim:unknown")
-    assert not known("sim:narrow", "AAPL")
+@pytest.mark.parametrize("process", PROCESSES)
+def test_the_optimum_is_known_where_prices_determine_the_law(process):
+    windows = simulated(f"sim:{process}?rows=150")
+    assert Optimum.knows(windows.context) == (process in LAWS)
+    assert (process in LAWS) == (process not in ("stochvol", "heston"))
 
 
-def test_an_unknown_law_is_named(make_windows):
-    context = make_windows([100.0], [[1.0]], items=["sim:unknown"]).context
-    with pytest.raises(ValueError, match="sim:unknown"):
-        Optimum().predict(context, horizon=1, num_samples=2, seed=0)
+def test_the_optimum_is_known_only_if_every_law_is():
+    calm, hidden = simulated(CALM), simulated("sim:stochvol?rows=150")
+    assert Optimum.knows(calm.context)
+    assert not Optimum.knows(concatenate([calm, hidden]).context)
+    real = dataclasses.replace(calm.context, item_id=("AAPL",) * len(calm))
+    assert not Optimum.knows(real)
+
+
+def test_prices_of_another_stock_under_its_name_are_not_taken_for_it():
+    context = simulated(CALM).context
+    scaled = dataclasses.replace(context, past=context.past * 1.001)
+    later = dataclasses.replace(context, origin=context.origin + np.timedelta64(7, "D"))
+    beyond = dataclasses.replace(context, origin=context.origin + np.timedelta64(7000, "D"))
+    for wrong in (scaled, later, beyond):
+        assert not Optimum.knows(wrong)
+        with pytest.raises(ValueError, match=r"the exact law of sim:ou\?rows=200&sigma=0.01 is not known"):
+            Optimum().predict(wrong, horizon=1, num_samples=2, seed=0)
+
+
+def test_a_stock_that_is_used_from_a_later_day_on_is_still_known():
+    """The law is that given the whole past, also what lies before the first day used."""
+    whole, later = simulated(WILD), simulated(WILD, start=20)
+    assert Optimum.knows(later.context)
+    first = Optimum().predict(whole.context.take(np.array([2])), horizon=3, num_samples=4, seed=0).samples
+    assert whole.context.origin[2] == later.context.origin[0]
+    again = Optimum().predict(later.context.take(np.array([0])), horizon=3, num_samples=4, seed=0).samples
+    np.testing.assert_array_equal(first, again)
+
+
+def test_an_unknown_law_is_named():
+    with pytest.raises(ValueError, match="the exact law of sim:heston"):
+        Optimum().predict(simulated("sim:heston?rows=150").context, horizon=1, num_samples=2, seed=0)
+
+
+@pytest.mark.parametrize("process", ["ou", "jump", "regime"])
+def test_its_score_is_the_best_that_the_law_allows(process):
+    """CRPS in percent of the last close, of prices, beside 100 times that of log prices: equal to first order."""
+    name = f"sim:{process}?rows=20000&sigma=0.002"
+    windows = simulated(name, stride=7, horizon=5)
+    stock = parse_simulated_stock(name)
+    law = conditional_law(stock, stock.rows_of(windows.context.origin), 5)
+    assert law is not None
+    forecast = Optimum().predict(windows.context, horizon=5, num_samples=100, seed=0)
+    crps = score_windows(forecast, windows).crps
+    error = 4 * crps.std(axis=0) / np.sqrt(len(windows))
+    assert (np.abs(crps.mean(axis=0) - 100 * law.best_crps.mean(axis=0)) < error).all()

@@ -1,4 +1,4 @@
-"""The law that each simulated process states, against its recursion and against Monte Carlo."""
+"""Each simulated process: the law of its single steps, its recursion, its stationary moments, and its name."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ CASES = {
     "seasonal": {"half_life": 2.0, "period": 9.0, "amplitude": 3.0, "phase": 0.2},
     "regime": {"switch": 0.1, "wildness": 2.5, "tilt": 0.3},
     "stochvol": {"drift": 0.001, "persistence": 0.9, "vol_of_vol": 0.2},
+    "garch": {"drift": 0.001, "alpha": 0.15, "beta": 0.8},
+    "heston": {"drift": 0.001, "reversion": 0.2, "vol_of_vol": 0.3, "leverage": -0.6},
+    "jump": {"drift": 0.001, "intensity": 0.1, "jump_mean": -1.5, "jump_sd": 2.0},
 }
 
 
@@ -119,38 +122,69 @@ def test_stochastic_volatility_persists():
     assert np.corrcoef(log_vol[:, :-1].ravel(), log_vol[:, 1:].ravel())[0, 1] == pytest.approx(0.9, abs=0.01)
 
 
-@pytest.mark.parametrize("name, decay", [("gbm?drift=0.003", 1.0), ("ou?half_life=4", 0.5 ** (1 / 4))])
-def test_the_conditional_law_composes_the_single_steps(name, decay):
-    horizon, last = 6, np.array([80.0, 100.0, 130.0])
-    mean, covariance = parse_simulated_stock(f"sim:{name}&sigma={SIGMA}").conditional_law(last, horizon) or (None, None)
-    expected, x = np.empty((3, horizon)), np.log(last)
-    for step in range(horizon):
-        x = x + 0.003 if decay == 1 else np.log(100) + decay * (x - np.log(100))
-        expected[:, step] = x
-    np.testing.assert_allclose(mean, expected)
-    shocks_reach = np.array([[decay ** (h - j) if j <= h else 0.0 for j in range(horizon)] for h in range(horizon)])
-    np.testing.assert_allclose(covariance, SIGMA**2 * shocks_reach @ shocks_reach.T, atol=1e-15)
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Mean, and four of its standard errors; the N series [N, T] are independent, their days are not."""
+    means = values.mean(axis=1)
+    return means.mean(), 4 * means.std() / np.sqrt(len(means))
 
 
-@pytest.mark.parametrize("process", ["gbm", "ou"])
-def test_the_conditional_law_is_that_of_simulated_futures(process):
-    paths = simulate(process, series=20_000, rows=20)
-    query = "&".join(f"{name}={value}" for name, value in ({"sigma": SIGMA} | CASES[process]).items())
-    law = parse_simulated_stock(f"sim:{process}?{query}").conditional_law(100 * np.exp(paths.log_price[:, 9]), 10)
-    assert law is not None
-    mean, covariance = law
-    future = np.log(100) + paths.log_price[:, 10:]
-    sd = np.sqrt(np.diag(covariance))
-    z = (future - mean) / sd
-    assert np.abs(z.mean(0)).max() < 4 / np.sqrt(20_000)
-    np.testing.assert_allclose(np.cov(z.T), covariance / np.outer(sd, sd), atol=4 * np.sqrt(2 / 20_000))
-    known = paths.log_price[:, 9]
-    assert max(abs(np.corrcoef(known, z[:, h])[0, 1]) for h in range(10)) < 4 / np.sqrt(20_000)
+def test_the_variance_of_garch_follows_its_recursion():
+    paths = simulate("garch", series=3)
+    for log_price, sd in zip(paths.log_price, paths.step_sd, strict=True):
+        variance = SIGMA**2
+        for t in range(ROWS):
+            assert sd[t] ** 2 == pytest.approx(variance, rel=1e-12)
+            shock = log_price[t] - (log_price[t - 1] if t else 0) - 0.001
+            variance = 0.05 * SIGMA**2 + 0.15 * shock**2 + 0.8 * variance
 
 
-@pytest.mark.parametrize("name", ["ar", "trend", "seasonal", "regime", "stochvol", "ou?tail=5", "gbm?tail=5"])
-def test_no_law_is_stated_where_the_last_price_does_not_fix_it(name):
-    assert parse_simulated_stock(f"sim:{name}").conditional_law(np.array([100.0]), 3) is None
+def test_heston_has_the_moments_of_its_stationary_law():
+    """Means, autocovariance and leverage of the variance, in units of sigma^2, in closed form for four steps a day."""
+    paths = simulate("heston", rows=200)
+    leverage = (np.diff(paths.log_price) - (paths.log_price - paths.step_mean)[:, 1:] - 0.001) / (-0.6 * SIGMA)
+    variance = (paths.step_sd / SIGMA) ** 2 / (1 - 0.6**2)
+    decay = 1 - 0.2 / 4  # of a step
+    # Euler's steps of a fourth: Var u = .3^2 / 4 / (1 - decay^2)
+    of_u = 0.3**2 / 4 / (1 - decay**2)
+    steps = np.arange(4)
+    same_day = of_u * (decay ** np.abs(steps[:, None] - steps)).mean()
+    next_day = of_u * (decay ** (4 + steps[:, None] - steps)).mean()
+    response = 0.3 * (decay ** (4 + steps[:, None] - steps - 1)).mean()
+    for values, want in (
+        (variance, 1.0),
+        (leverage**2, 1.0),
+        ((variance - 1) ** 2, same_day),
+        ((variance[:, 1:] - 1) * (variance[:, :-1] - 1), next_day),
+        (leverage[:, :-1] * variance[:, 2:], response),
+        (np.diff(paths.log_price - 0.001 * np.arange(200)) ** 2, SIGMA**2),
+    ):
+        mean, error = mean_and_error(values)
+        assert abs(mean - want) < error
+        assert error < 0.1 * want
+
+
+def test_jumps_come_at_their_rate_and_size():
+    paths = simulate("jump")
+    jumps = ((paths.step_sd / SIGMA) ** 2 - 1) / 2.0**2
+    np.testing.assert_allclose(jumps, np.round(jumps), atol=1e-9)
+    drift = paths.step_mean[:, 1:] - paths.log_price[:, :-1]
+    np.testing.assert_allclose(drift, 0.001 - 1.5 * SIGMA * jumps[:, 1:], atol=1e-12)
+    mean, error = mean_and_error(jumps)
+    assert abs(mean - 0.1) < error
+    mean, error = mean_and_error((jumps - 0.1) ** 2)  # Poisson: the variance is the mean
+    assert abs(mean - 0.1) < error
+
+
+@pytest.mark.parametrize("process", ["ou", "trend", "seasonal"])
+def test_theta_is_another_way_to_say_half_life(process):
+    by_theta = parse_simulated_stock(f"sim:{process}?theta=0.1&rows=50")
+    assert by_theta.parameters["half_life"] == pytest.approx(np.log(2) / 0.1, rel=1e-15)
+    closes = parse_simulated_stock(f"sim:{process}?half_life=6.931471805599453&rows=50").bars()["close"]
+    np.testing.assert_allclose(by_theta.bars()["close"], closes, rtol=1e-12)
+    paths = by_theta.paths()
+    if process == "ou":  # one step keeps exp(-theta) of the distance from log 100
+        kept = (paths.step_mean[0, 1:] - np.log(100)) / (paths.log_price[0, :-1] - np.log(100))
+        np.testing.assert_allclose(kept, np.exp(-0.1), rtol=1e-9)
 
 
 def test_bars_hold_the_simulated_closes():
@@ -163,6 +197,20 @@ def test_bars_hold_the_simulated_closes():
     assert not bars.equals(parse_simulated_stock("sim:ou?rows=300&seed=4").bars())
 
 
+def test_the_longest_stock_still_has_days():
+    bars = parse_simulated_stock("sim:gbm?rows=65000&sigma=0.001").bars()
+    assert bars.index[-1].year < 2262
+    assert (np.diff(bars.index.to_numpy(dtype="datetime64[ns]")) > np.timedelta64(0)).all()
+
+
+def test_days_lead_to_rows():
+    stock = parse_simulated_stock("sim:gbm?rows=30")
+    days = stock.bars().index.to_numpy(dtype="datetime64[ns]")
+    np.testing.assert_array_equal(stock.rows_of(days[[3, 29, 0]]), [3, 29, 0])
+    weekend, later = np.datetime64("2000-01-08", "ns"), np.datetime64("2001-01-01", "ns")
+    np.testing.assert_array_equal(stock.rows_of(np.array([weekend, later])), [-1, -1])
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -170,7 +218,19 @@ def test_bars_hold_the_simulated_closes():
         ("sim:ou?halflife=3", "unknown parameter 'halflife'"),
         ("sim:ou?half_life=x", "must be a number; got 'x'"),
         ("sim:ou?half_life=nan", "must be in"),
-        ("sim:ou?sigma=-1", "must be in"),
+        ("sim:ou?sigma=-1", r"must be in \[0\.0001, 1\]; got -1"),
+        ("sim:ou?half_life=3&theta=0.1", "half_life and theta = ln 2 / half_life say the same; give one"),
+        ("sim:ou?theta=0", r"parameter 'theta' must be in \[6.93147e-05, 6.93147\]"),
+        ("sim:gbm?theta=0.1", "unknown parameter 'theta'; there are rows, seed, sigma, tail, drift"),
+        ("sim:ou?sigma=0.1&sigma=0.2", "parameter 'sigma' is given twice"),
+        ("sim:ou?rows=10.5", "parameter 'rows' must be a whole number; got '10.5'"),
+        ("sim:ou?rows=0", r"parameter 'rows' must be in \[2, 65000\]"),
+        ("sim:ou?rows=1e6", r"parameter 'rows' must be in \[2, 65000\]"),
+        ("sim:ou?seed=-1", "parameter 'seed' must be in"),
+        (
+            "sim:garch?alpha=0.5&beta=0.6",
+            "alpha [+] beta must be at most 0.999, else the variance has no mean; got 1.1",
+        ),
     ],
 )
 def test_a_wrong_name_is_explained(name, message):
