@@ -13,29 +13,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from grpo.evaluation import chart_data
 from grpo.evaluation.harness import Evaluation
-from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE
-from grpo.evaluation.metrics import INTERVALS, central_intervals
+from grpo.evaluation.leaderboard import REFERENCE
+from grpo.evaluation.metrics import INTERVALS
+from grpo.evaluation.palette import LIGHT, Style, forecaster_styles
 from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet
 
-# Okabe and Ito (2008), told apart with any kind of colour vision; black and grey are for the two yardsticks.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_MEDIAN_COLOUR = "#08306B"  # the bands' hue, dark enough to stand out from the innermost
-_MARKERS = "osD^vPX"
 _BAND_SHADES = (0.55, 0.32, 0.16)
+_INTERVAL_MARKERS = "osD"
 _DPI = 130
 
 
 def fan_chart(subject: Evaluation, reference: Evaluation, windows: WindowSet, path: Path) -> None:
     """Best, median and worst window of a forecaster by CRPS, beside the reference on the same windows."""
-    order = np.argsort(subject.scores.crps.mean(axis=1), kind="stable")
-    chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    chosen = chart_data.best_median_worst(subject)
     figure = Figure(figsize=(10, 9), layout="constrained")
     axes = figure.subplots(3, 2, sharex=True, sharey="row")
     for row, (label, window) in zip(axes, chosen.items(), strict=True):
         for axis, evaluation in zip(row, (subject, reference), strict=True):
-            _draw_fan(axis, evaluation, windows, int(window))
+            _draw_fan(axis, chart_data.fan(evaluation, windows, window))
             crps = evaluation.scores.crps[window].mean()
             axis.set_title(f"{evaluation.name}: CRPS {crps:.2f} %", fontsize=10)
         date = np.datetime_as_string(windows.context.origin[window], unit="D")
@@ -48,33 +46,29 @@ def fan_chart(subject: Evaluation, reference: Evaluation, windows: WindowSet, pa
     _save(figure, path)
 
 
-def _draw_fan(axis: Axes, evaluation: Evaluation, windows: WindowSet, window: int) -> None:
-    past, future = windows.context.past[window, :, 0], windows.truth.future[window]
-    last = past[-1]
-    samples = np.where(evaluation.forecast.valid[window][:, None], evaluation.forecast.samples[window], last)
-    # The origin belongs to past, median, bands and realised path, so that all of them connect.
-    samples = np.concatenate([np.full((len(samples), 1), last), samples], axis=1)[None]  # [1, S, 1 + H]
-    days = np.arange(len(future) + 1)
-    lower, upper = (ends[0] for ends in central_intervals(samples))
+def _draw_fan(axis: Axes, fan: chart_data.Fan) -> None:
     for i in reversed(range(len(INTERVALS))):
         label = f"{INTERVALS[i]:.0%} interval"
-        axis.fill_between(days, lower[i], upper[i], color=_COLOURS[0], alpha=_BAND_SHADES[i], linewidth=0, label=label)
-    axis.plot(np.arange(1 - len(past), 1), past, color="#444444", linewidth=1.2, label="past closes")
-    axis.plot(days, np.median(samples[0], axis=0), color=_MEDIAN_COLOUR, linewidth=1.8, label="median")
-    axis.plot(days, np.append(last, future), color=_COLOURS[1], linewidth=1.8, linestyle="--", label="realised")
+        axis.fill_between(
+            fan.days, fan.lower[i], fan.upper[i], color=LIGHT[0], alpha=_BAND_SHADES[i], linewidth=0, label=label
+        )
+    axis.plot(fan.past_days, fan.past, color="#444444", linewidth=1.2, label="past closes")
+    axis.plot(fan.days, fan.median, color="#08306B", linewidth=1.8, label="median")  # the bands' hue, darker
+    axis.plot(fan.days, fan.realised, color=LIGHT[1], linewidth=1.8, linestyle="--", label="realised")
     axis.grid(alpha=0.25)
 
 
 def error_by_horizon(evaluations: Sequence[Evaluation], path: Path) -> None:
     """CRPS of each step, as it is and relative to the random walk."""
-    reference = next(evaluation for evaluation in evaluations if evaluation.name == REFERENCE)
+    reference = chart_data.reference_of(evaluations)
+    styles = _styles(evaluations)
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     absolute, relative = figure.subplots(1, 2)
-    for evaluation, style in zip(evaluations, _styles(evaluations), strict=True):
-        crps = evaluation.scores.crps.mean(axis=0)
+    for evaluation in evaluations:
+        crps, look = evaluation.scores.crps.mean(axis=0), _line(styles[evaluation.name])
         days = np.arange(1, len(crps) + 1)
-        absolute.plot(days, crps, label=evaluation.name, **style)
-        relative.plot(days, crps / reference.scores.crps.mean(axis=0), **style)
+        absolute.plot(days, crps, label=evaluation.name, **look)
+        relative.plot(days, chart_data.crps_by_step(evaluation, reference), **look)
     absolute.set_ylabel("CRPS, % of the last close")
     relative.set_ylabel("CRPS relative to the random walk")
     for axis in (absolute, relative):
@@ -91,7 +85,7 @@ def coverage(evaluations: Sequence[Evaluation], path: Path) -> None:
     axis = figure.subplots()
     rows = np.arange(len(evaluations))[::-1]
     for i, level in enumerate(INTERVALS):
-        colour, marker = _COLOURS[i], _MARKERS[i]
+        colour, marker = LIGHT[i], _INTERVAL_MARKERS[i]
         shares = [evaluation.scores.covered[:, i].mean() for evaluation in evaluations]
         axis.axvline(level, color=colour, linewidth=1.2, linestyle="--", alpha=0.7)
         axis.plot(shares, rows, marker, color=colour, markersize=8, label=f"{level:.0%} interval")
@@ -105,6 +99,65 @@ def coverage(evaluations: Sequence[Evaluation], path: Path) -> None:
     _save(figure, path)
 
 
+def pit(evaluations: Sequence[Evaluation], windows: WindowSet, path: Path) -> None:
+    """PIT histogram per forecaster, with the band in which a calibrated forecast stays 19 times of 20."""
+    columns = min(4, len(evaluations))
+    rows = math.ceil(len(evaluations) / columns)
+    figure = Figure(figsize=(2.6 * columns + 0.6, 2.0 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    styles, band = _styles(evaluations), chart_data.uniform_band(windows)
+    bins = chart_data.PIT_BINS
+    for axis, evaluation in zip(axes.flat, evaluations, strict=False):
+        density = chart_data.pit_shares(evaluation, windows) * bins
+        axis.axhspan(1 - band * bins, 1 + band * bins, color="#DDDDDD", linewidth=0)
+        axis.bar((np.arange(bins) + 0.5) / bins, density, 0.92 / bins, color=styles[evaluation.name].colour)
+        for edge in (1 - band * bins, 1 + band * bins):
+            axis.axhline(edge, color="#333333", linewidth=0.8, linestyle="--")
+        axis.set_title(evaluation.name, fontsize=10)
+    for axis in axes.flat[len(evaluations) :]:
+        axis.set_visible(False)
+    axes[0, 0].set_ylim(0)
+    figure.supxlabel("rank of the realised price among the samples (PIT)", fontsize=10)
+    figure.supylabel("density", fontsize=10)
+    _save(figure, path)
+
+
+def skill_by_stock(evaluations: Sequence[Evaluation], windows: WindowSet, path: Path) -> None:
+    """CRPS relative to the random walk per stock with 95 % intervals, a panel per forecaster, best stock on top."""
+    shown = [evaluation for evaluation in evaluations if evaluation.name != REFERENCE] or list(evaluations)
+    reference, styles = chart_data.reference_of(evaluations), _styles(evaluations)
+    rows = [chart_data.crps_by_stock(evaluation, reference, windows) for evaluation in shown]
+    figure = Figure(figsize=(3.4 * len(shown) + 0.4, 1.4 + 0.2 * len(rows[0])), layout="constrained")
+    axes = figure.subplots(1, len(shown), squeeze=False, sharex=True)[0]
+    for axis, evaluation, ratios in zip(axes, shown, rows, strict=True):
+        y, colour = np.arange(len(ratios))[::-1], styles[evaluation.name].colour
+        axis.axvline(1, color="#888888", linewidth=1)
+        axis.hlines(y, [r.low for r in ratios], [r.high for r in ratios], color=colour, alpha=0.5)
+        axis.plot([r.ratio for r in ratios], y, "o", color=colour, markersize=4)
+        axis.set_yticks(y, [r.stock for r in ratios], fontsize=7)
+        axis.set_ylim(-0.7, len(ratios) - 0.3)
+        axis.set_title(evaluation.name, fontsize=10)
+        axis.grid(axis="x", alpha=0.25)
+    figure.supxlabel("CRPS relative to the random walk", fontsize=10)
+    _save(figure, path)
+
+
+def skill_by_date(evaluations: Sequence[Evaluation], windows: WindowSet, path: Path) -> None:
+    """CRPS minus the random walk's, averaged per date and accumulated; the line ends at the mean over dates."""
+    reference, styles = chart_data.reference_of(evaluations), _styles(evaluations)
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    axis = figure.subplots()
+    for evaluation in evaluations:
+        dates, accumulated = chart_data.accumulated_difference(evaluation, reference, windows)
+        look = _line(styles[evaluation.name]) | {"marker": ""}
+        axis.plot(dates.astype("datetime64[D]"), accumulated, label=evaluation.name, **look)  # pyright: ignore[reportArgumentType]
+    axis.set_ylabel("accumulated CRPS difference, % of the last close\n(below 0: better than the random walk)")
+    axis.set_xlabel("origin")
+    axis.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=_legend_columns(len(evaluations)), frameon=False)
+    _save(figure, path)
+
+
 def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """What each stage optimised (reward, or loss where there is none) above its validation CRPS, by step.
 
@@ -115,22 +168,14 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: 
     figure = Figure(figsize=(4.2 * len(histories), 6), layout="constrained")
     axes = figure.subplots(2, len(histories), squeeze=False, sharex="col")
     for (stage, log), (above, below) in zip(histories.items(), axes.T, strict=True):
-        objective = "reward" if any("reward" in entry for entry in log) else "loss"
-        for axis, key, colour in ((above, objective, _COLOURS[0]), (below, "eval_crps", _COLOURS[1])):
-            points = [(entry["step"], entry[key]) for entry in log if key in entry]
+        objective = chart_data.objective(log)
+        for axis, key, colour in ((above, objective, LIGHT[0]), (below, "eval_crps", LIGHT[1])):
+            points = chart_data.logged(log, key)
             if points:
                 axis.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, linewidth=1.2)
             else:
                 axis.set_yticks([])
-                axis.text(
-                    0.5,
-                    0.5,
-                    "not logged",
-                    transform=axis.transAxes,
-                    ha="center",
-                    va="center",
-                    color="#666666",
-                )
+                axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", va="center", color="#666666")
             axis.grid(alpha=0.25)
         above.set_title(stage, fontsize=10)
         above.set_ylabel(f"training {objective}")
@@ -145,25 +190,20 @@ def _legend_columns(entries: int) -> int:
     return math.ceil(entries / math.ceil(entries / 6))
 
 
-def _styles(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """A colour and marker per forecaster; random walk and optimum are black and grey in every picture."""
-    yardsticks = {
-        REFERENCE: {
-            "color": "black",
-            "linewidth": 5.0,
-            "alpha": 0.3,
-        },  # wide: seen below a line that covers it
-        OPTIMUM: {"color": "#888888", "linewidth": 2.0, "linestyle": ":"},
+def _styles(evaluations: Sequence[Evaluation]) -> dict[str, Style]:
+    return forecaster_styles([evaluation.name for evaluation in evaluations])
+
+
+def _line(style: Style) -> dict[str, Any]:
+    """Matplotlib's keywords for a line of this look."""
+    dash = (0, style.dash) if style.dash else "-"
+    return {
+        "color": style.colour,
+        "linewidth": style.width,
+        "linestyle": dash,
+        "marker": style.marker,
+        "markersize": 4,
     }
-    styles, used = [], 0
-    for evaluation in evaluations:
-        if evaluation.name in yardsticks:
-            styles.append(yardsticks[evaluation.name])
-            continue
-        colour, marker = _COLOURS[used % len(_COLOURS)], _MARKERS[used % len(_MARKERS)]
-        styles.append({"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.4})
-        used += 1
-    return styles
 
 
 def _save(figure: Figure, path: Path) -> None:

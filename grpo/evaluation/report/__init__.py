@@ -30,6 +30,7 @@ from preprocessing.windows import WindowSet
 _SKILL_LIMITS = (-1.0, 1.5)
 _RATIO_LIMITS = (0.5, 1.5)
 _PIT_TOP = 3.0
+_SKILL_RULES = (Rule(0.0, "random walk"), Rule(1.0, "optimum", "rule optimum"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ def render(inputs: ReportInputs) -> str:
         by_stock=_by_stock(inputs, styles),
         by_date=_by_date(inputs, styles),
         fans=_fans(inputs, styles),
-        training=_training(inputs.histories),
+        training=_training(inputs.histories, forecaster_styles(["training"])["training"]),
         completions=_completions(inputs.completions),
         extra_tables={
             title: tables.table(frame, [str(name) for name in frame], caption=title)
@@ -114,7 +115,7 @@ def render(inputs: ReportInputs) -> str:
 def _leaderboard(table: pd.DataFrame, columns: Sequence[str]) -> Markup:
     judged = "skill" if "skill" in columns else "rel_crps"
     limits = _SKILL_LIMITS if judged == "skill" else _RATIO_LIMITS
-    rules = [Rule(0.0, "random walk"), Rule(1.0, "optimum", "rule optimum")] if judged == "skill" else [Rule(1.0, "")]
+    rules = _SKILL_RULES if judged == "skill" else [Rule(1.0, "random walk")]
     parts = [table[name] for name in (judged, f"{judged}_low", f"{judged}_high") if name in table]
     low, high = domain(pd.concat(parts), include=[rule.value for rule in rules])
     bounds = (max(low, limits[0]), min(high, limits[1]))
@@ -137,17 +138,22 @@ def _learnt(table: pd.DataFrame, styles: Mapping[str, Style]) -> Markup | None:
     rivals = [row for row in table.to_dict("records") if row["forecaster"] not in (REFERENCE, OPTIMUM)]
     if not rivals or all(math.isnan(row["skill"]) for row in rivals):
         return None
-    return charts.learnt(
-        [
-            Dot(
-                label=row["forecaster"],
-                value=row["skill"],
-                low=row.get("skill_low", math.nan),
-                high=row.get("skill_high", math.nan),
-                style=styles[row["forecaster"]],
-            )
-            for row in rivals
-        ]
+    dots = [
+        Dot(
+            label=row["forecaster"],
+            value=row["skill"],
+            low=row.get("skill_low", math.nan),
+            high=row.get("skill_high", math.nan),
+            style=styles[row["forecaster"]],
+        )
+        for row in rivals
+    ]
+    return charts.dot_plot(
+        dots,
+        _SKILL_RULES,
+        name="share of what can be learnt",
+        description="Skill of each forecaster between random walk and optimum.",
+        limits=_SKILL_LIMITS,
     )
 
 
@@ -175,8 +181,23 @@ def _by_stock(inputs: ReportInputs, styles: Mapping[str, Style]) -> list[tuple[s
         for evaluation in inputs.evaluations
         if evaluation.name != REFERENCE
     }
-    best = [row.ratio for row in rows.get(OPTIMUM, [])]
-    return [(name, charts.by_stock(name, rows[name], best, styles[name])) for name in _subject_first(inputs, rows)]
+    rules = [Rule(1.0, "random walk")]
+    if OPTIMUM in rows:
+        mean = np.mean([row.ratio for row in rows[OPTIMUM]])
+        rules.append(Rule(float(mean), "optimum, mean", "rule optimum"))
+    return [
+        (
+            name,
+            charts.dot_plot(
+                [Dot(label=r.stock, value=r.ratio, low=r.low, high=r.high, style=styles[name]) for r in rows[name]],
+                rules[:1] if name == OPTIMUM else rules,
+                name="CRPS relative to the random walk",
+                description=f"CRPS of {name} relative to the random walk by stock.",
+                limits=(0.0, 2.0),
+            ),
+        )
+        for name in _subject_first(inputs, rows)
+    ]
 
 
 def _by_date(inputs: ReportInputs, styles: Mapping[str, Style]) -> Markup | None:
@@ -211,40 +232,33 @@ def _fans(inputs: ReportInputs, styles: Mapping[str, Style]) -> list[tuple[str, 
             crps = [tables.number(one.scores.crps[window].mean(), 2) for one in (evaluation, reference)]
             walk = f", random walk {crps[1]} %" if name != REFERENCE else ""
             caption = f"{title}. CRPS {crps[0]} %{walk}."
-            panels.append((caption, _fan(by_name.values(), evaluation, reference, inputs.windows, window, styles)))
+            panels.append((caption, _fan(evaluation, reference, inputs.windows, window, styles[name])))
         fans.append((name, panels))
     return fans
 
 
-def _fan(
-    shared: Any,
-    evaluation: Evaluation,
-    reference: Evaluation,
-    windows: WindowSet,
-    window: int,
-    styles: Mapping[str, Style],
-) -> Markup:
+def _fan(evaluation: Evaluation, reference: Evaluation, windows: WindowSet, window: int, style: Style) -> Markup:
+    """The axis holds all lines, and a band as far as twice their range."""
     shown, walk = chart_data.fan(evaluation, windows, window), chart_data.fan(reference, windows, window)
-    y = domain([*shown.past, *shown.realised, *walk.lower[-1], *walk.upper[-1], *shown.median])
-    span = y[1] - y[0]
-    ends = [end for end in (*shown.lower[-1], *shown.upper[-1]) if y[0] - span < end < y[1] + span]
+    low, high = domain([*shown.past, *shown.realised, *walk.lower[1], *walk.upper[1]])
+    ends = np.clip([shown.lower[-1].min(), shown.upper[-1].max()], 2 * low - high, 2 * high - low)
     description = f"Forecast of {evaluation.name} for {_describe(windows, window)}."
-    return charts.fan_chart(shown, walk, styles[evaluation.name], domain([*y, *ends], margin=0.0), description)
+    return charts.fan_chart(shown, walk, style, (min(low, ends[0]), max(high, ends[1])), description)
 
 
 def _describe(windows: WindowSet, window: int) -> str:
     return f"{windows.context.item_id[window]}, {np.datetime_as_string(windows.context.origin[window], unit='D')}"
 
 
-def _training(histories: Mapping[str, list[dict[str, Any]]]) -> list[tuple[str, list[Markup]]]:
+def _training(histories: Mapping[str, list[dict[str, Any]]], style: Style) -> list[tuple[str, list[Markup]]]:
     stages = []
     for stage, history in histories.items():
         aim = chart_data.objective(history)
         panels = []
         for key, name in ((aim, f"training {aim}"), ("eval_crps", "validation CRPS, % of the last close")):
             points = chart_data.logged(history, key)
-            if points:
-                panels.append(charts.training_curve(points, name, f"{stage}: {name} by step."))
+            if any(math.isfinite(value) for _, value in points):
+                panels.append(charts.training_curve(points, name, style, f"{stage}: {name} by step."))
         stages.append((stage, panels))
     return stages
 

@@ -1,10 +1,11 @@
-"""The charts of the page. Wherever a chart shows an error, below (or left of) the random walk is better.
+"""The charts of the page. Wherever a chart shows an error, below or left of the random walk is better.
 
-Letters: H horizon, I central intervals.
+A chart is drawn for a phone's width and grows with the page. Letters: D dates, H horizon, I central intervals, K bins.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from grpo.evaluation import chart_data
 from grpo.evaluation.chart_data import Fan
-from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE
+from grpo.evaluation.leaderboard import REFERENCE
 from grpo.evaluation.metrics import INTERVALS
 from grpo.evaluation.palette import Style
-from grpo.evaluation.report.svg import Plot, Scale, coordinate, domain, hover, marker, tag
+from grpo.evaluation.report.svg import Plot, Scale, coordinate, domain, hover, marker, polygon, tag
 
-_LETTER = 6.1  # width of an average letter at the charts' font size, pixels
-_MAX_LABEL = 24
-_MAX_POINTS = 240  # of a line over dates; more cannot be told apart on a page
+_WIDTH = 420
+_LETTER = 6.0  # mean width of a letter at the charts' font size, pixels
+_LONGEST_LABEL = 22
+_LONGEST_LINE = 240  # points of a line over dates; more cannot be told apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,59 +38,32 @@ class Dot:
 
 @dataclass(frozen=True)
 class Rule:
-    """A vertical line of a dot plot that values are to be read against."""
+    """A vertical line that values are read against; `class_` is its CSS class."""
 
     value: float
     label: str
     class_: str = "rule"
 
 
-def series(style: Style, *marks: Markup) -> Markup:
-    """Marks of one forecaster, in its colour and dash."""
-    dash = " ".join(coordinate(style.width * part) for part in style.dash) or None
-    return tag("g", *marks, class_=f"series s-{style.slot}", stroke_dasharray=dash)
-
-
 def swatch(style: Style) -> Markup:
     """The small picture of a forecaster's line for a legend."""
-    line = tag("path", d="M1 6H25", class_="line")
-    mark = [marker(style.marker, 13, 6)] if style.marker else []
-    return tag(
-        "svg",
-        series(style, line),
-        series(_solid(style), *mark),
-        class_="swatch",
-        viewBox="0 0 26 12",
-        aria_hidden="true",
-    )
-
-
-def _solid(style: Style) -> Style:
-    return Style(style.slot, style.colour, style.marker, (), style.width)
+    parts = [_series(style, tag("path", d="M1 6H25", class_="line"))]
+    if style.marker:
+        parts.append(_solid(style, marker(style.marker, 13, 6)))
+    return tag("svg", *parts, class_="swatch", viewBox="0 0 26 12", aria_hidden="true")
 
 
 def whisker(value: float, low: float, high: float, bounds: tuple[float, float], rules: Sequence[Rule]) -> Markup:
     """A value and its interval as a small bar from the first rule (the random walk), for a table cell."""
-    x = Scale(*bounds, 3, 117)
+    x = Scale(*bounds, 4, 92)
     marks = [tag("path", d=f"M{coordinate(x(rule.value))} 1V15", class_=rule.class_) for rule in rules]
-    if math.isfinite(value):
-        origin, end = x(rules[0].value), x.clip(value)
-        marks.append(tag("path", d=f"M{coordinate(origin)} 8H{coordinate(end)}", class_="bar"))
-        marks.append(_clipped(x, value, 8))
+    if not math.isnan(value):
+        start, end = coordinate(x(rules[0].value)), coordinate(x.clip(value))
+        marks += [tag("path", d=f"M{start} 8H{end}", class_="bar"), _point(x, value, 8)]
     if math.isfinite(low) and math.isfinite(high):
-        ends = [coordinate(x.clip(end)) for end in (low, high)]
-        marks.append(tag("path", d=f"M{ends[0]} 5V11M{ends[0]} 8H{ends[1]}M{ends[1]} 5V11", class_="interval"))
-    return tag("svg", *marks, class_="whisker", viewBox="0 0 120 16", aria_hidden="true")
-
-
-def _clipped(x: Scale, value: float, y: float) -> Markup:
-    """A dot at the value, or an arrow at the end of the scale that it lies beyond."""
-    if x.low <= value <= x.high:
-        return tag("circle", cx=x(value), cy=y, r=3, class_="dot")
-    sign = 1 if value > x.high else -1
-    end = x.clip(value)
-    corners = [(end + sign * 3, y), (end - sign * 4, y - 4), (end - sign * 4, y + 4)]
-    return tag("path", d="M" + "L".join(f"{coordinate(a)} {coordinate(b)}" for a, b in corners) + "Z", class_="dot")
+        a, b = coordinate(x.clip(low)), coordinate(x.clip(high))
+        marks.append(tag("path", d=f"M{a} 5V11M{a} 8H{b}M{b} 5V11", class_="interval"))
+    return tag("svg", *marks, class_="whisker", viewBox="0 0 96 16", aria_hidden="true")
 
 
 def dot_plot(
@@ -98,7 +72,7 @@ def dot_plot(
     *,
     name: str,
     description: str,
-    limits: tuple[float, float] = (-math.inf, math.inf),
+    limits: tuple[float, float],
 ) -> Markup:
     """Values with intervals, one row each.
 
@@ -109,66 +83,45 @@ def dot_plot(
         description: what a screen reader says.
         limits: the axis goes no further; what lies beyond is drawn as an arrow at its end.
     """
-    row = 20 if len(dots) <= 30 else 13
-    letters = min(_MAX_LABEL, max(len(dot.label) for dot in dots))
     ends = [end for dot in dots for end in (dot.value, dot.low, dot.high)]
     low, high = domain(ends, include=[rule.value for rule in rules])
-    # The axis keeps to the limits, but never loses a rule.
-    low = max(low, min(limits[0], *(rule.value for rule in rules)))
-    high = min(high, max(limits[1], *(rule.value for rule in rules)))
-    left = letters * _LETTER + 14
-    plot = Plot.make(left + 400, 24 + row * len(dots) + 34, (low, high), (len(dots), 0), left=left, right=16, top=24)
-    ticks = plot.x.ticks(6)
+    plot = _rows([dot.label for dot in dots], (max(low, limits[0]), min(high, limits[1])))
+    ticks = plot.x.ticks(5)
     marks = [plot.upright(tick, "grid") for tick in ticks]
     for rule in rules:
         marks.append(plot.upright(rule.value, rule.class_))
-        marks.append(tag("text", rule.label, x=plot.x(rule.value), y=14, text_anchor="middle", class_="note"))
+        marks.append(tag("text", rule.label, x=plot.x(rule.value), y=14, text_anchor="middle"))
     marks.append(plot.x_axis(ticks, name))
     for i, dot in enumerate(dots):
-        marks.append(_dot_row(plot, plot.y(i + 0.5), dot))
+        y, parts = plot.y(i + 0.5), []
+        said = f"{dot.label}: {_said(dot.value)}"
+        if math.isfinite(dot.low) and math.isfinite(dot.high):
+            a, b = coordinate(plot.x.clip(dot.low)), coordinate(plot.x.clip(dot.high))
+            parts.append(tag("path", d=f"M{a} {coordinate(y)}H{b}", class_="interval"))
+            said += f" (95 %: {_said(dot.low)} to {_said(dot.high)})"
+        if not math.isnan(dot.value):
+            parts.append(_point(plot.x, dot.value, y))
+        marks.append(_solid(dot.style, hover(said), _row_label(plot, dot.label, y), *parts))
     return plot.picture(description, *marks)
-
-
-def _dot_row(plot: Plot, y: float, dot: Dot) -> Markup:
-    label = dot.label if len(dot.label) <= _MAX_LABEL else f"{dot.label[: _MAX_LABEL - 1]}…"
-    parts = [tag("text", label, x=plot.x.start - 8, y=y + 3.5, text_anchor="end")]
-    said = f"{dot.label}: {_said(dot.value)}"
-    if math.isfinite(dot.low) and math.isfinite(dot.high):
-        ends = [coordinate(plot.x.clip(end)) for end in (dot.low, dot.high)]
-        parts.append(tag("path", d=f"M{ends[0]} {coordinate(y)}H{ends[1]}", class_="interval"))
-        said += f" (95 %: {_said(dot.low)} to {_said(dot.high)})"
-    if math.isfinite(dot.value):
-        parts.append(_clipped(plot.x, dot.value, y))
-    return tag("g", hover(said), series(_solid(dot.style), *parts))
-
-
-def _said(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "not finite"
 
 
 def coverage(shares: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> Markup:
     """Observed coverage [I] of each central interval per forecaster, against what it should be."""
-    left = min(_MAX_LABEL, max(map(len, shares))) * _LETTER + 14
-    height = 24 + 20 * len(shares) + 34
-    plot = Plot.make(left + 400, height, (0, 1), (len(shares), 0), left=left, right=16, top=24)
-    marks = []
+    lowest = min(min(observed) for observed in shares.values())
+    plot = _rows(list(shares), (max(0.0, min(0.4, lowest - 0.05)), 1.0))
+    ticks = plot.x.ticks(6)
+    marks = [plot.x_axis(ticks, "share of realised prices inside", [f"{tick:.0%}" for tick in ticks])]
     for level in INTERVALS:
         marks.append(plot.upright(level, "rule"))
-        marks.append(tag("text", f"{level:.0%}", x=plot.x(level), y=14, text_anchor="middle", class_="note"))
-    ticks = [0, 0.25, 0.5, 0.75, 1]
-    marks.append(plot.x_axis(ticks, "share of realised prices inside", [f"{tick:.0%}" for tick in ticks]))
+        marks.append(tag("text", f"{level:.0%}", x=plot.x(level), y=14, text_anchor="middle"))
     for i, (name, observed) in enumerate(shares.items()):
-        y = plot.y(i + 0.5)
-        said = ", ".join(
-            f"{level:.0%} interval held {share:.1%}" for level, share in zip(INTERVALS, observed, strict=True)
-        )
-        label = name if len(name) <= _MAX_LABEL else f"{name[: _MAX_LABEL - 1]}…"
-        parts = [tag("text", label, x=plot.x.start - 8, y=y + 3.5, text_anchor="end")]
+        y, parts, said = plot.y(i + 0.5), [], []
         for level, share in zip(INTERVALS, observed, strict=True):
-            start, end = coordinate(plot.x(level)), coordinate(plot.x(share))
-            parts.append(tag("path", d=f"M{start} {coordinate(y)}H{end}", class_="interval"))
-            parts.append(tag("circle", cx=plot.x(share), cy=y, r=3.4, class_="dot"))
-        marks.append(tag("g", hover(f"{name}: {said}"), series(_solid(styles[name]), *parts)))
+            a, b = coordinate(plot.x(level)), coordinate(plot.x(share))
+            parts.append(tag("path", d=f"M{a} {coordinate(y)}H{b}", class_="interval"))
+            parts.append(_point(plot.x, share, y))
+            said.append(f"{level:.0%} interval held {share:.1%}")
+        marks.append(_solid(styles[name], hover(f"{name}: {', '.join(said)}"), _row_label(plot, name, y), *parts))
     return plot.picture("Observed coverage of the central intervals beside what it should be.", *marks)
 
 
@@ -183,145 +136,144 @@ def pit_histogram(name: str, shares: np.ndarray, band: float, style: Style, top:
         top: end of the density axis; a higher bar is cut there and says its height.
     """
     bins = len(shares)
-    plot = Plot.make(210, 130, (0, 1), (0, top), left=26, right=6, bottom=22)
+    plot = Plot.make(200, 120, (0, 1), (0, top), left=22, right=4, top=6, bottom=20)
     bars = []
     for k, share in enumerate(shares):
         x0, x1, y = plot.x(k / bins) + 0.5, plot.x((k + 1) / bins) - 0.5, plot.y.clip(share * bins)
         said = f"{k / bins:g} to {(k + 1) / bins:g}: {share:.1%} (calibrated: {1 / bins:.0%} ± {band:.1%})"
         bars.append(tag("rect", hover(said), x=x0, y=y, width=x1 - x0, height=plot.y.start - y, class_="column"))
         if share * bins > top:
-            note = tag(
-                "text", f"{share * bins:.1f}", x=(x0 + x1) / 2, y=y + 9, text_anchor="middle", class_="on-column"
-            )
-            bars.append(note)
-    low, high = (plot.y.clip(1 + sign * band * bins) for sign in (-1, 1))
-    shade = tag("rect", x=plot.x.start, y=high, width=plot.x.end - plot.x.start, height=low - high, class_="calibrated")
-    marks = [plot.y_axis(plot.y.ticks(2, whole=True)), series(_solid(style), *bars), shade, plot.level(1, "rule")]
-    marks.append(plot.x_axis([0, 0.5, 1], texts=["0", "½", "1"]))
+            height = tag("text", f"{share * bins:.1f}", x=(x0 + x1) / 2, y=y + 11, text_anchor="middle")
+            bars.append(tag("g", height, class_="on-column"))
+    low, high = (min(max(1 + sign * band * bins, 0), top) for sign in (-1, 1))
+    ends = np.array([0.0, 1.0])
+    marks = [
+        plot.y_axis(plot.y.ticks(2, whole=True)),
+        plot.band(ends, np.array([low, low]), np.array([high, high]), "calibrated"),
+        _solid(style, *bars),
+        *(plot.level(edge, "calibrated-edge") for edge in (low, high)),
+        plot.x_axis([0, 0.5, 1], texts=["0", "½", "1"]),
+    ]
     outside = int((np.abs(shares - 1 / bins) > band).sum())
     return plot.picture(f"PIT histogram of {name}: {outside} of {bins} bins outside the calibrated band.", *marks)
 
 
 def by_horizon(ratios: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> Markup:
-    """CRPS relative to the random walk per step [H]."""
+    """CRPS relative to the random walk per step [H]; what lies above 2 is left out."""
     steps = len(next(iter(ratios.values())))
     low, high = domain([value for ratio in ratios.values() for value in ratio], include=[1.0])
-    plot = Plot.make(560, 260, _step_domain(steps), (low, min(high, 2.0)))
-    marks = [
-        plot.y_axis(plot.y.ticks(5)),
-        plot.x_axis(Scale(1, steps, 0, 1).ticks(10, whole=True) if steps > 1 else [1], "days ahead"),
-    ]
-    for name, ratio in sorted(ratios.items(), key=lambda item: item[0] != REFERENCE):
-        days = np.arange(1, steps + 1)
-        shown = np.where(ratio <= plot.y.high, ratio, np.nan)
+    plot = Plot.make(_WIDTH, 250, (0.7, steps + 0.3), (low, min(high, 2.0)), top=22)
+    ticks = Scale(1, steps, 0, 1).ticks(9, whole=True) if steps > 1 else [1.0]
+    marks = [plot.note("CRPS / random walk’s"), plot.y_axis(plot.y.ticks(5)), plot.x_axis(ticks, "days ahead")]
+    for name in sorted(ratios, key=lambda name: name != REFERENCE):  # the wide line of the walk lies below all
+        style, shown = styles[name], np.where(ratios[name] <= plot.y.high, ratios[name], np.nan)
         points = [
-            tag(
-                "g",
-                hover(f"{name}, day {day}: {value:.3f}"),
-                marker(styles[name].marker or "o", plot.x(day), plot.y(value)),
-            )
-            for day, value in enumerate(shown, start=1)
+            tag("g", hover(f"{name}, day {day}: {value:.3f}"), marker(style.marker or "o", plot.x(day), plot.y(value)))
+            for day, value in enumerate(shown.tolist(), start=1)
             if math.isfinite(value)
         ]
-        line = series(styles[name], plot.line(days, shown, class_="line"))
-        marks.append(tag("g", line, series(_solid(styles[name]), *points), data_series=name))
+        line = _series(style, plot.line(range(1, steps + 1), shown, class_="line"))
+        marks.append(tag("g", line, _solid(style, *points), data_series=name))
     return plot.picture("CRPS relative to the random walk by days ahead.", *marks)
 
 
-def _step_domain(steps: int) -> tuple[float, float]:
-    return (0.7, steps + 0.3)
-
-
 def by_date(dates: np.ndarray, lines: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> Markup:
-    """Accumulated CRPS difference to the random walk over the dates [D]."""
+    """Accumulated CRPS difference to the random walk over the dates [D]; a line that is not finite is left out."""
     finite = {name: values for name, values in lines.items() if np.isfinite(values).all()}
-    low, high = domain([value for values in finite.values() for value in (values.min(), values.max())], include=[0.0])
+    low, high = domain([end for values in finite.values() for end in (values.min(), values.max())], include=[0.0])
     days = dates.astype("datetime64[D]").astype(float)
-    span = (days[0], days[-1]) if len(days) > 1 else (days[0] - 1, days[0] + 1)
-    plot = Plot.make(720, 270, span, (low, high), left=52)
-    kept = np.unique(np.linspace(0, len(days) - 1, min(len(days), _MAX_POINTS)).round().astype(int))
+    plot = Plot.make(_WIDTH, 250, (days[0], days[-1]), (low, high), left=50, right=14, top=22)
+    kept = np.unique(np.linspace(0, len(days) - 1, min(len(days), _LONGEST_LINE)).round().astype(int))
     ticks, texts = date_ticks(dates)
-    marks = [plot.y_axis(plot.y.ticks(5)), plot.x_axis(ticks, "origin", texts), plot.level(0, "rule")]
+    marks = [plot.note("% of the last close"), plot.y_axis(plot.y.ticks(5)), plot.x_axis(ticks, "origin", texts)]
+    marks.append(plot.level(0, "rule"))
     for name, values in finite.items():
-        said = f"{name}: {values[-1]:+.4f} % of the last close"
         style = styles[name]
         line = plot.line(days[kept], values[kept], class_="line")
         end = marker(style.marker or "o", plot.x(days[-1]), plot.y(values[-1]))
-        marks.append(tag("g", hover(said), series(style, line), series(_solid(style), end), data_series=name))
+        said = hover(f"{name}: {values[-1]:+.4f} % of the last close")
+        marks.append(tag("g", said, _series(style, line), _solid(style, end), data_series=name))
     return plot.picture("Accumulated CRPS difference to the random walk by date of origin.", *marks)
 
 
-def date_ticks(dates: np.ndarray, count: int = 6) -> tuple[list[float], list[str]]:
-    """Round days of an axis over dates: firsts of a year or month, else days; as day numbers and texts."""
+def date_ticks(dates: np.ndarray) -> tuple[list[float], list[str]]:
+    """Round days of an axis over dates, as day numbers and texts: firsts of years or months, else a few of the days."""
     first, last = dates[0].astype("datetime64[D]"), dates[-1].astype("datetime64[D]")
     for unit, step in (("Y", 5), ("Y", 2), ("Y", 1), ("M", 6), ("M", 3), ("M", 1)):
         periods = np.arange(first.astype(f"M8[{unit}]"), last.astype(f"M8[{unit}]") + 1)
         ticks = periods[(periods.astype(int) + (1970 if unit == "Y" else 0)) % step == 0].astype("M8[D]")
         ticks = ticks[(ticks >= first) & (ticks <= last)]
-        if len(ticks) >= count / 2:
-            thin = ticks[:: math.ceil(len(ticks) / (1.5 * count))]
-            length = 4 if unit == "Y" else 7
-            return list(thin.astype(float)), [str(day)[:length] for day in thin]
+        if len(ticks) >= 3:
+            thin = ticks[:: math.ceil(len(ticks) / 6)]
+            return list(thin.astype(float)), [str(day)[: 4 if unit == "Y" else 7] for day in thin]
     days = np.unique(dates.astype("datetime64[D]"))
-    thin = days[np.unique(np.linspace(0, len(days) - 1, min(len(days), 4)).round().astype(int))]
+    thin = days[np.unique(np.linspace(0, len(days) - 1, min(len(days), 3)).round().astype(int))]
     return list(thin.astype(float)), [str(day) for day in thin]
 
 
-def fan_chart(shown: Fan, reference: Fan, style: Style, y: tuple[float, float], description: str) -> Markup:
+def fan_chart(shown: Fan, walk: Fan, style: Style, prices: tuple[float, float], description: str) -> Markup:
     """Bands and median of a forecaster, the random walk's 80 % band as two thin lines, past and realised path."""
-    plot = Plot.make(340, 220, (shown.past_days[0], shown.days[-1] + 0.3), y, left=48)
-    marks = [plot.y_axis(plot.y.ticks(4)), plot.upright(0, "grid")]
+    plot = Plot.make(340, 220, (float(shown.past_days[0]), shown.days[-1] + 0.3), prices, left=44)
     bands = [
-        plot.band(shown.days, shown.lower[i], shown.upper[i], f"band band-{i}") for i in reversed(range(len(INTERVALS)))
+        plot.band(shown.days, shown.lower[i], shown.upper[i], f"band-{i}") for i in reversed(range(len(INTERVALS)))
     ]
-    marks.append(series(_solid(style), *bands, plot.line(shown.days, shown.median, class_="line")))
-    for edge in (reference.lower[1], reference.upper[1]):
-        marks.append(plot.line(reference.days, edge, class_="walk-edge"))
-    marks.append(plot.line(shown.past_days, shown.past, class_="past"))
-    marks.append(plot.line(shown.days, shown.realised, class_="realised"))
-    ticks = plot.x.ticks(5, whole=True)
-    marks.append(plot.x_axis(ticks, "trading days from the origin"))
+    marks = [
+        plot.y_axis(plot.y.ticks(5)),
+        plot.upright(0, "grid"),
+        _solid(style, *bands, plot.line(shown.days, shown.median, class_="line")),
+        *(plot.line(walk.days, edge, class_="walk-edge") for edge in (walk.lower[1], walk.upper[1])),
+        plot.line(shown.past_days, shown.past, class_="past"),
+        plot.line(shown.days, shown.realised, class_="realised"),
+        plot.x_axis(plot.x.ticks(5, whole=True), "trading days from the origin"),
+    ]
     return plot.picture(description, *marks)
 
 
-def training_curve(points: Sequence[tuple[float, float]], name: str, description: str) -> Markup:
+def training_curve(points: Sequence[tuple[float, float]], name: str, style: Style, description: str) -> Markup:
     """One logged quantity by optimizer step."""
-    finite = [(step, value) for step, value in points if math.isfinite(value)]
-    steps, values = [step for step, _ in finite], [value for _, value in finite]
-    plot = Plot.make(340, 150, domain(steps, margin=0.03), domain(values), left=52, top=20)
-    marks = [plot.y_axis(plot.y.ticks(3)), plot.x_axis(plot.x.ticks(5, whole=True), "optimizer step")]
-    marks.append(tag("text", name, x=plot.x.start, y=11, class_="note"))
+    steps, values = zip(*((step, value) for step, value in points if math.isfinite(value)), strict=True)
+    plot = Plot.make(340, 150, domain(steps, margin=0.03), domain(values), left=50, top=22)
     dots = [
         tag("circle", hover(f"step {step:g}: {value:.4g}"), cx=plot.x(step), cy=plot.y(value), r=2)
-        for step, value in finite
+        for step, value in zip(steps, values, strict=True)
     ]
-    line = plot.line(steps, values, class_="line")
-    marks.append(tag("g", line, *(dots if len(dots) <= 60 else []), class_="series s-0"))
+    marks = [plot.note(name), plot.y_axis(plot.y.ticks(4)), plot.x_axis(plot.x.ticks(5, whole=True), "optimizer step")]
+    marks.append(_solid(style, plot.line(steps, values, class_="line"), *(dots if len(dots) <= 60 else [])))
     return plot.picture(description, *marks)
 
 
-def learnt(dots: Sequence[Dot]) -> Markup:
-    """Skill per forecaster between the random walk (0) and the exact law (1)."""
-    rules = [Rule(0.0, "random walk"), Rule(1.0, "optimum", "rule optimum")]
-    return dot_plot(
-        dots,
-        rules,
-        name="share of what can be learnt",
-        description="Skill of each forecaster between random walk and optimum.",
-        limits=(-1.0, 1.5),
+def _rows(labels: Sequence[str], x: tuple[float, float]) -> Plot:
+    """A plot with one row per label, and room for the labels on the left."""
+    height = 20 if len(labels) <= 30 else 13
+    left = min(_LONGEST_LABEL, max(map(len, labels))) * _LETTER + 16
+    return Plot.make(
+        max(_WIDTH, left + 250), 24 + height * len(labels) + 34, x, (len(labels), 0), left=left, right=18, top=24
     )
 
 
-def by_stock(name: str, rows: Sequence[chart_data.StockRatio], best: Sequence[float], style: Style) -> Markup:
-    """CRPS relative to the random walk per stock, sorted; `best` are the optimum's values or empty."""
-    dots = [Dot(label=row.stock, value=row.ratio, low=row.low, high=row.high, style=style) for row in rows]
-    rules = [Rule(1.0, "random walk")]
-    if best and name != OPTIMUM:
-        rules.append(Rule(float(np.mean(best)), "optimum, mean", "rule optimum"))
-    return dot_plot(
-        dots,
-        rules,
-        name="CRPS relative to the random walk",
-        description=f"CRPS of {name} relative to the random walk by stock.",
-        limits=(0.0, 2.0),
-    )
+def _row_label(plot: Plot, label: str, y: float) -> Markup:
+    short = label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
+    return tag("text", short, x=plot.x.start - 10, y=y + 3.5, text_anchor="end")
+
+
+def _series(style: Style, *marks: Markup) -> Markup:
+    """Marks of one forecaster, in its colour and dash."""
+    dash = " ".join(coordinate(style.width * part) for part in style.dash) or None
+    return tag("g", *marks, class_=f"series s-{style.slot}", stroke_dasharray=dash)
+
+
+def _solid(style: Style, *marks: Markup) -> Markup:
+    """Marks of one forecaster, in its colour alone."""
+    return _series(dataclasses.replace(style, dash=()), *marks)
+
+
+def _point(x: Scale, value: float, y: float) -> Markup:
+    """A dot at the value, or an arrow at the end of the scale that it lies beyond."""
+    if x.low <= value <= x.high:
+        return tag("circle", cx=x(value), cy=y, r=3.2, class_="dot")
+    end, sign = x.clip(value), 1 if value > x.high else -1
+    return polygon([(end + sign * 3, y), (end - sign * 4, y - 4), (end - sign * 4, y + 4)], class_="dot")
+
+
+def _said(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "not finite"

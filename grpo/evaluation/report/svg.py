@@ -109,7 +109,7 @@ class Plot:
             for tick, text in zip(ticks, texts, strict=True)
         ]
         middle = (self.x.start + self.x.end) / 2
-        name = tag("text", label, x=middle, y=self.y.start + 29, text_anchor="middle", class_="axis-name")
+        name = tag("text", label, x=middle, y=self.y.start + 29, text_anchor="middle")
         return tag("g", *parts, *([name] if label else []), class_="axis")
 
     def y_axis(self, ticks: Sequence[float], texts: Sequence[str] | None = None) -> Markup:
@@ -132,7 +132,7 @@ class Plot:
         x = coordinate(self.x(value))
         return tag("path", d=f"M{x} {coordinate(self.y.end)}V{coordinate(self.y.start)}", class_=class_)
 
-    def line(self, xs: Sequence[float] | np.ndarray, ys: Sequence[float] | np.ndarray, **attributes: object) -> Markup:
+    def line(self, xs: Iterable[float], ys: Iterable[float], **attributes: object) -> Markup:
         """A line through the points, broken where one is not finite."""
         pieces, pen = [], "M"
         for x, y in zip(xs, ys, strict=True):
@@ -145,10 +145,12 @@ class Plot:
 
     def band(self, xs: np.ndarray, lower: np.ndarray, upper: np.ndarray, class_: str) -> Markup:
         """The area between two lines."""
-        forth = zip(xs, upper, strict=True)
-        back = zip(xs[::-1], lower[::-1], strict=True)
-        points = [f"{coordinate(self.x(x))} {coordinate(self.y.clip(y))}" for x, y in (*forth, *back)]
-        return tag("path", d=f"M{'L'.join(points)}Z", class_=class_)
+        forth, back = zip(xs, upper, strict=True), zip(xs[::-1], lower[::-1], strict=True)
+        return polygon([(self.x(x), self.y.clip(y)) for x, y in (*forth, *back)], class_=class_)
+
+    def note(self, text: str) -> Markup:
+        """What the y axis measures, above it."""
+        return tag("text", text, x=4, y=11)
 
     def picture(self, description: str, *marks: Markup) -> Markup:
         """The whole chart; the description is what a screen reader says."""
@@ -180,7 +182,13 @@ def marker(shape: str, x: float, y: float, size: float = 3.2) -> Markup:
         "X": [(-b, -a), (-a, -b), (0, -a / 3), (a, -b), (b, -a), (a / 3, 0), (b, a), (a, b), (0, a / 3), (-a, b),
               (-b, a), (-a / 3, 0)],
     }[shape]  # fmt: skip
-    return tag("path", d="M" + "L".join(f"{coordinate(x + dx)} {coordinate(y + dy)}" for dx, dy in corners) + "Z")
+    return polygon([(x + dx, y + dy) for dx, dy in corners])
+
+
+def polygon(corners: Sequence[tuple[float, float]], **attributes: object) -> Markup:
+    """A closed shape through pixels."""
+    points = "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in corners)
+    return tag("path", d=f"M{points}Z", **attributes)
 
 
 def hover(text: str) -> Markup:

@@ -80,8 +80,8 @@ COLUMNS: dict[str, Column] = {
         digits=3,
     ),
     "r2": Column(
-        header="R² out of sample",
-        meaning="One minus the squared error of the mean over that of the last close; above 0 beats no change.",
+        header="R²",
+        meaning="Out of sample: one minus the squared error of the mean over that of no change; above 0 is better.",
         digits=4,
     ),
     "energy": Column(
@@ -234,14 +234,13 @@ def _cell(
         return tag(element, DASH, scope=scope, class_="number" if numeric else None, title=column(name).missing)
     if not numeric:
         return tag(element, _plain(value), scope=scope)
-    parts: list[object] = [tag("span", number(float(value), _digits(name, value)))]
+    parts: list[object] = [drawing(record)] if drawing else []
+    parts.append(number(float(value), _digits(name, value)))
     spread = record.get(f"{name}{_SPREAD_SUFFIX}", math.nan)
     if not _is_missing(spread):
         parts.append(
             tag("small", f"±{number(float(spread), _digits(name, value))}", title="standard deviation over seeds")
         )
-    if drawing:
-        parts.append(drawing(record))
     low, high = (record.get(f"{name}{suffix}", math.nan) for suffix in _INTERVAL_SUFFIXES)
     said = None
     if not (_is_missing(low) or _is_missing(high)):

@@ -40,6 +40,7 @@ for (const group of document.querySelectorAll(".choices")) {
   const show = () => choices.forEach((choice, i) => (choice.hidden = i !== select.selectedIndex));
   select.addEventListener("change", show);
   group.prepend(label);
+  group.classList.add("chosen");
   show();
 }
 
