@@ -42,7 +42,7 @@ from preprocessing.combined_preprocessor import make_contexts
 from preprocessing.command_line import parse_config
 from preprocessing.config import DataConfig
 from preprocessing.files import slug, write_atomically
-from preprocessing.market_data import read_bars
+from preprocessing.market_data import MarketDataError, read_bars
 from preprocessing.scaling import StandardNorm
 from preprocessing.windows import Context
 
@@ -299,12 +299,7 @@ def predict_all(config: PredictConfig) -> list[str]:
     for file in tqdm(files, desc="forecast", unit="stock"):
         try:
             result = forecast_csv(forecaster, file, num_samples=config.num_samples, seed=config.seed)
-        except ValueError as error:
-            if isinstance(error, ModelError) or type(error).__module__.partition(".")[0] not in (
-                "grpo",
-                "preprocessing",
-            ):
-                raise
+        except (MarketDataError, PredictionError) as error:
             errors.append(f"{file.name}: {error}")
             continue
         place = config.output_dir / slug(file.stem)

@@ -138,8 +138,8 @@ def draw(forecast: PriceForecast, path: Path) -> None:
     axis.plot(
         days, np.append(forecast.last_close, forecast.median), color=_MEDIAN_COLOUR, linewidth=1.8, label="median"
     )
-    until = f" to {forecast.dates[-1]}" if forecast.dates else ""
-    axis.set_title(f"{forecast.stock}: {horizon} trading days after {forecast.origin}{until}", fontsize=11)
+    until = f", to {forecast.dates[-1]}" if forecast.dates else ""
+    axis.set_title(f"{forecast.stock}: the {horizon} trading days after {forecast.origin}{until}", fontsize=11)
     axis.set_xlabel("trading days from the last close")
     axis.set_ylabel("price (adjusted close)")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,30 @@
+"""Adapters with random weights, published as a stage publishes them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from peft import get_peft_model
+
+from grpo.adapters import describe_adapter
+from grpo.config import LoraSettings, RunConfig
+from grpo.modeling import load_base_model, load_tokenizer, lora_config, save_adapter
+from grpo.runs import publish_adapter
+from preprocessing.windows import WindowSet
+
+
+def publish_random_adapter(
+    config: RunConfig, target: Path, windows: WindowSet | None = None, *, stage: str = "stage1", scale: float = 0.02
+) -> Path:
+    """An adapter of `config.model` that changes what the model says."""
+    model = get_peft_model(load_base_model(config), lora_config(LoraSettings(rank=4, alpha=8)))
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = scale * torch.randn(parameter.shape, generator=generator)
+    with tempfile.TemporaryDirectory() as temporary:
+        save_adapter(model, load_tokenizer(config), Path(temporary), config)
+        publish_adapter(Path(temporary), target, describe_adapter(config, stage, windows))
+    return target
