@@ -1,0 +1,95 @@
+"""Building blocks of sample paths: draws that belong to a window, and log returns to a forecast.
+
+Letters: B windows, L window length, S samples, H horizon, K stocks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from grpo.evaluation.protocol import Forecast
+from grpo.evaluation.sampling import window_generators
+from preprocessing.windows import Context, WindowSet
+
+
+class UnknownStockError(ValueError):
+    """A stock that the training windows did not hold."""
+
+
+class HorizonError(ValueError):
+    """A forecast further ahead than the forecaster was fitted for."""
+
+
+def forecast_from_log_returns(context: Context, cumulative: np.ndarray) -> Forecast:
+    """A forecast from log returns since the last close.
+
+    Args:
+        context: B windows.
+        cumulative: [B, S, H] log(price of day h / last close). A path whose price over- or underflows is
+            not valid.
+    """
+    with np.errstate(over="ignore"):
+        samples = context.last_price[:, None, None] * np.exp(cumulative)
+    valid = np.all(np.isfinite(samples) & (samples > 0), axis=-1)
+    return Forecast(samples=np.where(valid[:, :, None], samples, np.nan), valid=valid)
+
+
+def window_log_returns(context: Context) -> np.ndarray:
+    """[B, L - 1] daily log returns within each window, oldest first."""
+    return np.diff(np.log(context.past[:, :, 0]), axis=1)
+
+
+def future_log_returns(windows: WindowSet) -> np.ndarray:
+    """[B, H] realised log(price of day h / last close)."""
+    return np.log(windows.truth.future / windows.context.last_price[:, None])
+
+
+def daily_drift(windows: WindowSet) -> np.ndarray:
+    """[B] mean daily log return of each window's future."""
+    return future_log_returns(windows)[:, -1] / windows.horizon
+
+
+def draw_rows(context: Context, num_rows: int, *, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """[B, *shape] row numbers below `num_rows`, drawn with replacement, reproducible per window."""
+    return np.stack([generator.integers(num_rows, size=shape) for generator in window_generators(context, seed)])
+
+
+def student_t(context: Context, dof: np.ndarray, *, num_samples: int, horizon: int, seed: int) -> np.ndarray:
+    """[B, S, H] independent Student-t variates of unit variance, reproducible per window.
+
+    The normal variates in them are those of `grpo.evaluation.sampling.standard_normal`, so that heavy tails
+    are compared with Gaussian ones on common random numbers; infinite degrees of freedom (`dof` [B], above 2)
+    give exactly those.
+    """
+    size = (num_samples, horizon)
+    variates = []
+    for generator, freedom in zip(window_generators(context, seed), dof, strict=True):
+        normal = generator.standard_normal(size)
+        gaussian = np.isinf(freedom)
+        variates.append(normal if gaussian else normal * np.sqrt((freedom - 2) / generator.chisquare(freedom, size)))
+    return np.stack(variates)
+
+
+def rows_of_stocks(name: str, stocks: np.ndarray, context: Context) -> np.ndarray:
+    """[B] position of each window's stock in `stocks` [K], the sorted names of the training windows.
+
+    Raises:
+        UnknownStockError: a stock is not among them; the message names it and the forecaster.
+    """
+    items = np.array(context.item_id)
+    unknown = np.setdiff1d(items, stocks)
+    if len(unknown):
+        raise UnknownStockError(
+            f"{name}: no training windows of {', '.join(unknown)}; fit it on windows of every stock it forecasts."
+        )
+    return np.searchsorted(stocks, items)
+
+
+def require_horizon(name: str, *, fitted: int, asked: int) -> None:
+    """Refuse to forecast further ahead than the training windows reach.
+
+    Raises:
+        HorizonError: the message names both horizons.
+    """
+    if asked > fitted:
+        raise HorizonError(f"{name} was fitted for {fitted} days ahead and cannot forecast {asked}; fit it again.")
