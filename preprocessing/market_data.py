@@ -1,246 +1,66 @@
-"""Daily bars of one or many stocks: found, downloaded, read, checked and put on one price basis.
+"""Bars of one or many stocks: found, downloaded, read and checked.
 
-Files are CSVs in Yahoo's layout: Date, Open, High, Low, Close, Adj Close, Volume, one row per day. What can
-be repaired without a guess is repaired and counted; anything else is refused with file, line and column:
+    python -m preprocessing.market_data download --stock AAPL,MSFT
+    python -m preprocessing.market_data list
+    python -m preprocessing.market_data check --data-dir DIR
 
-    repaired   a row without all its prices is dropped; an exact repeat is dropped; unsorted rows are sorted;
-               a high or low that open or close exceeds by at most RANGE_TOLERANCE is widened to hold them; a
-               missing volume is 0
-    refused    two different rows of one day; a price that is not a positive number; a wider gap in the range;
-               a missing column; a row with too few or too many fields; a date that is not YYYY-MM-DD
-
-Letters: T days.
+download keeps the whole history of tickers from Yahoo in a cache folder (download.py); list shows what is there;
+check reads every file of a folder and says what it found, repaired or refused (bars_csv.py, bars.py). Each command
+explains its flags with --help.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import difflib
 import logging
-import re
-import warnings
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from preprocessing.bars import (
+    REPAIRS,
+    WARNINGS,
+    BarsReport,
+    MarketDataError,
+    check_bars,
+    with_extent,
+)
+from preprocessing.bars_csv import looks_like_bars, read_csv_bars
+from preprocessing.command_line import parse_config
 from preprocessing.config import DataConfig
-from preprocessing.files import write_atomically
+from preprocessing.download import UnreachableError, cached_bars, read_parquet, read_record
 from preprocessing.simulation import is_simulated, parse_simulated_stock
 
-PRICES = ("Open", "High", "Low", "Close", "Adj Close")
-REQUIRED_COLUMNS = ("Date", "Open", "High", "Low", "Close", "Volume")
-NULL_MARKS = frozenset({"", "null", "nan", "none", "na", "n/a"})
-REPAIRS = ("rows_without_prices", "repeated_rows", "unsorted_rows", "widened_ranges", "missing_volumes")
-"""Fields of BarsReport that count repairs."""
-RANGE_TOLERANCE = 0.01
-"""Share of the price by which open or close may leave the range: some vendors mix venues."""
 MANY_STOCKS = 10
 """From this many stocks on, a progress bar is shown."""
-
-
-class MarketDataError(ValueError):
-    """Bars that cannot be used; the message is one line that names the place and a way out."""
+SUFFIXES = (".csv", ".txt", ".parquet")
 
 
 class TooFewRowsError(MarketDataError):
     """A stock is shorter than one window with its warm-up."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BarsReport:
-    """Where the bars of a stock came from and what was repaired in them; counts are rows."""
-
-    source: str
-    rows_read: int
-    rows_without_prices: int = 0
-    repeated_rows: int = 0
-    unsorted_rows: int = 0
-    widened_ranges: int = 0
-    missing_volumes: int = 0
-    rows: int = 0
-    """Rows left after the repairs and the choice of start and end."""
-    first_date: str | None = None
-    last_date: str | None = None
-    skipped: str | None = None
-    """Why the stock was left out, or None."""
-
-
-# One file
-
-
 def read_bars(path: Path) -> tuple[pd.DataFrame, BarsReport]:
-    """Read, check and adjust one CSV.
-
-    Returns:
-        open, high, low, close [T] on the basis of the adjusted close (all four times Adj Close / Close; as
-        they are where the file has no Adj Close) and volume, indexed by ascending unique dates; and what was
-        repaired.
+    """Read, check and adjust one file, CSV or parquet; see `check_bars` for what comes back.
 
     Raises:
         MarketDataError: the file cannot be read or a row is refused.
     """
-    header, rows = _read_rows(path)
-    prices = [name for name in PRICES if name in header]
-    whole = [(line, row) for line, row in rows if all(not _is_null(row[header[name]]) for name in prices)]
-    if not whole:
-        raise MarketDataError(f"{path} holds no row with prices; download it again or take it out of the folder.")
-    lines = np.array([line for line, _ in whole])
-    dates = _parse_dates(path, lines, [row[header["Date"]] for _, row in whole])
-    volumes = [row[header["Volume"]] for _, row in whole]
-    columns = {name: _parse_prices(path, lines, name, [row[header[name]] for _, row in whole]) for name in prices}
-    columns["Volume"] = _parse_volumes(path, lines, volumes)
-
-    order = np.argsort(dates, kind="stable")
-    unsorted_rows = int((np.diff(dates) < np.timedelta64(0)).sum())
-    keep = order[_first_of_each_day(path, lines[order], dates[order], {k: v[order] for k, v in columns.items()})]
-    columns = {name: values[keep] for name, values in columns.items()}
-    widened_ranges = _count_narrow_ranges(path, lines[keep], columns)
-    report = BarsReport(
-        source=str(path),
-        rows_read=len(rows),
-        rows_without_prices=len(rows) - len(whole),
-        repeated_rows=len(whole) - len(keep),
-        unsorted_rows=unsorted_rows,
-        widened_ranges=widened_ranges,
-        missing_volumes=sum(map(_is_null, volumes)),
-    )
-    bars = pd.DataFrame(_adjust(columns), index=pd.DatetimeIndex(dates[keep], name="date"))
-    return bars, _with_extent(report, bars)
-
-
-def _read_rows(path: Path) -> tuple[dict[str, int], list[tuple[int, list[str]]]]:
-    """The position of each column, and each row that is not blank with its line number."""
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            table = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise MarketDataError(f"{path} cannot be read as CSV: {reason}.") from error
-    if not table:
-        raise MarketDataError(f"{path} is empty; download it again or take it out of the folder.")
-    names = table[0][1]
-    missing = [name for name in REQUIRED_COLUMNS if name not in names]
-    if missing:
-        found = ", ".join(names)
-        raise MarketDataError(
-            f"{path} lacks the column(s) {', '.join(missing)}; it has: {found[:100]}"
-            f"{'...' * (len(found) > 100)}. The first line must name {', '.join(REQUIRED_COLUMNS)}, and may "
-            "name Adj Close."
-        )
-    for line, row in table[1:]:
-        if len(row) != len(names):
-            raise MarketDataError(
-                f"{path}: line {line} has {len(row)} fields but the first line names {len(names)}; "
-                "the file may be cut short. Download it again or correct the line."
-            )
-    return {name: position for position, name in enumerate(names)}, table[1:]
-
-
-def _is_null(cell: str) -> bool:
-    return cell.lower() in NULL_MARKS
-
-
-def _parse_dates(path: Path, lines: np.ndarray, cells: Sequence[str]) -> np.ndarray:
-    days = []
-    for line, cell in zip(lines, cells, strict=True):
-        try:
-            days.append(date.fromisoformat(cell))
-        except ValueError as error:
-            raise MarketDataError(
-                f"{path}: line {line}, column Date: '{cell}' is not a day as YYYY-MM-DD; correct or delete the line."
-            ) from error
-    return np.array(days, dtype="datetime64[ns]")
-
-
-def _parse_numbers(path: Path, lines: np.ndarray, name: str, cells: Sequence[str]) -> np.ndarray:
-    numbers = []
-    for line, cell in zip(lines, cells, strict=True):
-        try:
-            numbers.append(float(cell))
-        except ValueError as error:
-            raise _refused(path, line, name, cell, "is not a number") from error
-    return np.array(numbers)
-
-
-def _parse_prices(path: Path, lines: np.ndarray, name: str, cells: Sequence[str]) -> np.ndarray:
-    numbers = _parse_numbers(path, lines, name, cells)
-    for row in np.flatnonzero(~(np.isfinite(numbers) & (numbers > 0)))[:1]:
-        raise _refused(path, lines[row], name, cells[int(row)], "is not a positive price")
-    return numbers
-
-
-def _parse_volumes(path: Path, lines: np.ndarray, cells: Sequence[str]) -> np.ndarray:
-    numbers = _parse_numbers(path, lines, "Volume", ["0" if _is_null(cell) else cell for cell in cells])
-    for row in np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))[:1]:
-        raise _refused(path, lines[row], "Volume", cells[int(row)], "is not a volume of 0 or more")
-    return numbers
-
-
-def _refused(path: Path, line: object, column: str, cell: str, reason: str) -> MarketDataError:
-    return MarketDataError(f"{path}: line {line}, column {column}: '{cell}' {reason}; correct or delete the line.")
-
-
-def _first_of_each_day(path: Path, lines: np.ndarray, dates: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
-    """[T] mask of the sorted rows that do not repeat the row before; others of one day are refused."""
-    repeats = dates[1:] == dates[:-1]
-    equal = np.all([values[1:] == values[:-1] for values in columns.values()], axis=0)
-    for row in np.flatnonzero(repeats & ~equal)[:1]:
-        raise MarketDataError(
-            f"{path}: lines {lines[row]} and {lines[row + 1]}, column Date: both are for "
-            f"{str(dates[row])[:10]} but differ; delete the wrong one."
-        )
-    return np.concatenate([[True], ~repeats])
-
-
-def _count_narrow_ranges(path: Path, lines: np.ndarray, columns: dict[str, np.ndarray]) -> int:
-    """How many ranges open or close leave a little, for `_adjust` to widen; more than a little is refused."""
-    four = np.stack([columns[name] for name in ("Open", "High", "Low", "Close")])
-    top, bottom = four.max(0), four.min(0)
-    excess = {"High": top / columns["High"] - 1, "Low": 1 - bottom / columns["Low"]}
-    for name, values in excess.items():
-        for row in np.flatnonzero(values > RANGE_TOLERANCE)[:1]:
-            raise MarketDataError(
-                f"{path}: line {lines[row]}, column {name}: {columns[name][row]:g} leaves the day's prices "
-                f"{bottom[row]:g} to {top[row]:g} by more than {RANGE_TOLERANCE:.0%}; correct or "
-                "delete the line."
-            )
-    return int(((excess["High"] > 0) | (excess["Low"] > 0)).sum())
-
-
-def _adjust(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    close = columns.get("Adj Close", columns["Close"])
-    factor = close / columns["Close"]
-    opening = columns["Open"] * factor
-    return {
-        "open": opening,
-        # widens a narrow range, and one whose product rounds to just inside the open or close that it equals
-        "high": np.maximum.reduce([columns["High"] * factor, opening, close]),
-        "low": np.minimum.reduce([columns["Low"] * factor, opening, close]),
-        "close": close,
-        "volume": columns["Volume"],
-    }
-
-
-def _with_extent(report: BarsReport, bars: pd.DataFrame) -> BarsReport:
-    days = [str(day)[:10] for day in bars.index[[0, -1]]] if len(bars) else [None, None]
-    return dataclasses.replace(report, rows=len(bars), first_date=days[0], last_date=days[1])
-
-
-# One or many stocks
+    return check_bars(read_parquet(path)) if path.suffix.lower() == ".parquet" else read_csv_bars(path)
 
 
 def load_stocks(stock: str, config: DataConfig) -> tuple[dict[str, pd.DataFrame], dict[str, BarsReport]]:
     """Bars of every stock that a name stands for, between `config.start` and `config.end`.
 
     Args:
-        stock: a ticker, `all` (every CSV of `config.data_dir`), `sim:...`, or several of these with commas
+        stock: a ticker, `all` (every file of `config.data_dir`), `sim:...`, or several of these with commas
             between.
         config: where the bars are, from when to when, and how long a window is.
 
@@ -280,7 +100,7 @@ def load_stock(name: str, path: Path | None, config: DataConfig) -> tuple[pd.Dat
     """
     bars, report = read_bars(path) if path else _simulate(name)
     bars = bars.loc[config.start : config.end]
-    report = _with_extent(report, bars)
+    report = with_extent(report, bars)
     try:
         require_rows(name, len(bars), config)
     except TooFewRowsError as error:
@@ -325,7 +145,9 @@ def locate_stocks(stock: str, config: DataConfig) -> dict[str, Path | None]:
         elif config.data_dir is not None:
             found = dict(_find_files(name, config.data_dir))
         else:
-            found = {name.upper(): _cached_download(name, config.cache_dir)}
+            if name == "all":
+                raise MarketDataError("stock 'all' means every file of a folder; name the folder with --data-dir.")
+            found = {name.upper(): cached_bars(name, config.cache_dir)}
         for repeated in found.keys() & located.keys():
             raise MarketDataError(f"stock '{stock}' names {repeated} twice; name it once.")
         located |= found
@@ -333,12 +155,21 @@ def locate_stocks(stock: str, config: DataConfig) -> dict[str, Path | None]:
 
 
 def _find_files(name: str, data_dir: Path) -> dict[str, Path]:
-    """Every CSV of the folder for `all`, else the one of a ticker, whose case does not matter."""
+    """Every file of the folder for `all`, else the one of a ticker, whose case does not matter."""
     if not data_dir.is_dir():
         raise MarketDataError(f"data folder {data_dir} does not exist; correct --data-dir.")
-    files = {path.stem: path for path in sorted(data_dir.iterdir()) if path.suffix.lower() == ".csv"}
+    files: dict[str, Path] = {}
+    for path in sorted(data_dir.iterdir()):
+        suffix = path.suffix.lower()
+        if suffix in SUFFIXES and not path.name.startswith(".") and (suffix != ".txt" or looks_like_bars(path)):
+            if path.stem in files:
+                raise MarketDataError(f"{files[path.stem]} and {path} are both for {path.stem}; keep one of them.")
+            files[path.stem] = path
     if not files:
-        raise MarketDataError(f"data folder {data_dir} holds no CSV file; it must hold one TICKER.csv per stock.")
+        raise MarketDataError(
+            f"data folder {data_dir} holds no CSV file of bars; it must hold one TICKER.csv per stock "
+            "(or .txt of Stooq, or .parquet)."
+        )
     if name == "all":
         return files
     matches = [ticker for ticker in files if ticker.upper() == name.upper()]
@@ -353,36 +184,169 @@ def _find_files(name: str, data_dir: Path) -> dict[str, Path]:
     raise MarketDataError(f"stock '{name}' has no file {name}.csv in {data_dir}; {there}.")
 
 
-# Download
+# Commands
 
 
-def _cached_download(name: str, cache_dir: Path) -> Path:
-    """The cached file of a ticker with its whole history; downloaded from Yahoo if it is not there."""
-    if name == "all":
-        raise MarketDataError("stock 'all' means every CSV of a folder; name the folder with --data-dir.")
-    ticker = name.upper()
-    if not re.fullmatch(r"[A-Z0-9^][A-Z0-9.=^-]*", ticker):
-        raise MarketDataError(f"stock '{name}' is not a ticker; write AAPL, AAPL,MSFT, all, or sim:ou.")
-    path = cache_dir / f"{ticker}.csv"
-    if not path.is_file():
-        frame = _download(ticker)
-        if frame is None or frame.empty:
-            raise MarketDataError(
-                f"the download of {ticker} from Yahoo failed; check the ticker and the network, or give a "
-                f"folder that holds {ticker}.csv with --data-dir."
+@dataclass(frozen=True, kw_only=True)
+class DownloadConfig:
+    """Flags of `download`."""
+
+    stock: str
+    """A ticker of Yahoo, or several: AAPL,MSFT."""
+    start: str | None = None
+    """First day to report on, YYYY-MM-DD. The cache always holds the whole history; runs choose from it by
+    data.start and data.end."""
+    end: str | None = None
+    """Last day to report on, YYYY-MM-DD."""
+    interval: Literal["1m", "2m", "5m", "15m", "30m", "1h", "90m", "1d"] = "1d"
+    """Spacing of the bars. Yahoo gives 8 days of 1m, 730 of 1h and 60 of the others within a day; a download anew
+    replaces what was cached. Intraday files are read by their name: --data-dir cache --stock AAPL_5m."""
+    cache_dir: Path = Path("cache")
+    """Folder of the cached files."""
+    refresh: bool = False
+    """Download anew whatever is cached."""
+    max_age_days: float | None = None
+    """Download anew what was cached longer ago; null: a cached file stays, and so do the results of a run."""
+
+    def __post_init__(self) -> None:
+        DataConfig(start=self.start, end=self.end)  # the same rules
+        if self.max_age_days is not None and self.max_age_days < 0:
+            raise ValueError(f"max_age_days must be 0 or more; got {self.max_age_days}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListConfig:
+    """Flags of `list`."""
+
+    cache_dir: Path = Path("cache")
+    """Folder of the cached files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Flags of `check`."""
+
+    data_dir: Path
+    """Folder with one file per stock: CSV, .txt of Stooq, or parquet."""
+    stock: str = "all"
+    """A stock, several with commas between, or all."""
+
+
+def download(config: DownloadConfig) -> int:
+    """Download what is not cached, one line per ticker; 1 if any failed."""
+    failed, left = [], [name.strip() for name in config.stock.split(",")]
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for name in tqdm([*left], "download", unit="stock", leave=False, disable=len(left) < MANY_STOCKS):
+        left.remove(name)
+        try:
+            path = cached_bars(
+                name,
+                config.cache_dir,
+                interval=config.interval,
+                refresh=config.refresh,
+                max_age_days=config.max_age_days,
             )
-        today = pd.Timestamp.today().normalize()  # today's bar is not over: cached, it would stay wrong
-        frame = frame.loc[frame.index < today, [*PRICES, "Volume"]]
-        write_atomically(path, frame.to_csv(index_label="Date", date_format="%Y-%m-%d"))
-    return path
+            bars, report = read_bars(path)
+            bars = bars.loc[config.start : config.end]
+            if bars.empty:
+                raise MarketDataError(
+                    f"{name} has no bars between start and end; its history goes from {report.first_date} to "
+                    f"{report.last_date}."
+                )
+        except MarketDataError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed.append(name)
+            if isinstance(error, UnreachableError):
+                break
+        else:
+            print(f"{describe(name, with_extent(report, bars))}; {path}")
+    if failed:
+        not_tried = f"; not tried: {','.join(left)}" if left else ""
+        print(f"error: failed: {','.join(failed)}{not_tried}", file=sys.stderr)
+    return int(bool(failed))
 
 
-def _download(ticker: str) -> pd.DataFrame | None:
-    import yfinance  # slow to import, and of no use to those who have files
+def list_cached(config: ListConfig) -> int:
+    """One line per cached file; 1 if one is damaged."""
+    paths = sorted(config.cache_dir.glob("*.parquet"))
+    if not paths:
+        print(f"nothing is cached in {config.cache_dir}")
+    damaged = 0
+    for path in paths:
+        try:
+            record = read_record(path)
+            if record is not None:
+                _, report = read_bars(path)
+                print(
+                    f"{describe(record.ticker, report)}; {record.source}, {record.downloaded}, sha256 "
+                    f"{record.sha256[:12]}; {path}"
+                )
+        except MarketDataError as error:
+            print(f"error: {error}", file=sys.stderr)
+            damaged = 1
+    return damaged
 
-    logging.getLogger("yfinance").setLevel(logging.CRITICAL)  # the caller says in one line what failed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # yfinance 1.7 calls pandas in ways that pandas 3 deprecates
-        return yfinance.download(
-            ticker, period="max", auto_adjust=False, progress=False, threads=False, multi_level_index=False
-        )
+
+def check(config: CheckConfig) -> int:
+    """One line per stock on what its file holds; 1 if any file is refused."""
+    located = locate_stocks(config.stock, DataConfig(data_dir=config.data_dir))
+    lines, refused = [], {}
+    for name, path in tqdm(located.items(), "check", unit="stock", leave=False, disable=len(located) < MANY_STOCKS):
+        try:
+            _, report = read_bars(path) if path else _simulate(name)
+        except MarketDataError as error:
+            refused[name] = error
+        else:
+            lines.append(describe(name, report))
+    print(*lines, sep="\n")
+    for name, error in refused.items():
+        print(f"refused: {name}: {error}", file=sys.stderr)
+    if refused:
+        print(f"error: {len(refused)} of {len(located)} refused: {','.join(refused)}", file=sys.stderr)
+    return int(bool(refused))
+
+
+def describe(name: str, report: BarsReport) -> str:
+    """One line: rows, span, interval, layout, and the counts that are not 0."""
+    spacing = f"{report.interval} bars{f', times {report.time_zone}' if report.time_zone else ''}"
+    parts = [f"{report.rows} rows, {report.first_date} to {report.last_date}, {spacing}, {report.layout}"]
+    for title, fields in (("events", ("dividends", "splits")), ("repairs", REPAIRS), ("warnings", WARNINGS)):
+        counts = [f"{field.replace('_', ' ')} {getattr(report, field)}" for field in fields if getattr(report, field)]
+        if counts:
+            parts.append(f"{title}: {', '.join(counts)}")
+    if report.gaps:
+        parts[-1] += f" (longest gap {report.longest_gap_days:g} days)"
+    return f"{name}: {'; '.join(parts)}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; gives its exit code."""
+    command, *arguments = (sys.argv[1:] if argv is None else [*argv]) or ["--help"]
+    prog = f"python -m preprocessing.market_data {command}"
+    # a lone --refresh means true, as one expects of a switch
+    arguments = [
+        "--refresh=true" if one == "--refresh" and after not in ("true", "false") else one
+        for one, after in pairwise([*arguments, ""])
+    ]
+    try:
+        if command == "download":
+            about = "Download the whole history of tickers from Yahoo into the cache, or use what is cached."
+            return download(parse_config(DownloadConfig, arguments, prog=prog, description=about))
+        if command == "list":
+            about = "Show the cached downloads: rows, span, source, time and checksum of each."
+            return list_cached(parse_config(ListConfig, arguments, prog=prog, description=about))
+        if command == "check":
+            about = "Read every file of a folder and say what it holds, what was repaired and what is refused."
+            return check(parse_config(CheckConfig, arguments, prog=prog, description=about))
+    except (MarketDataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if command in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    print(f"{prog}: error: '{command}' is no command; take download, list or check (see --help)", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
