@@ -1,20 +1,27 @@
 """Sampling completions with the prompt forwarded once.
 
-Each distinct prompt is prefilled once, its key-value cache is expanded to the number of samples, and a lean loop
-draws one token a step for all rows at temperature, from the full distribution: no top-k, no top-p, which would cut
-the tails of the predictive law and bias the importance ratio of the policy gradient.
+Each distinct prompt is prefilled once, and a lean loop draws one token a step for all rows at temperature, from the
+full distribution: no top-k, no top-p, which would cut the tails of the predictive law and bias the importance ratio
+of the policy gradient.
+
+Each step reads the prompt's keys and values once for all its samples (`grpo.shared_attention`); for models whose
+attention is not of the plain kind the cache is expanded to one copy per sample.
 
 Letters: U distinct prompts, S samples, P prompt length, C completion length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from grpo.shared_attention import merged_adapters, shared_prompts
 
 
 def model_device(model: Any) -> torch.device:
@@ -63,37 +70,50 @@ def sample_completions(
     device = model_device(model)
     ids, mask = left_pad(prompts, pad_id, device)
     cache = DynamicCache(config=model.config)
-    output = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    expanded = _expand(cache, num_samples, max_new_tokens)
-    logits = output.logits[:, -1].repeat_interleave(num_samples, 0)  # [U * S, vocabulary]
-    position = mask.sum(1, keepdim=True).repeat_interleave(num_samples, 0)
-    mask = mask.repeat_interleave(num_samples, 0)
-    padded = not bool(mask.all())
-    ends = torch.tensor(list(eos_ids), device=device)
-    finished = torch.zeros(len(logits), dtype=torch.bool, device=device)
-    tokens = []
-    for step in range(max_new_tokens):
-        token = _draw(logits, temperature, generator).masked_fill(finished, pad_id)
-        tokens.append(token)
-        finished = finished | torch.isin(token, ends)
-        if step == max_new_tokens - 1 or bool(finished.all()):
-            break
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = model(
-            input_ids=token[:, None],
-            attention_mask=mask if padded else None,
-            position_ids=position + step,
-            past_key_values=expanded,
+    with merged_adapters(model):
+        output = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            past_key_values=cache,
             use_cache=True,
-        ).logits[:, -1]
+            logits_to_keep=1,
+        )
+        logits = output.logits[:, -1].repeat_interleave(num_samples, 0)  # [U * S, vocabulary]
+        position = mask.sum(1, keepdim=True).repeat_interleave(num_samples, 0)
+        ends = torch.tensor(list(eos_ids), device=device)
+        finished = torch.zeros(len(logits), dtype=torch.bool, device=device)
+        tokens = []
+        with _decoder(model, cache, mask, num_samples, max_new_tokens) as decode:
+            for step in range(max_new_tokens):
+                token = _draw(logits, temperature, generator).masked_fill(finished, pad_id)
+                tokens.append(token)
+                finished = finished | torch.isin(token, ends)
+                if step == max_new_tokens - 1 or bool(finished.all()):
+                    break
+                logits = decode(input_ids=token[:, None], position_ids=position + step).logits[:, -1]
     return torch.stack(tokens, dim=1)
+
+
+@contextmanager
+def _decoder(
+    model: Any, cache: DynamicCache, mask: torch.Tensor, num_samples: int, room: int
+) -> Iterator[Callable[..., Any]]:
+    """A function that forwards the next token of every sample: input_ids, position_ids [U * S, 1] -> output."""
+    with shared_prompts(model, cache, mask, num_samples, room) as shared:
+        if shared:
+            yield partial(model, past_key_values=cache, use_cache=True)
+            return
+        expanded = _expand(cache, num_samples, room)
+        seen = mask.repeat_interleave(num_samples, 0)
+        padded = not bool(mask.all())
+
+        def decode(**inputs: Any) -> Any:
+            nonlocal seen
+            seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
+            return model(**inputs, attention_mask=seen if padded else None, past_key_values=expanded, use_cache=True)
+
+        yield decode
 
 
 class _RoomyLayer(DynamicLayer):

@@ -1,17 +1,16 @@
 """GRPO with the prompt forwarded once: a GRPOTrainer for short answers to long prompts.
 
 Stock TRL forwards each prompt G times to sample and G times to train. Here the rollout prefills each prompt once
-(`grpo.generation`), and policy, old and reference log-probabilities forward each distinct prompt once, with a
-key-value cache that keeps gradients, and then only the completions. Loss and gradient equal TRL's on the same
-batch (tests/test_trainer.py).
+(`grpo.generation`), and policy, old and reference log-probabilities forward each distinct prompt once
+(`grpo.completion_logits`). Loss and gradient equal TRL's on the same batch (tests/test_trainer.py).
 
-Where it does not apply (vLLM rollouts, gradient checkpointing, dropout in the adapter, a model without a plain
-key-value cache) the trainer says so once and takes TRL's own path.
+Where it does not apply (dropout in the adapter, a model without a plain key-value cache) the trainer says so once
+and takes TRL's own path; under vLLM the rollout is vLLM's, with its own prefix cache.
 
 Implementation details that matter:
-1. The cache holds the prompt without its last token; that token is the first of the second forward, whose logits
-   at each position predict the next completion token.
-2. Rows are grouped by their prompt's tokens, whatever their order, so TRL's shuffling does not matter.
+1. Rows are grouped by their prompt's tokens, whatever their order.
+2. Where a rollout serves several micro-batches, TRL shuffles its rows; here whole groups are shuffled, so that the
+   completions of a prompt stay in one micro-batch and share it there too.
 3. Sampling is at the trainer's temperature from the full distribution; top-k and top-p must be off, since they
    would bias the importance ratio.
 4. The parquet log of completions is written by rank 0 from its own share of the batch.
@@ -20,15 +19,15 @@ Implementation details that matter:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
-from transformers import DynamicCache
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
-from trl.trainer.utils import selective_log_softmax_and_entropy
+from trl.trainer.utils import selective_log_softmax_and_entropy, split_tensor_dict
 
+from grpo.completion_logits import completion_logits
 from grpo.generation import sample_completions, trim_completions
 from grpo.prompts import Style, parse_answers
 from grpo.rewards import completion_text
@@ -64,18 +63,31 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
 
     def _sharing_obstacle(self) -> str | None:
         args: Any = self.args
-        if args.gradient_checkpointing:
-            return "gradient checkpointing drops the key-value cache (stageN.trl.gradient_checkpointing: false)"
         if args.use_liger_kernel:
             return "the Liger loss scores whole sequences"
         if args.top_k or args.top_p != 1.0 or args.min_p or args.repetition_penalty != 1.0:
             return "top_k, top_p, min_p or repetition_penalty is set"
         if any(getattr(config, "lora_dropout", 0) for config in getattr(self.model, "peft_config", {}).values()):
             return "lora.dropout is not 0"
-        layer_types = getattr(self.accelerator.unwrap_model(self.model).config, "layer_types", None) or []
+        config = self.accelerator.unwrap_model(self.model).config
+        layer_types = getattr(config, "layer_types", None) or []
         if any("linear" in kind or "mamba" in kind for kind in layer_types):
             return "the model has recurrent layers"
+        if args.gradient_checkpointing and config._attn_implementation not in ("sdpa", "eager"):
+            return f"gradient checkpointing packs prompts, which {config._attn_implementation} attention cannot mask"
         return None
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        args, model = cast(Any, self.args), cast(Any, self.model)
+        rows, group = len(generation_batch), args.num_generations
+        if not self.share_prompts or not model.training or rows % group:
+            return super()._prepare_inputs(generation_batch)
+        if self._step % (args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
+            sampled = self._generate_and_score_completions(generation_batch)
+            blocks = torch.arange(rows).view(-1, group)
+            order = blocks[torch.randperm(len(blocks))].flatten()
+            self._buffered_inputs = split_tensor_dict(_take(sampled, order), args.steps_per_generation)
+        return self._buffered_inputs[self._step % args.steps_per_generation]
 
     def _generate_single_turn(
         self,
@@ -127,7 +139,12 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **multimodal: Any,
     ) -> Any:
-        if not self.share_prompts or compute_aux_loss or any(value is not None for value in multimodal.values()):
+        if (
+            not self.share_prompts
+            or compute_aux_loss
+            or any(value is not None for value in multimodal.values())
+            or self._slides(input_ids.shape[1])
+        ):
             return super()._get_per_token_logps_and_entropies(
                 model,
                 input_ids,
@@ -154,6 +171,12 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
             )
         entropies = torch.cat([entropy for _, entropy in parts]) if compute_entropy else None
         return torch.cat([log_probs for log_probs, _ in parts]), entropies, None
+
+    def _slides(self, length: int) -> bool:
+        """Whether a packed row would show a completion more of its past than a sliding window lets it see."""
+        window = getattr(self.accelerator.unwrap_model(self.model).config, "sliding_window", None)
+        args: Any = self.args
+        return args.gradient_checkpointing and window is not None and length > window
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -189,51 +212,15 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         write_atomically(file, table.to_parquet(index=False))
 
 
-def completion_logits(
-    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_length: int
-) -> torch.Tensor:
-    """Logits that predict each completion token, the distinct prompts forwarded once, with gradients.
+def _take(batch: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
+    """The rows of everything in a batch that has rows."""
 
-    Args:
-        model: a causal language model.
-        input_ids: [B, P + C], prompts padded on the left, completions on the right.
-        attention_mask: [B, P + C].
-        completion_length: C.
+    def take(values: Any) -> Any:
+        if isinstance(values, torch.Tensor):
+            return values[rows] if values.ndim else values
+        return [values[row] for row in rows.tolist()] if isinstance(values, list) else values
 
-    Returns:
-        [B, C, vocabulary]
-    """
-    shared = input_ids.shape[1] - completion_length - 1  # the prompt without its last token
-    key = torch.cat([input_ids[:, :shared], attention_mask[:, :shared]], dim=1)
-    _, group = torch.unique(key, dim=0, return_inverse=True)  # [B] number of each row's prompt
-    first = torch.full((int(group.max()) + 1,), len(group), device=group.device)
-    first.scatter_reduce_(0, group, torch.arange(len(group), device=group.device), reduce="amin")
-    positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache(config=unwrapped_config(model))
-    model(
-        input_ids=input_ids[first, :shared],
-        attention_mask=attention_mask[first, :shared],
-        position_ids=positions[first, :shared],
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache.batch_select_indices(group)
-    output = model(
-        input_ids=input_ids[:, shared:],
-        attention_mask=attention_mask,
-        position_ids=positions[:, shared:],
-        past_key_values=cache,
-        use_cache=True,
-    )
-    return output.logits[:, :-1]
-
-
-def unwrapped_config(model: Any) -> Any:
-    """The transformers config under any wrapper (DDP, PEFT)."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model.config
+    return {name: take(values) for name, values in batch.items()}
 
 
 def _distinct(prompts: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:

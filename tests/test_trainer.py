@@ -5,11 +5,12 @@ import itertools
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from trl import GRPOConfig, GRPOTrainer
 
+from grpo.completion_logits import cached_logits, packed_logits
 from grpo.generation import sample_completions, trim_completions
-from grpo.trainer import SharedPromptGRPOTrainer, completion_logits
+from grpo.trainer import SharedPromptGRPOTrainer
 from tests.tiny_models import ARCHITECTURES, tiny_model
 
 GROUP, PROMPTS, LENGTH = 4, 3, 12
@@ -68,14 +69,25 @@ def loss_and_gradient(trainer, batch):
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 @pytest.mark.parametrize("beta", [0.0, 0.1])
-def test_loss_and_gradient_equal_stock_trl_on_the_same_batch(architecture, beta, tmp_path):
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_loss_and_gradient_equal_stock_trl_on_the_same_batch(architecture, beta, checkpointing, tmp_path):
     # Three numbers end a completion, so that lengths differ; num_iterations 2 makes old log-probs part of the loss.
-    trainer = make_trainer(SharedPromptGRPOTrainer, architecture, tmp_path, beta=beta, num_iterations=2)
+    trainer = make_trainer(
+        SharedPromptGRPOTrainer,
+        architecture,
+        tmp_path,
+        beta=beta,
+        num_iterations=2,
+        gradient_checkpointing=checkpointing,
+    )
     assert trainer.share_prompts
     trainer.current_gradient_accumulation_steps = 1
     perturb_adapter(trainer, seed=1)
     trainer.eos_token_ids = list(range(5, 400, 3))
     trainer.model.train()
+    if checkpointing:
+        trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
+    assert trainer.model.is_gradient_checkpointing == checkpointing
     rows = [trainer.train_dataset[i] for i in range(PROMPTS) for _ in range(GROUP)]
     torch.manual_seed(0)
     batch = trainer._prepare_inputs(rows)
@@ -111,6 +123,42 @@ def test_stored_log_probs_equal_stock_trl(tmp_path):
     assert (stock - reference).abs().max() > 0.1
 
 
+def test_micro_batches_hold_whole_groups_and_add_up_to_stock_trls_gradient(tmp_path):
+    trainer = make_trainer(
+        SharedPromptGRPOTrainer,
+        "llama",
+        tmp_path,
+        per_device_train_batch_size=GROUP,
+        gradient_accumulation_steps=PROMPTS,
+        max_steps=1,
+    )
+    assert trainer.args.steps_per_generation == PROMPTS
+    perturb_adapter(trainer, seed=1)
+    seen = []
+    compute = trainer._compute_loss
+
+    def both_ways(model, inputs):
+        seen.append(inputs)
+        return compute(model, inputs)
+
+    trainer._compute_loss = both_ways
+    trainer.train()
+    assert len(seen) == PROMPTS
+    prompts = [torch.unique(inputs["prompt_ids"], dim=0) for inputs in seen]
+    assert [len(rows) for rows in prompts] == [1] * PROMPTS
+    assert len({tuple(rows[0].tolist()) for rows in prompts}) == PROMPTS
+    gradients = []
+    for share in (True, False):
+        trainer.share_prompts = share
+        trainer.model.zero_grad()
+        for inputs in seen:
+            compute(trainer.model, inputs).backward()
+        gradients.append({n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None})
+    assert max(g.abs().max() for g in gradients[1].values()) > 1e-4
+    for name, gradient in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], gradient, rtol=1e-3, atol=2e-5)
+
+
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 def test_a_wrong_position_would_be_seen(architecture):
     # Guards the guards: on these models a shift of the completion by one position changes the logits.
@@ -122,18 +170,20 @@ def test_a_wrong_position_would_be_seen(architecture):
     assert (model(input_ids=ids, position_ids=shifted).logits[:, -1] - right).abs().max() > 1e-2
 
 
-def test_shared_logits_do_not_depend_on_row_order():
+@pytest.mark.parametrize("logits", [cached_logits, packed_logits])
+def test_shared_logits_do_not_depend_on_row_order(logits):
     model, _ = tiny_model("llama")
     prompts = torch.randint(5, 900, (2, 9), generator=torch.Generator().manual_seed(0))
     completions = torch.randint(5, 900, (6, 5), generator=torch.Generator().manual_seed(1))
-    ids = torch.cat([prompts[[0, 1, 0, 0, 1, 1]], completions], 1)
+    ids = torch.cat([prompts[[0, 1, 0, 0, 1, 0]], completions], 1)  # four of one prompt, two of the other
     mask = torch.ones_like(ids)
-    mask[[1, 4, 5], :3] = 0  # the second prompt is shorter
+    mask[[1, 4], :3] = 0  # the second prompt is shorter
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    straight = completion_logits(model, ids, mask, 5)
-    torch.testing.assert_close(
-        completion_logits(model, ids[order], mask[order], 5), straight[order], rtol=1e-4, atol=1e-5
-    )
+    straight = logits(model, ids, mask, 5)
+    torch.testing.assert_close(logits(model, ids[order], mask[order], 5), straight[order], rtol=1e-4, atol=1e-5)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    stock = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits[:, -6:-1]
+    torch.testing.assert_close(straight, stock, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
@@ -146,6 +196,28 @@ def test_greedy_samples_equal_generate(architecture):
         theirs = model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=None)
         assert ours[2 * row].tolist() == theirs[0, len(prompt) :].tolist()
         assert ours[2 * row + 1].tolist() == ours[2 * row].tolist()
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_samples_with_an_adapter_equal_those_of_a_cache_with_a_copy_per_sample(architecture, monkeypatch):
+    model, _ = tiny_model(architecture)
+    model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).eval()
+    prompts = [list(range(5, 15)), [100, 200, 300]]
+
+    def sample():
+        return sample_completions(
+            model, prompts, num_samples=6, max_new_tokens=8, eos_ids=[2000], pad_id=0,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+
+    before = model.config._attn_implementation
+    shared = sample()
+    assert model.config._attn_implementation == before
+    monkeypatch.setattr("grpo.shared_attention.MODEL_TYPES", frozenset())
+    monkeypatch.setattr("grpo.shared_attention._MERGED_BYTES", 0)
+    torch.testing.assert_close(shared, sample(), rtol=0, atol=0)
+    with model.disable_adapter():
+        assert not torch.equal(shared, sample())
 
 
 def test_sampled_frequencies_equal_the_models_probabilities():
@@ -191,7 +263,6 @@ def test_whole_training_equals_stock_trl(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"gradient_checkpointing": True}, "gradient checkpointing"),
         ({"top_k": 5}, "top_k"),
         ({"top_p": 0.9}, "top_p"),
     ],
