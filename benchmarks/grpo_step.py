@@ -1,0 +1,286 @@
+"""One GRPO step with the prompt forwarded once, against stock TRL, in alternation in one run.
+
+    .venv/bin/python benchmarks/grpo_step.py                                    # CPU, 1M and 5M parameters
+    .venv/bin/python benchmarks/grpo_step.py --sizes 1M --shapes 800x60x16 --rounds 5
+    .venv/bin/python benchmarks/grpo_step.py --device cuda --sizes Qwen2.5-0.5B,Qwen2.5-1.5B --shapes 512x48x8
+
+Both trainers get the same random weights, LoRA on all linear layers, the same prompts and TRL's settings that are
+fastest here (no gradient checkpointing). A step is what `trainer.train()` does between two optimizer steps: sample,
+score, loss, backward, AdamW. CPU times are CPU seconds of one thread, which other programs disturb least; on a GPU
+they are seconds on the clock. The ratio printed is that of the medians over the rounds.
+
+`limit` is the time that the matrix products of one step would take at the rate that this machine reaches on a
+large one: P + G C tokens are forwarded to sample, forwarded to score, and backward again (LoRA: the frozen weights
+need no gradient). `memory` is how far the peak of a fresh process that makes one step lies above what it held before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+from transformers.utils import logging
+from trl import GRPOConfig, GRPOTrainer
+
+from grpo.embedded.tokenizer import build_tokenizer
+from grpo.trainer import SharedPromptGRPOTrainer
+
+PROMPTS_PER_STEP = 2
+PARTS = ("generation", "forward", "backward", "step")
+TRAINERS = {"stock": GRPOTrainer, "shared": SharedPromptGRPOTrainer}
+
+
+def llama(hidden: int, layers: int) -> Callable[[int], Any]:
+    """A Llama of the embedded model's kind."""
+
+    def make(vocabulary: int) -> Any:
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=vocabulary,
+                hidden_size=hidden,
+                intermediate_size=3 * hidden,
+                num_hidden_layers=layers,
+                num_attention_heads=hidden // 32,
+                num_key_value_heads=hidden // 64,
+                max_position_embeddings=4096,
+                tie_word_embeddings=True,
+            )
+        )
+
+    return make
+
+
+def qwen2(hidden: int, intermediate: int, layers: int, heads: int) -> Callable[[int], Any]:
+    """The architecture of Qwen2.5, its whole vocabulary included."""
+
+    def make(_: int) -> Any:
+        return Qwen2ForCausalLM(
+            Qwen2Config(
+                vocab_size=151_936,
+                hidden_size=hidden,
+                intermediate_size=intermediate,
+                num_hidden_layers=layers,
+                num_attention_heads=heads,
+                num_key_value_heads=2,
+                max_position_embeddings=4096,
+                tie_word_embeddings=True,
+            )
+        )
+
+    return make
+
+
+MODELS = {
+    "1M": llama(128, 5),
+    "5M": llama(256, 6),
+    "20M": llama(512, 6),
+    "Qwen2.5-0.5B": qwen2(896, 4864, 24, 14),
+    "Qwen2.5-1.5B": qwen2(1536, 8960, 28, 12),
+}
+
+
+class Clock:
+    """Seconds by part of a step: CPU seconds of this process, or the wall clock of a GPU that has finished."""
+
+    def __init__(self, device: str) -> None:
+        self.cuda = device == "cuda"
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+
+    def now(self) -> float:
+        if self.cuda:
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        return time.process_time()
+
+    def around(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = self.now()
+            result = function(*args, **kwargs)
+            self.seconds[part].append(self.now() - began)
+            return result
+
+        return timed
+
+
+def prompt_texts(tokenizer: PreTrainedTokenizerFast, length: int, count: int) -> list[str]:
+    """Prompts of exactly `length` tokens each, all different."""
+    generator = torch.Generator().manual_seed(0)
+    words = [word for word in (str(number) for number in range(1000)) if len(tokenizer(word).input_ids) == 1]
+    return [
+        " ".join(words[int(i)] for i in torch.randint(len(words), (length,), generator=generator)) for _ in range(count)
+    ]
+
+
+def make_trainer(kind: str, size: str, shape: tuple[int, int, int], device: str, folder: str) -> GRPOTrainer:
+    """A trainer for prompts of P tokens, completions of C and groups of G."""
+    prompt, completion, group = shape
+    tokenizer: Any = build_tokenizer(10)
+    torch.manual_seed(0)
+    model = MODELS[size](len(tokenizer))
+    model.generation_config.eos_token_id = None  # every completion has C tokens, whatever the random weights say
+    trainer = TRAINERS[kind](
+        model=model,
+        reward_funcs=lambda completion_ids, **_: [float(sum(ids) % 97) for ids in completion_ids],
+        args=GRPOConfig(
+            output_dir=folder,
+            per_device_train_batch_size=PROMPTS_PER_STEP * group,
+            num_generations=group,
+            max_completion_length=completion,
+            max_steps=1,
+            gradient_checkpointing=False,
+            use_cpu=device == "cpu",
+            dataloader_pin_memory=device == "cuda",
+            bf16=device == "cuda",
+            top_k=0,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_dict({"prompt": prompt_texts(tokenizer, prompt, 64)}),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    trainer.eos_token_ids = []
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def watch(trainer: Any, clock: Clock) -> None:
+    """Time the parts of every step from now on."""
+    trainer._generate_single_turn = clock.around("generation", trainer._generate_single_turn)
+    trainer._compute_loss = clock.around("forward", trainer._compute_loss)
+    trainer.accelerator.backward = clock.around("backward", trainer.accelerator.backward)
+    trainer.training_step = clock.around("step", trainer.training_step)
+
+
+def measure(size: str, shape: tuple[int, int, int], device: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Median seconds of each part, for each trainer; the first round warms up and does not count."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainers = {kind: make_trainer(kind, size, shape, device, folder) for kind in TRAINERS}
+        clocks = {kind: Clock(device) for kind in TRAINERS}
+        for kind, trainer in trainers.items():
+            watch(trainer, clocks[kind])
+        for number in range(rounds + 1):
+            for kind in sorted(TRAINERS, reverse=bool(number % 2)):
+                trainers[kind].train()
+    return {
+        kind: {part: statistics.median(clock.seconds[part][1:]) for part in PARTS} for kind, clock in clocks.items()
+    }
+
+
+def peak_memory(kind: str, size: str, shape: tuple[int, int, int], device: str) -> float:
+    """MiB that one step adds to the peak of a fresh process (GPU: peak of allocated memory)."""
+    command = [sys.executable, __file__, "--memory-of", kind, "--sizes", size, "--device", device]
+    command += ["--shapes", "x".join(map(str, shape))]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def report_memory(kind: str, size: str, shape: tuple[int, int, int], device: str) -> None:
+    """Make one step and print its peak."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(kind, size, shape, device, folder)
+        if device == "cuda":
+            trainer.train()
+            print(torch.cuda.max_memory_allocated() / 2**20)
+            return
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
+        before = _resident_mib("VmRSS")
+        trainer.train()
+        print(_resident_mib("VmHWM") - before)
+
+
+def _resident_mib(field: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def matmul_rate(device: str) -> float:
+    """Floating-point operations per second of a large matrix product."""
+    n = 8192 if device == "cuda" else 1024
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    a = torch.randn(n, n, device=device, dtype=dtype)
+    clock = Clock(device)
+    product = clock.around("product", lambda: a @ a)
+    for _ in range(12):
+        product()
+    return 2 * n**3 / statistics.median(clock.seconds["product"][2:])
+
+
+def step_flops(size: str, shape: tuple[int, int, int]) -> float:
+    """Operations of the matrix products of one step with the prompt forwarded once, attention included."""
+    prompt, completion, group = shape
+    with torch.device("meta"):
+        model = MODELS[size](len(build_tokenizer(10)))
+    config = model.config
+    head = config.vocab_size * config.hidden_size
+    body = sum(p.numel() for p in model.parameters() if p.ndim > 1) - head  # tied: the embedding is the head
+    tokens = prompt + group * completion
+    pairs = prompt**2 / 2 + group * completion * (prompt + completion / 2)  # query and key positions
+    attention = 4 * config.num_hidden_layers * config.hidden_size * pairs
+    forward = 2 * body * tokens + 2 * head * group * completion + attention
+    return PROMPTS_PER_STEP * 3 * forward  # to sample, to score, and back through the activations
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="1M,5M", help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--shapes", default="400x60x8,800x60x16", help="prompt x completion x group, with commas")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory-of", choices=list(TRAINERS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    shapes = [tuple(map(int, text.split("x"))) for text in options.shapes.split(",")]
+    sizes = options.sizes.split(",")
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    if options.memory_of:
+        report_memory(options.memory_of, sizes[0], shapes[0], options.device)
+        return
+    rate = matmul_rate(options.device)
+    print(f"{rate / 1e9:.0f} GFLOP/s in a large matrix product, {PROMPTS_PER_STEP} prompts a step", flush=True)
+    header = "| model | prompt x completion x G | stock: gen + fwd + bwd | shared: gen + fwd + bwd | ratio | limit |"
+    print(header + " memory stock / shared |\n|" + "---|" * 7)
+    for size in sizes:
+        for shape in shapes:
+            seconds = measure(size, shape, options.device, options.rounds)
+            memory = {kind: peak_memory(kind, size, shape, options.device) for kind in TRAINERS}
+            cells = [_split(seconds[kind]) for kind in TRAINERS]
+            ratio = seconds["stock"]["step"] / seconds["shared"]["step"]
+            limit = step_flops(size, shape) / rate
+            name = " x ".join(map(str, shape))
+            print(
+                f"| {size} | {name} | {cells[0]} | {cells[1]} | {ratio:.1f} | {limit:.2f} s, "
+                f"{seconds['shared']['step'] / limit:.1f} away | {memory['stock']:.0f} / {memory['shared']:.0f} MiB |",
+                flush=True,
+            )
+
+
+def _split(seconds: dict[str, float]) -> str:
+    parts = " + ".join(f"{seconds[part]:.2f}" for part in PARTS[:3])
+    return f"{seconds['step']:.2f} s ({parts})"
+
+
+if __name__ == "__main__":
+    main()
