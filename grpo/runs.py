@@ -67,7 +67,7 @@ STAGE_MODULES = {
     "stage3": "grpo.stages.stage3_train_grpo_from_sft",
     "compare": "grpo.stages.compare_models",
 }
-OWN_PACKAGES = ("grpo", "preprocessing", "baselines")
+OWN_PACKAGES = ("grpo", "preprocessing", "baselines", "__main__")  # the last: `python -m grpo.hub` and the like
 
 logger = logging.getLogger("grpo")
 
