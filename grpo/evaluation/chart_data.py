@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from grpo.evaluation.bootstrap import bootstrap_interval, ratio
+from grpo.evaluation.dates import average_by_date, overlapping_dates, sum_by_date
 from grpo.evaluation.harness import Evaluation
 from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE
 from grpo.evaluation.metrics import central_intervals
-from grpo.evaluation.significance import average_by_date, diebold_mariano
 from preprocessing.windows import WindowSet
 
 PIT_BINS = 10
+_RESAMPLES = 500  # for an interval that is only looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ class Fan:
     realised: np.ndarray
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class StockRatio:
     """CRPS of a forecaster relative to the random walk on the windows of one stock.
 
@@ -104,33 +106,20 @@ def crps_by_step(evaluation: Evaluation, reference: Evaluation) -> np.ndarray:
 
 
 def crps_by_stock(evaluation: Evaluation, reference: Evaluation, windows: WindowSet) -> list[StockRatio]:
-    """CRPS relative to the random walk per stock, best first.
-
-    The interval is that of the Diebold-Mariano test (lag 2 (H-1), factor of HLN, Student's t): it leaves 1 out
-    exactly where the test rejects at 5 %. The random walk's mean CRPS is taken as given.
-    """
-    items = np.array(windows.context.item_id)
-    with np.errstate(invalid="ignore"):  # infinite minus infinite: no interval then
-        difference = (evaluation.scores.crps - reference.scores.crps).mean(axis=1)  # [B]
+    """CRPS relative to the random walk per stock with its block-bootstrap interval over dates, best first."""
+    items, origin, last_target = np.array(windows.context.item_id), windows.context.origin, windows.truth.dates[:, -1]
+    columns = np.stack([evaluation.scores.crps.mean(axis=1), reference.scores.crps.mean(axis=1)], axis=1)  # [B, 2]
     rows = []
     for stock in np.unique(items):
         mask = items == stock
-        ratio = float(_ratio(evaluation.scores.crps[mask].mean(), reference.scores.crps[mask].mean()))
-        series = average_by_date(difference[mask], windows.context.origin[mask])
-        half = _half_width(series, windows.horizon) / float(reference.scores.crps[mask].mean())
-        rows.append(
-            StockRatio(stock=str(stock), ratio=ratio, low=ratio - half, high=ratio + half, num_dates=len(series))
+        interval = bootstrap_interval(
+            sum_by_date(columns[mask], origin[mask]),
+            ratio,
+            horizon=overlapping_dates(origin[mask], last_target[mask]),
+            num_resamples=_RESAMPLES,
         )
+        rows.append(StockRatio(str(stock), interval.estimate, interval.low, interval.high, interval.num_dates))
     return sorted(rows, key=lambda row: (np.isnan(row.ratio), row.ratio, row.stock))
-
-
-def _half_width(difference: np.ndarray, horizon: int) -> float:
-    """Half of the 95 % interval of the mean of a date series; NaN where the test has no answer."""
-    test = diebold_mariano(difference, horizon=horizon)
-    if not np.isfinite(test.statistic) or test.statistic == 0:
-        return np.nan
-    freedom = min(test.num_dates - 1, 1.5 * test.num_dates / (2 * horizon - 1))
-    return float(stats.t.ppf(0.975, freedom) * test.mean_difference / test.statistic)
 
 
 def accumulated_difference(

@@ -84,13 +84,14 @@ def render(inputs: ReportInputs) -> str:
     )
     evaluations = {evaluation.name: evaluation for evaluation in inputs.evaluations}
     styles = forecaster_styles(list(evaluations))
-    columns = tables.leaderboard_columns(inputs.table)
+    decisive, other = tables.decisive_columns(inputs.table), tables.other_columns(inputs.table)
     num_samples = inputs.evaluations[0].forecast.samples.shape[1]
     return page.get_template("report.html.j2").render(
         inputs=inputs,
         summary=describe_windows(inputs.windows, num_samples),
         legend=[(name, charts.swatch(style)) for name, style in styles.items()],
-        leaderboard=_leaderboard(inputs.table, columns),
+        leaderboard=_leaderboard(inputs.table, decisive),
+        other_scores=tables.table(inputs.table, other, caption="More scores", row_class=_row_class),
         learnt=_learnt(inputs.table, styles),
         coverage=charts.coverage(
             {name: evaluation.scores.covered.mean(axis=(0, 2)) for name, evaluation in evaluations.items()}, styles
@@ -103,10 +104,10 @@ def render(inputs: ReportInputs) -> str:
         training=_training(inputs.histories, forecaster_styles(["training"])["training"]),
         completions=_completions(inputs.completions),
         extra_tables={
-            title: tables.table(frame, [str(name) for name in frame], caption=title)
-            for title, frame in ((title, _with_index(frame)) for title, frame in inputs.extra_tables.items())
+            title: tables.table(frame, tables.visible_columns(frame), caption=title)
+            for title, frame in ((title, _flat(frame)) for title, frame in inputs.extra_tables.items())
         },
-        glossary=tables.glossary(columns),
+        glossary=tables.glossary([*decisive, *other]),
         colours=list(zip(LIGHT, DARK, strict=True)),
         horizon=inputs.windows.horizon,
     )
@@ -129,8 +130,12 @@ def _leaderboard(table: pd.DataFrame, columns: Sequence[str]) -> Markup:
         columns,
         caption="Leaderboard",
         drawings={judged: draw},
-        row_class=lambda record: "yardstick" if record["forecaster"] in (REFERENCE, OPTIMUM) else "",
+        row_class=_row_class,
     )
+
+
+def _row_class(record: Mapping[str, Any]) -> str | None:
+    return "yardstick" if record["forecaster"] in (REFERENCE, OPTIMUM) else None
 
 
 def _learnt(table: pd.DataFrame, styles: Mapping[str, Style]) -> Markup | None:
@@ -230,8 +235,8 @@ def _fans(inputs: ReportInputs, styles: Mapping[str, Style]) -> list[tuple[str, 
         for label, window in chosen.items():
             title = f"{label} window of {subject.name}: {_describe(inputs.windows, window)}"
             crps = [tables.number(one.scores.crps[window].mean(), 2) for one in (evaluation, reference)]
-            walk = f", random walk {crps[1]} %" if name != REFERENCE else ""
-            caption = f"{title}. CRPS {crps[0]} %{walk}."
+            walk = f", random walk {crps[1]}\N{NO-BREAK SPACE}%" if name != REFERENCE else ""
+            caption = f"{title}. CRPS {crps[0]}\N{NO-BREAK SPACE}%{walk}."
             panels.append((caption, _fan(evaluation, reference, inputs.windows, window, styles[name])))
         fans.append((name, panels))
     return fans
@@ -283,5 +288,6 @@ def _reward(value: float) -> str:
     return tables.DASH if pd.isna(value) else tables.number(float(value), 3)
 
 
-def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
+def _flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """An index that says something becomes columns; all columns are named by text."""
+    return (frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()).rename(columns=str)

@@ -20,7 +20,6 @@ from grpo.evaluation.palette import Style
 from grpo.evaluation.report.svg import Plot, Scale, coordinate, domain, hover, marker, polygon, tag
 
 _WIDTH = 420
-_LETTER = 6.0  # mean width of a letter at the charts' font size, pixels
 _LONGEST_LABEL = 22
 _LONGEST_LINE = 240  # points of a line over dates; more cannot be told apart
 
@@ -166,14 +165,14 @@ def by_horizon(ratios: Mapping[str, np.ndarray], styles: Mapping[str, Style]) ->
     ticks = Scale(1, steps, 0, 1).ticks(9, whole=True) if steps > 1 else [1.0]
     marks = [plot.note("CRPS / random walk’s"), plot.y_axis(plot.y.ticks(5)), plot.x_axis(ticks, "days ahead")]
     for name in sorted(ratios, key=lambda name: name != REFERENCE):  # the wide line of the walk lies below all
-        style, shown = styles[name], np.where(ratios[name] <= plot.y.high, ratios[name], np.nan)
+        style = styles[name]
         points = [
             tag("g", hover(f"{name}, day {day}: {value:.3f}"), marker(style.marker or "o", plot.x(day), plot.y(value)))
-            for day, value in enumerate(shown.tolist(), start=1)
-            if math.isfinite(value)
+            for day, value in enumerate(ratios[name].tolist(), start=1)
+            if plot.y.holds(value) and (style.marker or steps == 1)
         ]
-        line = _series(style, plot.line(range(1, steps + 1), shown, class_="line"))
-        marks.append(tag("g", line, _solid(style, *points), data_series=name))
+        line = _series(style, plot.line(range(1, steps + 1), ratios[name], class_="line"))
+        marks.append(tag("g", hover(name), line, _solid(style, *points), data_series=name))
     return plot.picture("CRPS relative to the random walk by days ahead.", *marks)
 
 
@@ -245,15 +244,23 @@ def training_curve(points: Sequence[tuple[float, float]], name: str, style: Styl
 def _rows(labels: Sequence[str], x: tuple[float, float]) -> Plot:
     """A plot with one row per label, and room for the labels on the left."""
     height = 20 if len(labels) <= 30 else 13
-    left = min(_LONGEST_LABEL, max(map(len, labels))) * _LETTER + 16
+    left = 18 + max(_label_width(_shortened(label)) for label in labels)
     return Plot.make(
         max(_WIDTH, left + 250), 24 + height * len(labels) + 34, x, (len(labels), 0), left=left, right=18, top=24
     )
 
 
 def _row_label(plot: Plot, label: str, y: float) -> Markup:
-    short = label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
-    return tag("text", short, x=plot.x.start - 10, y=y + 3.5, text_anchor="end")
+    return tag("text", _shortened(label), x=plot.x.start - 10, y=y + 3.5, text_anchor="end")
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
+
+
+def _label_width(label: str) -> float:
+    """Pixels that a text takes at the charts' font size, rather too many than too few."""
+    return sum(8.0 if letter.isupper() else 6.3 for letter in label)
 
 
 def _series(style: Style, *marks: Markup) -> Markup:
@@ -269,7 +276,7 @@ def _solid(style: Style, *marks: Markup) -> Markup:
 
 def _point(x: Scale, value: float, y: float) -> Markup:
     """A dot at the value, or an arrow at the end of the scale that it lies beyond."""
-    if x.low <= value <= x.high:
+    if x.holds(value):
         return tag("circle", cx=x(value), cy=y, r=3.2, class_="dot")
     end, sign = x.clip(value), 1 if value > x.high else -1
     return polygon([(end + sign * 3, y), (end - sign * 4, y - 4), (end - sign * 4, y + 4)], class_="dot")

@@ -51,8 +51,12 @@ class Scale:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def clip(self, value: float) -> float:
-        """The pixel of a value, or of the nearer end of the scale."""
-        return self(min(max(value, self.low), self.high))
+        """The pixel of a value, or of the nearer end of the scale; NaN counts as beyond the high end."""
+        return self(self.high if math.isnan(value) else min(max(value, self.low), self.high))
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is finite and within the scale."""
+        return self.low <= value <= self.high
 
     def ticks(self, count: int, *, whole: bool = False) -> list[float]:
         """About `count` round values within the scale; whole numbers alone where asked for."""
@@ -133,10 +137,10 @@ class Plot:
         return tag("path", d=f"M{x} {coordinate(self.y.end)}V{coordinate(self.y.start)}", class_=class_)
 
     def line(self, xs: Iterable[float], ys: Iterable[float], **attributes: object) -> Markup:
-        """A line through the points, broken where one is not finite."""
+        """A line through the points, broken where one is not finite or lies beyond the scale."""
         pieces, pen = [], "M"
         for x, y in zip(xs, ys, strict=True):
-            if math.isfinite(y):
+            if self.y.holds(y):
                 pieces.append(f"{pen}{coordinate(self.x(x))} {coordinate(self.y(y))}")
                 pen = "L"
             else:

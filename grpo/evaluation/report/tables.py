@@ -14,8 +14,8 @@ from markupsafe import Markup
 from grpo.evaluation.report.svg import tag
 
 DASH = "–"
-_INTERVAL_SUFFIXES = ("_low", "_high")
-_SPREAD_SUFFIX = "_sd"
+_SPREAD = "_sd"
+_BESIDE = ("_low", "_high", _SPREAD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,46 +47,23 @@ COLUMNS: dict[str, Column] = {
     "rel_crps": Column(
         header="rel. CRPS", meaning="CRPS divided by that of the random walk; below 1 is better.", digits=3
     ),
-    "p_value": Column(
-        header="p",
-        meaning="Two-sided Diebold-Mariano test on date-averaged CRPS against the random walk, not adjusted.",
-        digits=3,
-        missing=_TEST,
-    ),
     "p_holm": Column(
         header="p (Holm)",
-        meaning="The same, adjusted for the number of forecasters; the verdict goes by it.",
+        meaning="Two-sided Diebold-Mariano test on date-averaged CRPS against the random walk, adjusted for the number "
+        "of forecasters; the verdict goes by it.",
         digits=3,
         missing=_TEST,
     ),
     "mcs": Column(
         header="MCS",
-        meaning="Whether the forecaster is in the model confidence set, which holds the best one nine times of ten.",
-        missing=_TEST,
-    ),
-    "crps": Column(
-        header="CRPS %",
-        meaning="Continuous ranked probability score of each day, averaged, in percent of the last close. Smaller is "
-        "better; for a point forecast it is the absolute error.",
-        digits=3,
-    ),
-    "mae": Column(
-        header="MAE %", meaning="Absolute error of the samples' median, in percent of the last close.", digits=3
+        meaning="Whether the forecaster is in the 90 % model confidence set, which holds the best one nine times of "
+        "ten.",
+        missing="no rival: the optimum is a yardstick",
     ),
     "rel_mae": Column(header="rel. MAE", meaning="MAE divided by that of the random walk.", digits=3),
-    "rmse": Column(
-        header="RMSE %",
-        meaning="Root of the mean squared error of the samples' mean, in percent of the last close.",
-        digits=3,
-    ),
     "r2": Column(
         header="R²",
         meaning="Out of sample: one minus the squared error of the mean over that of no change; above 0 is better.",
-        digits=4,
-    ),
-    "energy": Column(
-        header="energy %",
-        meaning="Energy score: the CRPS of whole paths; it also sees how the days hang together.",
         digits=3,
     ),
     "coverage_50": Column(
@@ -98,9 +75,6 @@ COLUMNS: dict[str, Column] = {
     "coverage_95": Column(
         header="cover 95", meaning="Share of realised prices in the central 95 % interval.", digits=2
     ),
-    "width_80": Column(
-        header="width 80 %", meaning="Width of the central 80 % interval, in percent of the last close.", digits=2
-    ),
     "direction_hit": Column(
         header="direction",
         meaning="Share of windows whose median moves to the realised side of the last close; one half where it stays.",
@@ -111,43 +85,128 @@ COLUMNS: dict[str, Column] = {
         meaning="The same for the forecast that every stock rises: what direction must beat.",
         digits=2,
     ),
-    "straight_lines": Column(
-        header="straight",
-        meaning="Share of paths that are exact straight lines: 1 is a model without any shape.",
-        digits=2,
-    ),
     "valid": Column(
         header="valid",
         meaning="Share of usable samples; an invalid one counts as the last close repeated.",
         digits=3,
     ),
-    "seconds": Column(header="seconds", meaning="Time to forecast all windows.", digits=2, missing="not measured"),
-    "num_dates": Column(header="dates", meaning="Dates of origin that the tests see.", digits=0),
+    "crps": Column(
+        header="CRPS %",
+        meaning="Continuous ranked probability score of each day, averaged, in percent of the last close. Smaller is "
+        "better; for a point forecast it is the absolute error.",
+        digits=3,
+    ),
+    "energy": Column(
+        header="energy %",
+        meaning="Energy score: the CRPS of whole paths; it also sees how the days hang together.",
+        digits=3,
+    ),
+    "mae": Column(
+        header="MAE %", meaning="Absolute error of the samples’ median, in percent of the last close.", digits=3
+    ),
+    "rmse": Column(
+        header="RMSE %",
+        meaning="Root of the mean squared error of the samples’ mean, in percent of the last close.",
+        digits=3,
+    ),
+    "mape": Column(header="MAPE %", meaning="Absolute error in percent of the realised price.", digits=3),
+    "smape": Column(
+        header="sMAPE %", meaning="Absolute error in percent of the mean of forecast and realised price.", digits=3
+    ),
+    "mase": Column(
+        header="MASE",
+        meaning="Absolute error over the stock’s mean absolute daily change in training.",
+        digits=3,
+        missing="the training closes were not given",
+    ),
+    "pinball": Column(header="pinball %", meaning="Mean quantile loss over a grid of levels.", digits=3),
+    "p_value": Column(header="p", meaning="The Diebold-Mariano test, not adjusted.", digits=3, missing=_TEST),
     "dm_statistic": Column(
         header="DM",
         meaning="Diebold-Mariano statistic; negative is better than the random walk.",
         digits=2,
         missing=_TEST,
     ),
+    "mcs_p": Column(
+        header="MCS p",
+        meaning="Smallest level at which the forecaster leaves the model confidence set.",
+        digits=3,
+        missing="no rival: the optimum is a yardstick",
+    ),
+    "clark_west_p": Column(
+        header="Clark-West p",
+        meaning="One-sided test that the mean forecast of the last day adds nothing to no change.",
+        digits=3,
+        missing=_TEST,
+    ),
+    "direction_p": Column(
+        header="direction p",
+        meaning="One-sided Pesaran-Timmermann test that predicted and realised directions of the last day are "
+        "independent.",
+        digits=3,
+        missing="not tested: a yardstick, too few dates, or directions that never change",
+    ),
+    "width_50": Column(
+        header="width 50", meaning="Width of the central 50 % interval, in percent of the last close.", digits=2
+    ),
+    "width_80": Column(
+        header="width 80", meaning="Width of the central 80 % interval, in percent of the last close.", digits=2
+    ),
+    "width_95": Column(
+        header="width 95", meaning="Width of the central 95 % interval, in percent of the last close.", digits=2
+    ),
+    "straight_lines": Column(
+        header="straight lines", meaning="Share of paths that are exact straight lines, without any shape.", digits=2
+    ),
+    "trained_until": Column(
+        header="trained until",
+        meaning="Last day that the forecaster can have learnt from; on or after the first test day it is a leak.",
+        missing="not known",
+    ),
+    "num_windows": Column(header="windows", meaning="Windows that were scored.", digits=0),
+    "num_dates": Column(header="dates", meaning="Dates of origin that the tests see.", digits=0),
+    "seconds": Column(header="seconds", meaning="Time to forecast all windows.", digits=2, missing="not measured"),
 }
-"""Known columns, in the order in which a leaderboard shows them."""
-_LEADERBOARD_LEAVES_OUT = {"dm_statistic", "num_dates", "width_80", "rmse"}
+"""Known columns, in reading order."""
+_DECISIVE = (
+    "forecaster",
+    "skill",
+    "rel_crps",
+    "p_holm",
+    "mcs",
+    "rel_mae",
+    "r2",
+    "coverage_50",
+    "coverage_80",
+    "coverage_95",
+    "direction_hit",
+    "always_up_hit",
+    "valid",
+)
 
 
-def leaderboard_columns(table: pd.DataFrame) -> list[str]:
-    """The leaderboard's columns in reading order: known ones first, then whatever else it holds."""
-    known = [name for name in COLUMNS if name in table and name not in _LEADERBOARD_LEAVES_OUT]
-    if "skill" in known and not table["skill"].notna().to_numpy().any():
-        known.remove("skill")
-    others = [name for name in table if name not in COLUMNS and not _belongs_to_another(str(name), table)]
-    return [*known, *(str(name) for name in others if not str(name).startswith("width_"))]
+def decisive_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of a leaderboard that decide, as far as it has them; skill only where the optimum is known."""
+    empty = {"skill"} if "skill" in table and not table["skill"].notna().to_numpy().any() else set()
+    return [name for name in _DECISIVE if name in table and name not in empty]
+
+
+def other_columns(table: pd.DataFrame) -> list[str]:
+    """The forecaster and all that `decisive_columns` leaves and is not empty: known ones first, then any others."""
+    filled = table.columns[table.notna().any()]
+    shown = [name for name in visible_columns(table) if name not in _DECISIVE and name in filled]
+    known = [name for name in COLUMNS if name in shown]
+    return ["forecaster", *known, *(name for name in shown if name not in COLUMNS)]
+
+
+def visible_columns(table: pd.DataFrame) -> list[str]:
+    """The columns that get a place of their own: all but ends of intervals and spreads, which go beside their value."""
+    return [name for name in table if not _belongs_to_another(name, table)]
 
 
 def _belongs_to_another(name: str, table: pd.DataFrame) -> bool:
     """Whether a column is the end of an interval, or the spread, of another one."""
-    return any(
-        name.endswith(suffix) and name.removesuffix(suffix) in table for suffix in (*_INTERVAL_SUFFIXES, _SPREAD_SUFFIX)
-    )
+    return any(name.endswith(suffix) and name.removesuffix(suffix) in table for suffix in _BESIDE)
 
 
 def glossary(columns: Sequence[str]) -> list[tuple[str, str]]:
@@ -179,7 +238,7 @@ def table(
     *,
     caption: str,
     drawings: Mapping[str, Callable[[Mapping[str, Any]], Markup]] | None = None,
-    row_class: Callable[[Mapping[str, Any]], str] | None = None,
+    row_class: Callable[[Mapping[str, Any]], str | None] = lambda record: None,
 ) -> Markup:
     """A table that sorts by its columns; the first column names the row.
 
@@ -208,7 +267,7 @@ def table(
             _cell(record, name, name in numeric, first=name == columns[0], drawing=drawings.get(name))
             for name in columns
         ]
-        rows.append(tag("tr", *cells, class_=(row_class(record) or None) if row_class else None))
+        rows.append(tag("tr", *cells, class_=row_class(record)))
     content = tag(
         "table", tag("caption", caption), tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="sortable"
     )
@@ -235,17 +294,22 @@ def _cell(
     if not numeric:
         return tag(element, _plain(value), scope=scope)
     parts: list[object] = [drawing(record)] if drawing else []
-    parts.append(number(float(value), _digits(name, value)))
-    spread = record.get(f"{name}{_SPREAD_SUFFIX}", math.nan)
+    parts.append(tag("span", number(float(value), _digits(name, value))))
+    spread = record.get(f"{name}{_SPREAD}", math.nan)
     if not _is_missing(spread):
-        parts.append(
-            tag("small", f"±{number(float(spread), _digits(name, value))}", title="standard deviation over seeds")
-        )
-    low, high = (record.get(f"{name}{suffix}", math.nan) for suffix in _INTERVAL_SUFFIXES)
-    said = None
-    if not (_is_missing(low) or _is_missing(high)):
-        said = f"95 %: {number(float(low), _digits(name, value))} to {number(float(high), _digits(name, value))}"
-    return tag(element, *parts, scope=scope, class_="number", data_value=_javascript(float(value)), title=said)
+        said = "standard deviation over seeds"
+        parts.append(tag("small", f"±\N{NO-BREAK SPACE}{number(float(spread), _digits(name, value))}", title=said))
+    if f"{name}_low" in record:
+        parts.append(_range(record[f"{name}_low"], record[f"{name}_high"], _digits(name, value)))
+    return tag(element, *parts, scope=scope, class_="number", data_value=_javascript(float(value)))
+
+
+def _range(low: float, high: float, digits: int | None) -> Markup:
+    """An interval in small figures; empty, but as wide, where there is none."""
+    if _is_missing(low) or _is_missing(high):
+        return tag("small", class_="range")
+    said = f"95 % interval: {number(low, digits)} to {number(high, digits)}"
+    return tag("small", f"[{number(low, 2)}, {number(high, 2)}]", class_="range", title=said)
 
 
 def _digits(name: str, value: object) -> int | None:
@@ -266,4 +330,4 @@ def _plain(value: object) -> str:
 
 
 def _is_missing(value: object) -> bool:
-    return value is None or value is pd.NaT or (isinstance(value, (float, np.floating)) and math.isnan(value))
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
