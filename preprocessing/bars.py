@@ -261,7 +261,7 @@ def _find_gaps(times: np.ndarray) -> tuple[int, float]:
 
     Bars wider than a day, and those of a market that also trades on Saturdays and Sundays, are never closed: a gap
     is any missing bar. Else it is more than CLOSED_STEPS weekdays without a bar, or more than CLOSED_STEPS steps
-    within a day, unless pauses of that length occur on 5 % of the days: a lunch break.
+    within a day, unless pauses of that length occur on 5 % of the days and on two at least: a lunch break.
     """
     if len(times) < 3:
         return 0, 0.0

@@ -414,10 +414,13 @@ def test_weeks_that_are_missing_in_weekly_bars_are_gaps(tmp_path: Path) -> None:
 
 
 def five_minutes(sessions: int, lunch: bool) -> list[pd.Timestamp]:
+    """Sessions from 9:30 to 16:00, every second one with a lunch from 11:30 to 13:00."""
     times = []
-    for day in pd.bdate_range("2024-01-02", periods=sessions):
+    for number, day in enumerate(pd.bdate_range("2024-01-02", periods=sessions)):
         day_times = pd.date_range(day + pd.Timedelta("9h30min"), periods=78, freq="5min")
-        times += [t for t in day_times if not (lunch and 11 * 60 + 30 <= t.hour * 60 + t.minute < 13 * 60)]
+        times += [
+            t for t in day_times if not (lunch and number % 2 and 11 * 60 + 30 <= t.hour * 60 + t.minute < 13 * 60)
+        ]
     return times
 
 
@@ -466,11 +469,16 @@ def test_overnight_split_ratios_are_suspected(tmp_path: Path, factor: float) -> 
     assert warned(tmp_path, split_rows(factor))[0] == {"suspected_splits": 1}
 
 
+def test_a_split_is_suspected_within_two_percent(tmp_path: Path) -> None:
+    # 101 to 100 / 2.018 is 1.9 % from a half
+    assert warned(tmp_path, split_rows(2, ratio=2.018))[0] == {"suspected_splits": 1}
+
+
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
         (split_rows(2, turnover=5), "the turnover is that of a crash"),
-        (split_rows(2, ratio=2.1), "no split ratio"),
+        (split_rows(2, ratio=2.022), "101 to 100 / 2.022 is 2.1 % from a half"),
         (split_rows(1.2), "no split ratio"),
     ],
 )
