@@ -1,5 +1,6 @@
 """Raw OHLCV bars to windows: reading, indicators, statistics, scaling, splits. No torch.
 
-Imports go one way: combined_preprocessor -> windows -> {indicators, statistics, scaling, splits} and
-market_data -> simulation; config, files and command_line serve all of them.
+Imports go one way: combined_preprocessor -> stock_windows -> windows_writer -> windows and market_data -> {bars_csv,
+download} -> bars; under them config -> {indicators, statistics, splits}, and scaling, simulation and bars_store;
+files, parallel and command_line serve all of them.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 from preprocessing.indicators import IndicatorPeriods
 from preprocessing.splits import check_ratios, parse_split_dates
@@ -33,6 +34,9 @@ class DataConfig:
     """Days between two origins."""
     split: tuple[float, float, float] = DEFAULT_SPLIT
     """Shares of the calendar for train, validation and test, in this order of time."""
+    split_by: Literal["calendar", "stock"] = "calendar"
+    """`calendar` cuts all stocks on the same days; `stock` cuts each by its own rows, as published comparisons do:
+    stocks of different lengths then leak what they share into each other's training."""
     split_dates: tuple[str, str] | None = None
     """First day of validation and first day of test, YYYY-MM-DD, instead of shares; null: as `split` says."""
     folds: int = 1
@@ -58,6 +62,8 @@ class DataConfig:
                 )
         if self.folds < 1:
             raise ValueError(f"data.folds must be at least 1; got {self.folds}")
+        if self.split_by == "stock" and (self.folds > 1 or self.split_dates is not None):
+            raise ValueError("data.split_by stock cuts by shares of rows alone: no data.split_dates, no data.folds")
         _check_span(self.start, self.end)
 
     @property

@@ -1,4 +1,4 @@
-"""The only place that cuts time: calendar cuts with purge and embargo, for one split or for walk-forward folds.
+"""The only place that cuts time: cuts with purge and embargo, for one split or for walk-forward folds.
 
 A window belongs to `train` if its last target day lies before the first cut; to `val` if its first target day
 is at least `embargo` calendar bars after the first cut and its last before the second; to `test` likewise
@@ -77,6 +77,22 @@ def cut_calendar(
     """
     days, (val, test) = _days_and_cuts(calendar, ratios, embargo, dates)
     return _cut(days, val, test, len(days), embargo)
+
+
+def cut_stock(days: np.ndarray, ratios: tuple[float, float, float], embargo: int) -> CalendarCut:
+    """Cut one stock's own days by ratios, as published comparisons do.
+
+    The first int(n * train) days train, the last int(n * test) test, those between validate. Stocks of different
+    lengths are cut on different days: a model of several then trains on days on which others are tested, and
+    what stocks share reaches it from the future. Only for comparison with figures made this way.
+
+    Args:
+        days: [T] datetime64, ascending.
+        ratios: as in `cut_calendar`.
+        embargo: bars left out after each cut.
+    """
+    check_ratios(ratios)
+    return _cut(days, int(len(days) * ratios[0]), len(days) - int(len(days) * ratios[2]), len(days), embargo)
 
 
 def walk_forward_cuts(

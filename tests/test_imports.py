@@ -24,11 +24,12 @@ LEVELS = [
 ]  # fmt: skip
 # preprocessing/__init__.py
 PREPROCESSING_LEVELS = [
-    {"files", "command_line"},
+    {"files", "command_line", "parallel", "bars_store"},
     {"simulation", "laws", "indicators", "statistics", "scaling", "splits"},
     {"config"},
     {"bars", "bars_csv", "download", "market_data", "windows"},
-    {"windows_writer"},
+    {"windows_writer", "presets"},
+    {"stock_windows"},
     {"combined_preprocessor"},
     {"plots"},
 ]

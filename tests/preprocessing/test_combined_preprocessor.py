@@ -24,8 +24,9 @@ from preprocessing.combined_preprocessor import (
     windows_files,
 )
 from preprocessing.config import DataConfig
+from preprocessing.files import slug
 from preprocessing.indicators import compute_indicators
-from preprocessing.market_data import TooFewRowsError
+from preprocessing.market_data import TooFewRowsError, load_stocks
 from preprocessing.scaling import StandardNorm
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.splits import CalendarCut, assign_split, walk_forward_cuts
@@ -190,6 +191,32 @@ def test_an_empty_split_says_what_to_change(split: tuple[float, float, float], r
         split_windows({"A": simulate(f"sim:gbm?rows={rows}")}, DataConfig(split=split))
 
 
+def test_cuts_by_stock_follow_each_stocks_own_rows(tmp_path: Path) -> None:
+    """Shares are rounded down: of 303 rows 212 train and the last 60 test, so 31 validate."""
+    young = simulate("sim:ou?rows=400&seed=4").iloc[97:]
+    write_csv(tmp_path / "OLD.csv", BARS)
+    write_csv(tmp_path / "YOUNG.csv", young)
+    config = DataConfig(data_dir=tmp_path, split_by="stock", window=10)
+    bars, _ = load_stocks("all", config)
+    sets, cut = split_windows(bars, config)
+    assert cut is None
+    for name, rows, train, test in (("OLD", 300, 210, 240), ("YOUNG", 303, 212, 243)):
+        days = bars[name].index.to_numpy(dtype="datetime64[ns]")
+        assert len(days) == rows
+        first, last = ({split: sets[split].truth.dates[np.array(sets[split].context.item_id) == name][:, column]
+                        for split in sets} for column in (0, -1))  # fmt: skip
+        np.testing.assert_array_equal(first["train"], days[85 : train - 9])  # the warm-up takes 84 rows
+        np.testing.assert_array_equal(last["val"], days[train + 9 : test])
+        np.testing.assert_array_equal(first["val"], days[train : test - 9])
+        np.testing.assert_array_equal(first["test"], days[test : rows - 9])
+        own = np.array(sets["full"].context.item_id) == name
+        assert set(sets["full"].context.feature("norm_mean")[own]) == {bars[name]["close"].to_numpy()[:train].mean()}
+    report = preprocess("all", config, tmp_path / "out")
+    assert report["cut"] is None
+    assert report["split_by"] == "stock"
+    assert report["windows"] == {split: len(windows) for split, windows in sets.items()}
+
+
 # Walk-forward folds
 
 
@@ -337,6 +364,9 @@ def test_bad_data_is_one_line_and_nothing_is_written(
         (("--stok", "A"), "--stok"),
         (("--stock", "A", "--window", "many"), 'Parser key "window"'),
         (("--stock", "A", "--window", "2"), "data.window must be at least 3 days; got 2"),
+        (("--stock", "A", "--outputs", "train,tset"), "outputs: there is no 'tset'; there are train, val, test, full"),
+        (("--stock", "A", "--num_workers", "0"), "num_workers must be at least 1; got 0"),
+        (("--stock", "A", "--split_by", "stock", "--folds", "2"), "data.split_by stock cuts by shares of rows alone"),
         (("--stock", "A", "--folds", "0"), "data.folds must be at least 1; got 0"),
         (("--stock", "A", "--split_dates", "[2020-01-01]"), "split_dates"),
         (("--stock", "A", "--split_dates", "[2020-01-02,2020-01-01]"), "data.split_dates must ascend"),
@@ -360,6 +390,41 @@ def test_wrong_flags_are_usage_errors(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_outputs_and_formats(tmp_path: Path) -> None:
+    arguments = ("--stock", "sim:ou?rows=500&seed=2")
+    assert run(*arguments, "--output_dir", tmp_path / "csv") == 0
+    chosen = (*arguments, "--outputs", "test,full", "--file_format", "parquet")
+    assert run(*chosen, "--output_dir", tmp_path / "parquet") == 0
+    stock = "sim:ou?rows=500&seed=2"
+    names = {path.name for path in (tmp_path / "parquet").iterdir()}
+    assert names == {f"{slug(stock)}_{split}_{part}.parquet" for split in ("test", "full") for part in "xy"} | {
+        "data_report.json"
+    }
+    reports = [json.loads((tmp_path / kind / "data_report.json").read_text()) for kind in ("csv", "parquet")]
+    assert reports[0] == reports[1]
+    for split in ("test", "full"):
+        csv, parquet = (
+            read_windows(*windows_files(stock, tmp_path / kind, split, kind)) for kind in ("csv", "parquet")
+        )
+        np.testing.assert_array_equal(parquet.context.features, csv.context.features)
+        np.testing.assert_array_equal(parquet.context.past, csv.context.past)
+        np.testing.assert_array_equal(parquet.truth.dates, csv.truth.dates)
+        np.testing.assert_array_equal(parquet.truth.next_open, csv.truth.next_open)
+
+
+def test_the_files_hold_what_split_windows_gives(tmp_path: Path) -> None:
+    for name in ("sim:ou?rows=500&seed=2", "sim:gbm?rows=400&seed=3"):
+        write_csv(tmp_path / f"{slug(name)}.csv", simulate(name))
+    config = DataConfig(data_dir=tmp_path, stride=3)
+    preprocess("all", config, tmp_path / "out")
+    bars, _ = load_stocks("all", config)
+    for split, want in split_windows(bars, config)[0].items():
+        got = read_windows(*windows_files("all", tmp_path / "out", split))
+        assert got.context.item_id == want.context.item_id
+        np.testing.assert_array_equal(got.context.features, want.context.features)
+        np.testing.assert_array_equal(got.truth.future, want.truth.future)
 
 
 def test_a_failed_write_leaves_nothing_half_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
