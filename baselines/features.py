@@ -13,7 +13,7 @@ PRICES = ("sma", "ema", "bbands_upper", "bbands_middle", "bbands_lower", "min", 
 """Become (price / last close - 1) / daily volatility."""
 PRICE_DIFFERENCES = ("mom", "macd", "macd_signal", "macd_histogram", "trend")
 """Become difference / last close / daily volatility."""
-TIME_STEPS = ("min_timestep", "max_timestep", "median_timestep")
+TIME_STEPS = ("min_timestep", "max_timestep")
 """Become shares of the window."""
 VOLATILITIES = ("volatility", "past_volatility", "ewma_volatility", "yang_zhang_volatility")
 """Become logarithms."""
@@ -37,7 +37,11 @@ PLAIN = (
 )
 """Stay as they are."""
 SCALE_FREE = (*PRICES, *PRICE_DIFFERENCES, *TIME_STEPS, *VOLATILITIES, *PLAIN)
-"""Names of the columns of `scale_free_features`; norm_mean and norm_std, which tell the stock, are left out."""
+"""Names of the columns of `scale_free_features`. Left out are norm_mean and norm_std, which tell the stock, and
+median_timestep: in a window of even length two bars are equally near to the median, and rounding decides."""
+
+DECIMALS = 9
+"""Digits after the point that are kept."""
 
 
 def scale_free_features(context: Context) -> np.ndarray:
@@ -48,4 +52,5 @@ def scale_free_features(context: Context) -> np.ndarray:
     columns += [context.feature(name) / (context.past.shape[1] - 1) for name in TIME_STEPS]
     columns += [np.log(context.feature(name)) for name in VOLATILITIES]
     columns += [context.feature(name) for name in PLAIN]
-    return np.stack(columns, axis=1)
+    # a zero that is only rounding must not fall on one side of a tree's threshold or the other
+    return np.round(np.stack(columns, axis=1), DECIMALS)

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from baselines.naive import RandomWalk, RandomWalkConfig, RandomWalkDrift, UnknownStockError
-from grpo.evaluation.protocol import Forecaster
+from baselines.naive import (
+    RandomWalk,
+    RandomWalkConfig,
+    RandomWalkDrift,
+    RandomWalkPanelDrift,
+    SeasonalNaive,
+    SeasonalNaiveConfig,
+    SeasonError,
+)
+from preprocessing.statistics import MIN_VOLATILITY
 from preprocessing.windows import FEATURES, Context, Truth, WindowSet
+from tests.baselines.series import fit, random_walk, windows_of
 
 HORIZON = 4
 
@@ -34,19 +41,9 @@ def make_windows(items, last, future_last, volatility=0.02, past_volatility=0.01
 TRAIN = make_windows(["A", "B", "A"], [100, 10, 50], [102, 9, 50])
 
 
-def fitted(plugin, config=None):
-    """Fit as the comparison does; the folder stays unused."""
-    return plugin.fit(config or plugin.Config(), TRAIN, TRAIN, horizon=HORIZON, seed=0, out_dir=None)
-
-
-@pytest.fixture(params=[RandomWalk, RandomWalkDrift], ids=lambda plugin: plugin.name)
-def plugin(request):
-    return request.param
-
-
 @pytest.mark.parametrize("weight, variance", [(0.5, (0.02**2 + 0.01**2) / 2), (1.0, 0.02**2), (0.0, 0.01**2)])
 def test_law_of_the_random_walk(weight, variance):
-    forecaster = fitted(RandomWalk, RandomWalkConfig(recent_weight=weight))
+    forecaster = fit(RandomWalk, TRAIN, RandomWalkConfig(recent_weight=weight))
     samples = forecaster.predict(TRAIN.context, horizon=HORIZON, num_samples=40_000, seed=1).samples
     logs = np.log(samples[1] / 10)  # [S, H] window 1 closed at 10
     steps = np.diff(logs, axis=1, prepend=0) / np.sqrt(variance)
@@ -56,52 +53,77 @@ def test_law_of_the_random_walk(weight, variance):
     assert stats.kstest(steps[:, -1], "norm").pvalue > 1e-3
 
 
-def test_drift_is_the_mean_daily_log_return_per_stock():
-    forecaster = fitted(RandomWalkDrift)
-    expected = {"A": np.log(1.02) / 4 / 2, "B": np.log(0.9) / 4}
-    assert forecaster.drift == pytest.approx(expected)
-    plain = fitted(RandomWalk).predict(TRAIN.context, horizon=HORIZON, num_samples=3, seed=5).samples
+def test_paths_of_a_random_walk_are_correlated_as_one():
+    samples = fit(RandomWalk, TRAIN).predict(TRAIN.context, horizon=HORIZON, num_samples=40_000, seed=1).samples
+    days = np.arange(1, HORIZON + 1)
+    expected = np.sqrt(np.minimum.outer(days, days) / np.maximum.outer(days, days))
+    np.testing.assert_allclose(np.corrcoef(np.log(samples[0]).T), expected, atol=4 / np.sqrt(40_000))
+
+
+A, B = np.log(1.02) / 4 / 2, np.log(0.9) / 4  # mean daily log return: A over two windows, one of them 0
+
+
+@pytest.mark.parametrize(
+    "plugin, drift",
+    [(RandomWalk, [0, 0, 0]), (RandomWalkDrift, [A, B, A]), (RandomWalkPanelDrift, [(2 * A + B) / 3] * 3)],
+)
+def test_drift_is_added_to_every_day(plugin, drift):
+    forecaster = fit(plugin, TRAIN)
+    plain = fit(RandomWalk, TRAIN).predict(TRAIN.context, horizon=HORIZON, num_samples=3, seed=5).samples
     with_drift = forecaster.predict(TRAIN.context, horizon=HORIZON, num_samples=3, seed=5).samples
     days = np.arange(1, HORIZON + 1)
-    for row, item in enumerate(TRAIN.context.item_id):
-        moved = np.log(with_drift[row] / plain[row])
-        np.testing.assert_allclose(moved, np.tile(expected[item] * days, (3, 1)), atol=1e-12)
+    expected = np.outer(drift, days)  # [B, H]
+    np.testing.assert_allclose(np.log(with_drift / plain), np.repeat(expected[:, None], 3, axis=1), atol=1e-12)
+    point = forecaster.point(TRAIN.context, horizon=HORIZON)
+    np.testing.assert_allclose(point, np.array([100, 10, 50])[:, None] * np.exp(expected))
 
 
-def test_an_unknown_stock_is_named():
-    other = make_windows(["A", "ZZZ"], [1, 1], [1, 1])
-    with pytest.raises(UnknownStockError, match="ZZZ"):
-        fitted(RandomWalkDrift).predict(other.context, horizon=HORIZON, num_samples=2, seed=0)
-
-
-def test_a_window_is_sampled_alike_in_any_company(plugin):
-    forecaster = fitted(plugin)
-    settings = {"horizon": HORIZON, "num_samples": 5}
-    together = forecaster.predict(TRAIN.context, **settings, seed=3).samples
-    order = np.array([2, 0])
-    np.testing.assert_array_equal(
-        forecaster.predict(TRAIN.context.take(order), **settings, seed=3).samples, together[order]
+def test_same_seed_and_day_but_another_stock_is_other_noise():
+    twin = Context(
+        item_id=("B", "A", "B"),
+        origin=TRAIN.context.origin,
+        past=TRAIN.context.past,
+        features=TRAIN.context.features,
     )
-    assert (forecaster.predict(TRAIN.context, **settings, seed=4).samples != together).all()
-    # same seed and day, another stock: other noise
-    twin = dataclasses.replace(TRAIN.context, item_id=("B", "A", "B"))
-    walk = fitted(RandomWalk)
-    one, two = (walk.predict(context, **settings, seed=3).samples for context in (TRAIN.context, twin))
+    walk = fit(RandomWalk, TRAIN)
+    one, two = (walk.predict(c, horizon=HORIZON, num_samples=5, seed=3).samples for c in (TRAIN.context, twin))
     assert (one != two).all()
-
-
-def test_saved_and_loaded_it_forecasts_the_same(plugin, tmp_path):
-    forecaster = fitted(plugin, plugin.Config(recent_weight=0.25))
-    assert isinstance(forecaster, Forecaster)
-    forecaster.save(tmp_path / "saved")
-    again = plugin.load(tmp_path / "saved")
-    settings = {"horizon": HORIZON, "num_samples": 3, "seed": 2}
-    np.testing.assert_array_equal(
-        again.predict(TRAIN.context, **settings).samples,
-        forecaster.predict(TRAIN.context, **settings).samples,
-    )
 
 
 def test_a_weight_outside_of_its_range_is_refused():
     with pytest.raises(ValueError, match="recent_weight must be in"):
         RandomWalkConfig(recent_weight=1.5)
+
+
+def test_a_season_that_repeated_exactly_is_forecast_to_repeat():
+    week = np.array([0.01, -0.02, 0.03])
+    windows = windows_of({"A": np.exp(np.cumsum(np.tile(week, 6)))}, length=10, horizon=5)
+    context = windows.context.take(np.array([1]))  # its last return is that of day 1 of the pattern
+    forecaster = fit(SeasonalNaive, windows, SeasonalNaiveConfig(period=3))
+    samples = forecaster.predict(context, horizon=5, num_samples=50, seed=0).samples[0]
+    expected = np.cumsum([0.03, 0.01, -0.02, 0.03, 0.01])
+    np.testing.assert_allclose(context.past[0, -3:, 0] / context.past[0, -4:-1, 0], np.exp([0.03, 0.01, -0.02]))
+    noise = np.log(samples / context.last_price[0]) - expected
+    assert abs(noise).max() < 20 * MIN_VOLATILITY
+    assert abs(noise).max() > 0
+
+
+def test_shocks_of_one_weekday_add_up_from_season_to_season():
+    windows = windows_of({"A": random_walk(60, seed=1)}, length=30, horizon=5)
+    context = windows.context.take(np.array([7]))
+    returns = np.diff(np.log(context.past[0, :, 0]))
+    variance = ((returns[2:] - returns[:-2]) ** 2).mean()
+    forecaster = fit(SeasonalNaive, windows, SeasonalNaiveConfig(period=2))
+    samples = forecaster.predict(context, horizon=5, num_samples=40_000, seed=0).samples[0]
+    daily = np.diff(np.log(samples / context.last_price[0]), axis=1, prepend=0)
+    np.testing.assert_allclose(daily.mean(axis=0), returns[[-2, -1, -2, -1, -2]], atol=4 * np.sqrt(3 * variance / 4e4))
+    # r_1 = a, r_3 = a + c, r_5 = a + c + e and r_2 = b, r_4 = b + d, with independent shocks a, b, c, d, e
+    expected = [[1, 0, 1, 0, 1], [0, 1, 0, 1, 0], [1, 0, 2, 0, 2], [0, 1, 0, 2, 0], [1, 0, 2, 0, 3]]
+    np.testing.assert_allclose(np.cov(daily.T) / variance, expected, atol=4 * 3 * np.sqrt(2 / 4e4))
+
+
+def test_a_season_that_does_not_fit_twice_is_refused():
+    windows = windows_of({"A": random_walk(40, seed=1)}, length=10, horizon=2)
+    fit(SeasonalNaive, windows, SeasonalNaiveConfig(period=4))
+    with pytest.raises(SeasonError, match="windows of 9 daily returns hold no two seasons of 5"):
+        fit(SeasonalNaive, windows)

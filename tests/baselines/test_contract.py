@@ -1,0 +1,177 @@
+"""What every forecaster of this package must do, each driven through the same steps on simulated stocks."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from baselines.paths import HorizonError, UnknownStockError
+from baselines.saving import STATE_FILE, SavedStateError
+from grpo.evaluation.protocol import Forecaster, forecaster_names, forecaster_plugin
+from preprocessing.combined_preprocessor import split_windows
+from preprocessing.config import DataConfig
+from preprocessing.simulation import parse_simulated_stock
+from preprocessing.windows import Context, WindowSet
+from tests.baselines.fake_models import MODULES
+
+NAMES = (
+    "random_walk",
+    "random_walk_drift",
+    "random_walk_panel_drift",
+    "seasonal_naive",
+    "ewma_t",
+    "garch_t",
+    "historical_bootstrap",
+    "fhs",
+    "fhs_drift",
+    "auto_arima",
+    "auto_ets",
+    "auto_theta",
+    "ridge",
+    "lightgbm_quantile",
+    "chronos",
+    "timesfm",
+)
+PACKAGES = {
+    "garch_t": "arch",
+    "auto_arima": "statsforecast",
+    "auto_ets": "statsforecast",
+    "auto_theta": "statsforecast",
+    "lightgbm_quantile": "lightgbm",
+}
+STOCKS = ("sim:gbm?rows=600&seed=1", "sim:ar?rows=600&seed=2")
+DATA = DataConfig(window=30, horizon=5)
+ROWS = np.array([0, 40, 90])  # of the test windows
+PRICES = ["open", "high", "low", "close"]
+
+
+@cache
+def bars() -> dict[str, pd.DataFrame]:
+    return {name: parse_simulated_stock(name).bars() for name in STOCKS}
+
+
+@cache
+def splits() -> dict[str, WindowSet]:
+    return split_windows(bars(), DATA)[0]
+
+
+@cache
+def fitted(name: str):
+    plugin = forecaster_plugin(name)
+    data = splits()
+    return plugin.fit(plugin.Config(), data["train"], data["val"], horizon=5, seed=0, out_dir=Path("unused"))
+
+
+def samples(forecaster, context: Context, *, seed: int = 3, horizon: int = 5, num_samples: int = 7) -> np.ndarray:
+    forecast = forecaster.predict(context, horizon=horizon, num_samples=num_samples, seed=seed)
+    assert forecast.samples.shape == (len(context), num_samples, horizon)
+    assert forecast.valid.all()
+    return forecast.samples
+
+
+@pytest.fixture(params=NAMES)
+def name(request, monkeypatch) -> str:
+    for module, stand_in in MODULES.items():
+        monkeypatch.setitem(sys.modules, module, stand_in)
+    if request.param in PACKAGES:
+        pytest.importorskip(PACKAGES[request.param])
+    return request.param
+
+
+@pytest.fixture
+def context() -> Context:
+    return splits()["test"].context.take(ROWS)
+
+
+def test_all_are_registered():
+    assert set(NAMES) <= set(forecaster_names())
+
+
+def test_it_forecasts_and_repeats_itself(name, context):
+    forecaster = fitted(name)
+    assert isinstance(forecaster, Forecaster)
+    assert forecaster.name == name
+    first = samples(forecaster, context)
+    np.testing.assert_array_equal(samples(forecaster, context), first)
+    assert (samples(forecaster, context, seed=4) != first).any(axis=(1, 2)).all()
+    assert len(np.unique(first.round(9), axis=1)) == len(context)
+    # a day's spread around the last close is that of days of one percent, not of another unit
+    assert 0.001 < np.log(first / context.last_price[:, None, None]).std() < 0.2
+
+
+def test_a_window_is_sampled_alike_in_any_company(name, context):
+    together = samples(fitted(name), context)
+    order = np.array([2, 0])
+    np.testing.assert_allclose(samples(fitted(name), context.take(order)), together[order], rtol=1e-12)
+
+
+def test_saved_and_loaded_it_forecasts_the_same(name, context, tmp_path):
+    forecaster = fitted(name)
+    forecaster.save(tmp_path)
+    again = forecaster_plugin(name).load(tmp_path)
+    assert again.config == forecaster.config
+    np.testing.assert_array_equal(samples(again, context), samples(forecaster, context))
+
+
+def test_prices_times_ten_are_samples_times_ten(name, context):
+    tenfold = {
+        stock: table.assign(**{column: 10 * table[column] for column in PRICES}) for stock, table in bars().items()
+    }
+    scaled = split_windows(tenfold, DATA)[0]["test"].context.take(ROWS)
+    np.testing.assert_allclose(scaled.past, 10 * context.past)
+    # the optimisers of statsforecast magnify the last bit of their input
+    tolerance = 1e-5 if name.startswith("auto_") else 1e-9
+    np.testing.assert_allclose(samples(fitted(name), scaled), 10 * samples(fitted(name), context), rtol=tolerance)
+
+
+def test_the_future_of_a_window_changes_nothing(name, context):
+    def crash(table: pd.DataFrame) -> pd.DataFrame:
+        later = table.index > context.origin.max()
+        return table.assign(**{column: np.where(later, 0.3, 1.0) * table[column] for column in PRICES})
+
+    changed = split_windows({stock: crash(table) for stock, table in bars().items()}, DATA)[0]["test"]
+    assert not np.array_equal(changed.truth.future, splits()["test"].truth.future)
+    np.testing.assert_array_equal(samples(fitted(name), changed.context.take(ROWS)), samples(fitted(name), context))
+
+
+def test_a_shorter_horizon_is_forecast_and_a_longer_one_forecast_or_refused(name, context):
+    samples(fitted(name), context, horizon=2)
+    if name in ("historical_bootstrap", "ridge", "lightgbm_quantile"):
+        with pytest.raises(HorizonError, match=f"{name} was fitted for 5 days ahead and cannot forecast 6"):
+            samples(fitted(name), context, horizon=6)
+    else:
+        samples(fitted(name), context, horizon=12)
+
+
+def test_an_unknown_stock_is_named_where_it_matters(name, context):
+    other = Context(
+        item_id=("ZZZ",) * len(context), origin=context.origin, past=context.past, features=context.features
+    )
+    if name in ("random_walk_drift", "garch_t"):
+        with pytest.raises(UnknownStockError, match=f"{name}: no training windows of ZZZ"):
+            samples(fitted(name), other)
+    else:
+        samples(fitted(name), other)
+
+
+def test_a_damaged_or_missing_file_is_one_line(name, tmp_path):
+    plugin = forecaster_plugin(name)
+    with pytest.raises(SavedStateError, match=f"does not hold a fitted {name} .*fit it again"):
+        plugin.load(tmp_path)
+    fitted(name).save(tmp_path)
+    file = tmp_path / STATE_FILE
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(SavedStateError, match=r"state\.npz") as refused:
+        plugin.load(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_file_of_another_forecaster_is_refused(tmp_path):
+    fitted("historical_bootstrap").save(tmp_path)
+    with pytest.raises(SavedStateError, match="does not hold a fitted fhs"):
+        forecaster_plugin("fhs").load(tmp_path)
