@@ -249,7 +249,7 @@ PROCESSES: dict[str, Process] = {
         leverage=(-0.5, (-0.99, 0.99)),
     ),
     "jump": _process(
-        _jump, drift=_DRIFT, intensity=(0.05, (0.0, 1.0)), jump_mean=(-1.0, (-20.0, 20.0)), jump_sd=(3.0, (0.0, 20.0))
+        _jump, drift=_DRIFT, intensity=(0.05, (0.0, 1.0)), jump_mean=(0.0, (-20.0, 20.0)), jump_sd=(3.0, (0.0, 20.0))
     ),
 }
 """Units: sigma, drift in log price per day; half_life, period in days; amplitude, jump_mean, jump_sd in daily sigmas;
