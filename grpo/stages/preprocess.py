@@ -1,4 +1,5 @@
-"""Bars to windows, the first stage of a run: {STOCK}_{train,val,test,full}_{x,y}.csv in its data folder.
+"""Bars to windows, the first stage of a run: {STOCK}_{train,val,test,full}_{x,y}.csv in its data folder, and
+fold_1..fold_K where data.folds asks for walk-forward folds.
 
     python -m grpo.stages.preprocess --stock AAPL --data-dir DIR --run-dir results/aapl
 
@@ -13,8 +14,9 @@ from typing import Any
 
 from grpo.config import RunConfig, parse_run_config
 from grpo.runs import StageRun, run_stage, stage_entry, stage_folder
-from preprocessing.combined_preprocessor import REPORT_FILE, notices, preprocess, windows_files
+from preprocessing.combined_preprocessor import REPORT_FILE, fold_folder, notices, preprocess, windows_files
 from preprocessing.market_data import locate_stocks
+from preprocessing.stock_windows import SPLIT_NAMES
 from preprocessing.windows import SPLITS
 
 
@@ -33,6 +35,10 @@ def make_run_windows(config: RunConfig) -> None:
     outputs = {"report": folder / REPORT_FILE}
     for split in SPLITS:
         outputs[f"{split}_x"], outputs[f"{split}_y"] = windows_files(config.stock, folder, split)
+    for number in range(1, config.data.folds + 1) if config.data.folds > 1 else ():
+        for split in SPLIT_NAMES:
+            paths = windows_files(config.stock, fold_folder(folder, number), split)
+            outputs |= {f"fold_{number}_{split}_{part}": path for part, path in zip("xy", paths, strict=True)}
 
     def body(run: StageRun) -> Mapping[str, Any]:
         report = preprocess(config.stock, config.data, run.folder)

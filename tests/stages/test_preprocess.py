@@ -57,6 +57,21 @@ def test_the_stage_writes_skips_and_refuses(tmp_path: Path, data_dir: Path) -> N
     assert "has another content" in touched.stderr
 
 
+def test_folds_are_outputs_of_the_stage(tmp_path: Path) -> None:
+    arguments = ("--stock", "sim:ou?rows=600", "--data.folds", "2", "--run-dir", tmp_path / "run")
+    first = run(*arguments)
+    assert first.returncode == 0, first.stderr
+    manifest = json.loads((tmp_path / "run/data/manifest.json").read_text())
+    folds = {
+        f"fold_{number}_{split}_{part}" for number in (1, 2) for split in ("train", "val", "test") for part in "xy"
+    }
+    assert {name for name in manifest["outputs"] if name.startswith("fold")} == folds
+    (tmp_path / "run/data/fold_2/sim_ou_rows-600_test_y.csv").unlink()
+    again = run(*arguments)
+    assert again.returncode == 1
+    assert "fold_2" in again.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
