@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -146,6 +147,11 @@ def prompt_format(style: Style) -> str:
     )
     rendered = json.dumps(render_prompts(context, horizon=10, style=style))
     return hashlib.sha256(rendered.encode()).hexdigest()[:16]
+
+
+def is_hub_id(adapter: str) -> bool:
+    """Whether a name has the form of a Hub repository, user/name or user/name@revision."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", adapter) is not None
 
 
 def embedded_sha256() -> str:

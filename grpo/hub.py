@@ -18,7 +18,6 @@ import dataclasses
 import functools
 import json
 import logging
-import re
 import shlex
 import shutil
 import sys
@@ -35,6 +34,7 @@ from grpo.adapters import (
     RECORD_FILE,
     ModelError,
     adapter_settings,
+    is_hub_id,
     read_record,
     record_text,
 )
@@ -44,7 +44,6 @@ from grpo.runs import RunError, rank, resolve_paths, run_folder, stage_entry, st
 from preprocessing.command_line import parse_config
 
 REPOSITORY_SUFFIXES = {"grpo_lora_1st": "grpo-1st", "sft_lora": "sft", "grpo_lora_2nd": "grpo-2nd"}
-_HUB_ID = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 _FLAGS = {"repo_id": "hub.repo_id", "private": "hub.private", "base_model_id": "hub.base_model_id"}
 
 logger = logging.getLogger("grpo")
@@ -66,12 +65,12 @@ def locate_adapter(adapter: str) -> Path:
     """
     if Path(adapter).is_dir():
         return Path(adapter)
-    match = _HUB_ID.fullmatch(adapter)
-    if match is None:
+    if not is_hub_id(adapter):
         raise ModelError(
             f"adapter {adapter}: there is no such folder (a Hub id looks like user/name or user/name@main)."
         )
-    return _fetch(match["repository"], match["revision"])
+    repository, _, revision = adapter.partition("@")
+    return _fetch(repository, revision or None)
 
 
 @functools.cache  # one look at the Hub per process

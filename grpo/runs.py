@@ -35,7 +35,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from grpo.adapters import RECORD_FILE, AdapterRecord, record_text
+from grpo.adapters import ADAPTER_STAGES, RECORD_FILE, AdapterRecord, is_hub_id, record_text
 from grpo.checkpoints import newest_checkpoint
 from grpo.config import RunConfig, parse_run_config, plain, to_yaml
 from grpo.manifest import (
@@ -108,7 +108,13 @@ class RunPaths:
 
 
 def resolve_paths(config: RunConfig) -> RunPaths:
-    """`config.paths` with every null replaced by the place where the pipeline puts that file."""
+    """`config.paths` with every null replaced by the place where the pipeline puts that file.
+
+    An adapter given as user/name[@revision] that is no folder here is fetched from the Hub.
+
+    Raises:
+        HubError: the Hub has no such adapter, or cannot be reached.
+    """
     stock = config.stock_slug
     defaults = {
         f"{split}_{part}": stage_folder(config, "preprocess") / f"{stock}_{split}_{part}.csv"
@@ -119,7 +125,14 @@ def resolve_paths(config: RunConfig) -> RunPaths:
     defaults["grpo_lora_1st"] = stage_folder(config, "stage1") / "adapter"
     defaults["sft_lora"] = stage_folder(config, "stage2") / "adapter"
     defaults["grpo_lora_2nd"] = stage_folder(config, "stage3") / "adapter"
-    return RunPaths(**{name: getattr(config.paths, name) or path for name, path in defaults.items()})
+    paths = {name: getattr(config.paths, name) or path for name, path in defaults.items()}
+    for name in ADAPTER_STAGES:
+        given = getattr(config.paths, name)
+        if given is not None and is_hub_id(str(given)) and not given.exists():
+            from grpo.hub import locate_adapter  # it imports this module
+
+            paths[name] = locate_adapter(str(given))
+    return RunPaths(**paths)
 
 
 def publish_adapter(source: Path, target: Path, record: AdapterRecord | None = None) -> None:

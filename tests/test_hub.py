@@ -240,7 +240,7 @@ def test_a_failed_push_does_not_stop_the_run_and_says_how_to_repeat_it(hub, fini
     assert run.returncode == 0, run.stderr
     assert run.stdout == "the run goes on\n"
     [warning] = [line for line in run.stderr.splitlines() if line.startswith("warning: pushing")]
-    repeat = re.search(r"push again with: python -m (grpo\.hub push .*)", warning)
+    repeat = re.search(r"push again with: python (-m grpo\.hub push .*)", warning)
     assert repeat is not None
     hub.fail = {}
     assert call(hub.address, tmp_path, *repeat[1].split()).returncode == 0
@@ -262,6 +262,26 @@ def test_what_is_not_on_the_hub_is_said_so(hub, tmp_path, name, message):
         call(hub.address, tmp_path, "-m", "grpo.predict", "--csv", tmp_path / "A.csv", "--adapter", name)
     )
     assert message in error
+
+
+def test_a_stage_takes_an_adapter_from_the_hub(hub, tmp_path):
+    hub.repositories["me/demo-sft"] = Repository(private=True, commits=[{"adapter_config.json": b"{1}"}])
+    script = """
+import sys
+from grpo.config import parse_run_config
+from grpo.runs import resolve_paths, stage_entry
+def main():
+    print(resolve_paths(parse_run_config(sys.argv[1:], prog="x", description="")).sft_lora)
+raise SystemExit(stage_entry(main))
+"""
+    done = call(hub.address, tmp_path, "-c", script, "--sft-saved-lora", "me/demo-sft")
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip())
+    assert folder.is_relative_to(tmp_path)
+    assert (folder / "adapter_config.json").read_bytes() == b"{1}"
+    assert "me/other is no folder here" in error_line(
+        call(hub.address, tmp_path, "-c", script, "--sft-saved-lora", "me/other")
+    )
 
 
 def test_a_run_without_a_finished_stage_or_a_repository(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ stage1_grpo_training/adapter.
 from __future__ import annotations
 
 from grpo.config import parse_run_config
+from grpo.hub import push_after_stage
 from grpo.runs import resolve_paths, run_stage, stage_entry
 from grpo.stages.grpo_training import grpo_inputs, grpo_sections, train_grpo
 
@@ -34,6 +35,7 @@ def main() -> None:
             title="stage 1 GRPO",
         ),
     )
+    push_after_stage(config, "grpo_lora_1st")
 
 
 if __name__ == "__main__":

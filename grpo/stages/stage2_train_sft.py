@@ -21,6 +21,7 @@ from grpo.adapters import describe_adapter
 from grpo.callbacks import StageProgress
 from grpo.config import RunConfig, parse_run_config, plain
 from grpo.forecaster import check_lengths, tokenize_prompts
+from grpo.hub import push_after_stage
 from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter
 from grpo.runs import RunError, StageRun, publish_adapter, resolve_paths, run_stage, stage_entry
 from grpo.stages.grpo_training import adapter_place, build_trl_config, last_logged, num_processes, refused_settings
@@ -142,6 +143,7 @@ def main() -> None:
         outputs={"adapter": paths.sft_lora},
         body=lambda stage: train_sft(config, stage, start_from),
     )
+    push_after_stage(config, "sft_lora")
 
 
 if __name__ == "__main__":
