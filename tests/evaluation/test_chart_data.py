@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from grpo.evaluation import chart_data
+from grpo.evaluation.harness import Evaluation
+from grpo.evaluation.metrics import score_windows
+from grpo.evaluation.protocol import Forecast
+
+
+def evaluate(samples, windows, name="sft"):
+    forecast = Forecast(samples=samples, valid=np.isfinite(samples).all(-1))
+    return Evaluation(name=name, forecast=forecast, scores=score_windows(forecast, windows), seconds=0.0)
+
+
+def point(prices, windows, name="sft"):
+    """Two equal samples per window: the CRPS is the absolute error."""
+    return evaluate(np.repeat(np.asarray(prices, dtype=float)[:, None], 2, axis=1), windows, name)
+
+
+def test_pit_counts_the_samples_below(make_windows):
+    windows = make_windows([100.0, 100.0], [[101.5], [99.0]])
+    samples = np.array([[[101.0], [102.0], [103.0]], [[101.0], [102.0], [103.0]]])
+    # ranks 1 of 0..3 and 0 of 0..3: PIT in [1/4, 1/2) and [0, 1/4)
+    assert chart_data.pit_shares(evaluate(samples, windows), windows, bins=4).tolist() == [0.5, 0.5, 0, 0]
+
+
+def test_pit_spreads_ties_evenly(make_windows):
+    windows = make_windows([100.0] * 4000, [[100.0]] * 4000)
+    shares = chart_data.pit_shares(evaluate(np.full((4000, 9, 1), 100.0), windows), windows)
+    assert abs(shares - 0.1).max() < 4 * np.sqrt(0.09 / 4000)
+
+
+def test_pit_of_the_true_law_is_uniform_and_of_a_narrow_one_is_not(make_windows):
+    rng = np.random.default_rng(1)
+    windows = make_windows([100.0] * 2000, 100 + rng.standard_normal((2000, 1)))
+    right = 100 + rng.standard_normal((2000, 19, 1))
+    assert abs(chart_data.pit_shares(evaluate(right, windows), windows) - 0.1).max() < 4 * np.sqrt(0.09 / 2000)
+    # half the spread: P(|Z| > 1/2 z_.95) outside the samples' central 90 %, 20 % in each outer bin
+    narrow = chart_data.pit_shares(evaluate(100 + (right - 100) / 2, windows), windows)
+    assert narrow[[0, -1]] == pytest.approx(stats.norm.sf(stats.norm.isf(0.1) / 2), abs=0.03)
+
+
+def test_an_invalid_sample_counts_as_the_last_close_in_pit(make_windows):
+    windows = make_windows([100.0], [[101.0]])
+    assert chart_data.pit_shares(evaluate(np.full((1, 9, 1), np.nan), windows), windows)[-1] == 1
+
+
+def test_the_band_of_independent_windows_is_that_of_the_multinomial(make_windows):
+    windows = make_windows([100.0] * 2000, [[100.0]] * 2000)  # H = 1: no two windows share a day
+    counts = np.random.default_rng(5).multinomial(2000, np.full(10, 0.1), size=20_000)
+    exact = np.quantile(abs(counts / 2000 - 0.1).max(axis=1), 0.95)
+    assert chart_data.uniform_band(windows, draws=2000) == pytest.approx(exact, rel=0.06)
+
+
+def test_a_calibrated_forecast_of_overlapping_windows_stays_in_the_band(make_windows):
+    rng, outside, horizon, days = np.random.default_rng(7), 0, 5, 120
+    band = chart_data.uniform_band(make_windows([100.0] * days, [[100.0] * horizon] * days))
+    for _ in range(200):
+        price = 100 * np.exp(0.01 * rng.standard_normal(days + horizon).cumsum())
+        future = np.stack([price[t + 1 : t + 1 + horizon] for t in range(days)])
+        windows = make_windows(price[:days], future)
+        steps = 0.01 * rng.standard_normal((days, 39, horizon)).cumsum(axis=2)
+        forecast = evaluate(price[:days, None, None] * np.exp(steps), windows)
+        outside += abs(chart_data.pit_shares(forecast, windows) - 0.1).max() > band
+    # 5 % of 200 are 10 +- 3.1; the binomial band, which takes all prices as independent, is left by most
+    assert 2 <= outside <= 20
+    binomial = stats.norm.isf(0.025 / 10) * np.sqrt(0.09 / (days * horizon))
+    assert band > 2 * binomial
+
+
+def test_ratios_by_stock_are_sorted_and_hold_the_mean_ratio(make_windows):
+    windows = make_windows([100.0] * 6, [[102.0]] * 6, items=["A", "B"] * 3, days=[0, 0, 1, 1, 2, 2])
+    walk = point([[100.0]] * 6, windows, "random_walk")  # errors of 2
+    sft = point([[99.0], [102.0], [98.0], [101.0], [100.0], [101.0]], windows)  # A: 3, 4, 2; B: 0, 1, 1
+    rows = chart_data.crps_by_stock(sft, walk, windows)
+    assert [(row.stock, row.num_dates) for row in rows] == [("B", 3), ("A", 3)]
+    assert [row.ratio for row in rows] == pytest.approx([2 / 6, 9 / 6])
+    assert all(row.low < row.ratio < row.high for row in rows)
+
+
+def test_the_interval_of_a_stock_is_unknown_on_one_date(make_windows):
+    windows = make_windows([100.0], [[102.0, 102.0]])
+    walk, sft = point([[100.0, 100.0]], windows, "random_walk"), point([[101.0, 101.0]], windows)
+    (row,) = chart_data.crps_by_stock(sft, walk, windows)
+    assert row.ratio == pytest.approx(0.5)
+    assert np.isnan([row.low, row.high]).all()
+
+
+def test_the_accumulated_difference_ends_at_the_mean_over_dates(make_windows):
+    windows = make_windows([100.0] * 4, [[102.0]] * 4, items=["A", "B", "A", "A"], days=[0, 0, 1, 3])
+    walk = point([[100.0]] * 4, windows, "random_walk")
+    sft = point([[102.0], [101.0], [99.0], [102.0]], windows)  # differences -2, -1 (one date), +1, -2
+    dates, line = chart_data.accumulated_difference(sft, walk, windows)
+    assert [str(day)[:10] for day in dates] == ["2020-01-01", "2020-01-02", "2020-01-04"]
+    assert line == pytest.approx([-1.5 / 3, -0.5 / 3, -2.5 / 3])
+
+
+def test_crps_by_step_is_relative_to_the_walk_where_that_is_positive(make_windows):
+    windows = make_windows([100.0], [[102.0, 100.0]])
+    walk, sft = point([[100.0, 100.0]], windows, "random_walk"), point([[103.0, 101.0]], windows)
+    ratios = chart_data.crps_by_step(sft, walk)
+    assert ratios[0] == pytest.approx(0.5)
+    assert np.isnan(ratios[1])
+
+
+def test_the_best_rival_is_no_yardstick(make_windows):
+    windows = make_windows([100.0], [[102.0]])
+    walk, poor = point([[100.0]], windows, "random_walk"), point([[90.0]], windows)
+    optimum = point([[102.0]], windows, "optimum")
+    assert chart_data.best_rival([walk, poor, optimum]).name == "sft"
+    assert chart_data.best_rival([walk, optimum]).name == "random_walk"
