@@ -34,6 +34,7 @@ from preprocessing.config import DataConfig
 from preprocessing.files import AtomicFiles, slug
 from preprocessing.market_data import MANY_STOCKS, TooFewRowsError, locate_stocks
 from preprocessing.parallel import Map, WorkerError, open_workers
+from preprocessing.presets import PresetName, expand_preset
 from preprocessing.simulation import SimulationError
 from preprocessing.splits import CalendarCut, SplitError, walk_forward_cuts
 from preprocessing.stock_windows import (
@@ -82,6 +83,8 @@ class PreprocessConfig(DataConfig):
     """A ticker, several (AAPL,MSFT), `all` (every file of the data folder), or a simulated stock (sim:ou)."""
     output_dir: Path
     """Folder for the windows, {STOCK}_{train,val,test,full}_{x,y}.csv, fold_1..fold_K and data_report.json."""
+    preset: PresetName | None = None
+    """A published protocol, whose settings are taken where no other flag gives them: `vta-10`."""
     outputs: str = ",".join(SPLITS)
     """Which of train, val, test and full to write, with commas between; full repeats the others."""
     file_format: FileFormat = "csv"
@@ -262,13 +265,17 @@ def notices(report: Mapping[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; gives its exit code."""
+    arguments = expand_preset(sys.argv[1:] if argv is None else argv)
     config = parse_config(
         PreprocessConfig,
-        argv,
+        arguments,
         prog="python -m preprocessing.combined_preprocessor",
         description="Turn OHLCV bars into windows with indicators, split by date.",
         aliases={"root_path": "data_dir"},
     )
+    if config.preset and len(arguments) == len(sys.argv[1:] if argv is None else argv):
+        print("error: give --preset as a flag; a config file cannot hold it", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, _stop)
     try:
         with open_workers(config.num_workers, config.dask) as map_stocks:
