@@ -63,7 +63,7 @@ MOST_OFFSET = 14 * 60
 """Minutes: Kiribati is the furthest ahead of UTC."""
 DAY_AND_MONTH = re.compile(r"\d{1,2}[-/. ]\d{1,2}[-/. ]\d{2,4}\b.*")
 ISO_TIME = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}:\d{2}([+-]\d{2}:\d{2})?)?$"
-"""Times that pyarrow reads as `parse_time` does, once all of a column have the same length."""
+"""Times that pyarrow reads as `parse_time` does."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def _headless(path: Path, delimiter: str, cells: Sequence[str]) -> str:
 
 
 def _parse_quickly(path: Path, text: str) -> RawBars | None:
-    """The bars of a file that has no null and nothing odd in any cell, else None."""
+    """The bars of a file without nulls among the prices or anything odd in a cell, else None or what is refused."""
     first, _, rest = text.partition("\n")
     delimiter = _delimiter(first)
     cells = [cell.strip() for cell in first.split(delimiter)]
@@ -199,13 +199,15 @@ def _parse_quickly(path: Path, text: str) -> RawBars | None:
         return None
     try:
         header = _parse_header(path, delimiter, [cells])
+        if "Time" in header.positions:
+            return None
         wanted = [name for name in (*PRICES, "Volume", *EVENTS) if name in header.positions]
         names = [str(position) for position in range(header.width)]
         kinds = dict.fromkeys(names, pa.string()) | {str(header.positions[name]): pa.float64() for name in wanted}
         table = arrow_csv.read_csv(
             pa.py_buffer(rest.encode()),
             read_options=arrow_csv.ReadOptions(column_names=names, use_threads=False),
-            parse_options=arrow_csv.ParseOptions(delimiter=delimiter, quote_char=False),
+            parse_options=arrow_csv.ParseOptions(delimiter=delimiter),
             convert_options=arrow_csv.ConvertOptions(column_types=kinds, null_values=[], strings_can_be_null=False),
         )
         if "Ticker" in header.positions and len(table[str(header.positions["Ticker"])].unique()) > 1:
@@ -214,8 +216,6 @@ def _parse_quickly(path: Path, text: str) -> RawBars | None:
     except ValueError:  # the header's MarketDataError and pyarrow's ArrowInvalid are such too
         return None
     columns = {name: table[str(header.positions[name])].to_numpy() for name in wanted}
-    if "Time" in header.positions or any(np.isnan(values).any() for values in columns.values()):
-        return None
     return RawBars(
         path=path,
         layout=header.layout,
@@ -232,16 +232,15 @@ def _parse_iso_times(cells: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """[T] times and [T] offsets in minutes, as `parse_time`.
 
     Raises:
-        ValueError: not all are ISO 8601 times of the same length.
+        ValueError: not all are ISO 8601 times, or only some have an offset.
     """
-    lengths = pc.min_max(pc.utf8_length(cells)).as_py()
-    if not pc.all(pc.match_substring_regex(cells, ISO_TIME)).as_py() or lengths["min"] != lengths["max"]:
-        raise ValueError("times of several forms")
+    if not pc.all(pc.match_substring_regex(cells, ISO_TIME)).as_py():
+        raise ValueError("times of another form")
     local = pc.utf8_slice_codeunits(cells, 0, 19).cast(pa.timestamp("s")).to_numpy()
     if not np.datetime64(str(FIRST_YEAR)) <= local.min() <= local.max() < np.datetime64(str(LAST_YEAR + 1)):
         raise ValueError("a year out of range")
     offsets = np.full(len(local), np.nan)
-    if lengths["max"] == len("2024-01-02 09:30:00-05:00"):
+    if pc.max(pc.utf8_length(cells)).as_py() > len("2024-01-02 09:30:00"):
         zones = pc.utf8_slice_codeunits(cells, 19, 25).to_numpy(zero_copy_only=False)
         written, codes = np.unique(zones, return_inverse=True)
         offsets = np.array([_offset_minutes(zone) for zone in written])[codes]

@@ -98,6 +98,10 @@ def cached_bars(
         MarketDataError: the name is no ticker, or the cached file has no record.
         DownloadError: the download failed; a file that was there stays.
     """
+    if name == "all":
+        raise MarketDataError(
+            "stock 'all' means every file of a folder; name the folder with --data-dir, or write ALL for the ticker."
+        )
     ticker = name.upper()
     if not TICKER.fullmatch(ticker):
         raise MarketDataError(f"stock '{name}' is not a ticker; write AAPL, AAPL,MSFT, all, or sim:ou.")

@@ -145,8 +145,6 @@ def locate_stocks(stock: str, config: DataConfig) -> dict[str, Path | None]:
         elif config.data_dir is not None:
             found = dict(_find_files(name, config.data_dir))
         else:
-            if name == "all":
-                raise MarketDataError("stock 'all' means every file of a folder; name the folder with --data-dir.")
             found = {name.upper(): cached_bars(name, config.cache_dir)}
         for repeated in found.keys() & located.keys():
             raise MarketDataError(f"stock '{stock}' names {repeated} twice; name it once.")

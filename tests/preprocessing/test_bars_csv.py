@@ -117,6 +117,9 @@ def test_widened_range_holds_open_and_close(tmp_path: Path) -> None:
             (HEADER, "02/01/2020,11,13,9,12,6,2"),
             "line 2, column Date: '02/01/2020' does not say which number is the month; write",
         ),
+        ((HEADER, "1677-01-01,11,13,9,12,6,2"), "'1677-01-01' is not a day of the years 1700 to 2261"),
+        ((HEADER, "2262-01-01,11,13,9,12,6,2"), "'2262-01-01' is not a day of the years 1700 to 2261"),
+        ((HEADER, "2020-01-02,11,13,9,12,6,#N/A"), "line 2, column Volume: '#N/A' is not a number"),
         ((HEADER, "2020-02-30,11,13,9,12,6,2"), "line 2, column Date: '2020-02-30' is not a day"),
         ((HEADER, "2020-01-01,10,10.8,9,11,11,1"), "line 2, column High: 10.8 leaves the bar's prices 9 to 11"),
         ((HEADER, "2020-01-01,10,12,10.5,11,11,1"), "line 2, column Low: 10.5 leaves the bar's prices 10 to 12"),
@@ -140,6 +143,13 @@ def test_files_that_are_no_text_or_not_there_are_refused(tmp_path: Path) -> None
         read_csv_bars(tmp_path / "A.csv")
     with pytest.raises(MarketDataError, match=r"B\.csv cannot be read as CSV: No such file"):
         read_csv_bars(tmp_path / "B.csv")
+
+
+def test_a_quoted_note_of_two_lines_is_one_row(tmp_path: Path) -> None:
+    lines = (HEADER + ",Note", ROWS[0] + ',"halted until', ROWS[1] + ',noon"', ROWS[2] + ",")
+    bars, report = read_csv_bars(write(tmp_path / "A.csv", *lines))
+    assert bars["close"].tolist() == [5.5, 6.5]
+    assert report.rows_read == 2
 
 
 def test_windows_line_ends_and_byte_order_mark_are_read(tmp_path: Path) -> None:
@@ -345,7 +355,7 @@ def test_times_that_do_not_go_together_are_refused(tmp_path: Path, times: list[s
 
 @pytest.mark.parametrize(
     ("frequency", "name"),
-    [("30s", "30s"), ("5min", "5min"), ("90min", "90min"), ("h", "1h"), ("B", "1d"), ("W-FRI", "1wk"), ("MS", "1mo")],
+    [("30s", "30s"), ("5min", "5min"), ("90min", "90min"), ("h", "1h"), ("B", "1d"), ("W-FRI", "1wk"), ("BMS", "1mo")],
 )
 def test_the_interval_is_the_usual_spacing(tmp_path: Path, frequency: str, name: str) -> None:
     times = [f"{time:%Y-%m-%d %H:%M:%S}" for time in pd.date_range("2020-01-01", periods=40, freq=frequency)]
@@ -452,6 +462,13 @@ def test_hours_among_minutes_are_counted(tmp_path: Path) -> None:
     found, _ = warned(tmp_path, bars_at(hours + minutes, moving(len(hours + minutes))))
     # six spacings of an hour and the night; a pause of an hour on one of 30 days is a gap too
     assert found == {"mixed_interval_rows": 7, "gaps": 6}
+
+
+def test_minutes_among_hours_are_counted(tmp_path: Path) -> None:
+    hours = pd.date_range("2024-01-02", periods=100, freq="h")
+    minutes = hours[-1] + pd.timedelta_range("5min", periods=12, freq="5min")
+    found, _ = warned(tmp_path, bars_at([str(t) for t in [*hours, *minutes]], moving(112)))
+    assert found == {"mixed_interval_rows": 12}
 
 
 def split_rows(factor: float, turnover: float = 1.0, ratio: float | None = None) -> list[str]:

@@ -205,7 +205,7 @@ def test_minutes_are_cached_in_utc_under_their_interval(yahoo: Yahoo, tmp_path: 
 
 def test_bars_that_are_not_over_are_left_out(yahoo: Yahoo) -> None:
     now = pd.Timestamp.now(NEW_YORK)
-    yahoo.charts[("AAPL", "1d")] = daily().set_axis(pd.date_range(end=now, periods=130, freq="D"))
+    yahoo.charts[("AAPL", "1d")] = daily().set_axis(pd.date_range(end=now.normalize(), periods=130, freq="D"))
     assert fetch("AAPL", "1d").index[-1] == now.tz_localize(None).normalize() - pd.Timedelta("1D")
     running = minutes(1)
     running.index = pd.date_range(end=now.floor("5min"), periods=len(running), freq="5min")
