@@ -74,7 +74,8 @@ def find_origin(name: str, bars: pd.DataFrame, config: PlotConfig) -> int:
     if row < len(times) and times[row] == wanted and row >= config.first_origin:
         return row
     nearest = [r for r in (max(row - 1, config.first_origin), max(row, config.first_origin)) if r < len(times)]
-    reason = "its indicators are still warming up" if row < config.first_origin else "there is no bar"
+    too_early = f"{config.first_origin} bars must lie before it"
+    reason = too_early if row < config.first_origin else "there is no bar"
     there = " and ".join(dict.fromkeys(_time_text(times[r]) for r in nearest))
     raise MarketDataError(f"stock {name} has no window with origin {config.date}: {reason}; the nearest are {there}.")
 

@@ -119,8 +119,8 @@ FIRST, LAST = (str(BARS.index[row].date()) for row in (84, 299))
     ("day", "message"),
     [
         ("2000-10-08", "there is no bar; the nearest are 2000-10-06 and 2000-10-09."),
-        ("2000-01-10", f"its indicators are still warming up; the nearest are {FIRST}."),
-        ("1990-01-01", f"its indicators are still warming up; the nearest are {FIRST}."),
+        ("2000-01-10", f"84 bars must lie before it; the nearest are {FIRST}."),
+        ("1990-01-01", f"84 bars must lie before it; the nearest are {FIRST}."),
         ("2030-01-01", f"there is no bar; the nearest are {LAST}."),
     ],
 )
