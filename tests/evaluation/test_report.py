@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from dataclasses import replace
@@ -9,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.evaluation.report_inputs import NAMES, build_inputs, build_windows, evaluate_law
 
 from grpo.evaluation.metrics import score_windows
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.report import write_report
 from grpo.evaluation.report.writer import render
+from tests.evaluation.report_inputs import NAMES, build_inputs, build_windows, evaluate_law
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -103,7 +104,7 @@ def test_headings_descend_one_level_at_a_time(inputs):
     levels = [int(tag[1]) for tag, _ in checked(inputs).tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
 def test_nothing_is_loaded_from_anywhere(inputs):

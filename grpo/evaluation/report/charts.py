@@ -17,7 +17,7 @@ from grpo.evaluation.chart_data import Fan
 from grpo.evaluation.leaderboard import REFERENCE
 from grpo.evaluation.metrics import INTERVALS
 from grpo.evaluation.palette import Style
-from grpo.evaluation.report.svg import Plot, Scale, coordinate, domain, hover, marker, polygon, tag
+from grpo.evaluation.report.svg import Plot, Scale, coordinate, domain, hover, marker, polygon, tag, text_width
 
 _WIDTH = 420
 _LONGEST_LABEL = 22
@@ -89,7 +89,7 @@ def dot_plot(
     marks = [plot.upright(tick, "grid") for tick in ticks]
     for rule in rules:
         marks.append(plot.upright(rule.value, rule.class_))
-        marks.append(tag("text", rule.label, x=plot.x(rule.value), y=14, text_anchor="middle"))
+        marks.append(plot.text(rule.label, plot.x(rule.value), 14))
     marks.append(plot.x_axis(ticks, name))
     for i, dot in enumerate(dots):
         y, parts = plot.y(i + 0.5), []
@@ -112,7 +112,7 @@ def coverage(shares: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> M
     marks = [plot.x_axis(ticks, "share of realised prices inside", [f"{tick:.0%}" for tick in ticks])]
     for level in INTERVALS:
         marks.append(plot.upright(level, "rule"))
-        marks.append(tag("text", f"{level:.0%}", x=plot.x(level), y=14, text_anchor="middle"))
+        marks.append(plot.text(f"{level:.0%}", plot.x(level), 14))
     for i, (name, observed) in enumerate(shares.items()):
         y, parts, said = plot.y(i + 0.5), [], []
         for level, share in zip(INTERVALS, observed, strict=True):
@@ -244,7 +244,7 @@ def training_curve(points: Sequence[tuple[float, float]], name: str, style: Styl
 def _rows(labels: Sequence[str], x: tuple[float, float]) -> Plot:
     """A plot with one row per label, and room for the labels on the left."""
     height = 20 if len(labels) <= 30 else 13
-    left = 18 + max(_label_width(_shortened(label)) for label in labels)
+    left = 18 + max(text_width(_shortened(label)) for label in labels)
     return Plot.make(
         max(_WIDTH, left + 250), 24 + height * len(labels) + 34, x, (len(labels), 0), left=left, right=18, top=24
     )
@@ -256,11 +256,6 @@ def _row_label(plot: Plot, label: str, y: float) -> Markup:
 
 def _shortened(label: str) -> str:
     return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
-
-
-def _label_width(label: str) -> float:
-    """Pixels that a text takes at the charts' font size, rather too many than too few."""
-    return sum(8.0 if letter.isupper() else 6.3 for letter in label)
 
 
 def _series(style: Style, *marks: Markup) -> Markup:

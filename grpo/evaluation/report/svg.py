@@ -108,12 +108,8 @@ class Plot:
     def x_axis(self, ticks: Sequence[float], label: str = "", texts: Sequence[str] | None = None) -> Markup:
         """Tick labels below, the axis' name in the middle."""
         texts = texts or tick_texts(ticks)
-        parts = [
-            tag("text", text, x=self.x(tick), y=self.y.start + 14, text_anchor="middle")
-            for tick, text in zip(ticks, texts, strict=True)
-        ]
-        middle = (self.x.start + self.x.end) / 2
-        name = tag("text", label, x=middle, y=self.y.start + 29, text_anchor="middle")
+        parts = [self.text(text, self.x(tick), self.y.start + 14) for tick, text in zip(ticks, texts, strict=True)]
+        name = self.text(label, (self.x.start + self.x.end) / 2, self.y.start + 29)
         return tag("g", *parts, *([name] if label else []), class_="axis")
 
     def y_axis(self, ticks: Sequence[float], texts: Sequence[str] | None = None) -> Markup:
@@ -152,6 +148,11 @@ class Plot:
         forth, back = zip(xs, upper, strict=True), zip(xs[::-1], lower[::-1], strict=True)
         return polygon([(self.x(x), self.y.clip(y)) for x, y in (*forth, *back)], class_=class_)
 
+    def text(self, text: str, x: float, y: float) -> Markup:
+        """A text around a pixel, moved sideways as far as it takes to stay inside the picture."""
+        half = text_width(text) / 2
+        return tag("text", text, x=min(max(x, half), self.width - half), y=y, text_anchor="middle")
+
     def note(self, text: str) -> Markup:
         """What the y axis measures, above it."""
         return tag("text", text, x=4, y=11)
@@ -161,6 +162,11 @@ class Plot:
         box = f"0 0 {coordinate(self.width)} {coordinate(self.height)}"
         style = f"--w:{coordinate(self.width)}px"
         return tag("svg", *marks, class_="chart", role="img", aria_label=description, viewBox=box, style=style)
+
+
+def text_width(text: str) -> float:
+    """Pixels that a text takes at the charts' font size, rather too many than too few."""
+    return sum(8.0 if letter.isupper() else 6.3 for letter in text)
 
 
 def tick_texts(ticks: Sequence[float]) -> list[str]:
