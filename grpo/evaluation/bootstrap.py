@@ -57,8 +57,9 @@ def bootstrap_interval(
     The studentised interval is estimate -+ q e: e is the Bartlett standard error, lag 2 (horizon - 1), of the
     statistic linearised at the means (delta method), and q the quantile of |statistic* - statistic| / e* over
     stationary resamples, e* computed anew in each (Goetze and Kuensch 1996). Where the rows are sums of H independent
-    shocks, the worst that overlapping windows can do, a 95 % interval covers in COVERAGE_STUDENTISED; the percentile
-    interval, whose blocks see too little of the long-run variance, in COVERAGE_PERCENTILE.
+    shocks, the worst that overlapping windows can do, a 95 % interval of a mean or a ratio covers in 90 to 95 % of
+    samples of 50 to 250 dates (H = 1, 5, 10); the percentile interval, whose blocks see too little of the long-run
+    variance, in 73 to 94 %.
 
     Args:
         columns: [D, K] one row per date.
