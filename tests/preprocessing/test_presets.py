@@ -34,7 +34,7 @@ def published_test_windows(rows: int) -> int:
 
 
 def test_the_published_number_of_test_windows() -> None:
-    """68 stocks as they are shared; of the other 20, BABA has its 745 days since its listing, GMRE 297, the rest all."""
+    """68 stocks as they are shared; of the other 20, BABA has the 745 days since its listing, GMRE 297, others all."""
     lengths = [1258] * 82 + [1257] * 2 + [1177, 701, 745, 297]
     assert len(lengths) == 88
     assert sum(map(published_test_windows, lengths)) == 20_875
