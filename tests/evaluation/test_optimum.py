@@ -74,7 +74,10 @@ def test_prices_of_another_stock_under_its_name_are_not_taken_for_it():
     scaled = dataclasses.replace(context, past=context.past * 1.001)
     later = dataclasses.replace(context, origin=context.origin + np.timedelta64(7, "D"))
     beyond = dataclasses.replace(context, origin=context.origin + np.timedelta64(7000, "D"))
-    for wrong in (scaled, later, beyond):
+    # a day that the stock does not have, at the price of its last
+    last = parse_simulated_stock(CALM).bars()["close"].iloc[-1]
+    at_last_price = dataclasses.replace(beyond, past=beyond.past * (last / beyond.last_price)[:, None, None])
+    for wrong in (scaled, later, beyond, at_last_price):
         assert not Optimum.knows(wrong)
         with pytest.raises(ValueError, match=r"the exact law of sim:ou\?rows=200&sigma=0.01 is not known"):
             Optimum().predict(wrong, horizon=1, num_samples=2, seed=0)
