@@ -195,7 +195,7 @@ def _parse_quickly(path: Path, text: str) -> RawBars | None:
     first, _, rest = text.partition("\n")
     delimiter = _delimiter(first)
     cells = [cell.strip() for cell in first.split(delimiter)]
-    if '"' in text or "\r" in first[:-1] or cells[0] in ("", "Price"):
+    if "\r" in first[:-1] or cells[0] in ("", "Price"):
         return None
     try:
         header = _parse_header(path, delimiter, [cells])

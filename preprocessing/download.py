@@ -156,8 +156,6 @@ def fetch(ticker: str, interval: str) -> pd.DataFrame:
         except (YFTzMissingError, YFPricesMissingError) as error:
             raise _unknown(ticker, interval, error) from error
         except OSError as error:  # curl_cffi's and requests' errors are such
-            if getattr(getattr(error, "response", None), "status_code", None) == 404:
-                raise _unknown(ticker, interval, error) from error
             problem = UnreachableError(
                 f"the download of {ticker} failed: Yahoo cannot be reached ({_first_line(error)}); check the network, "
                 f"or give a folder that holds {ticker}.csv with --data-dir."
@@ -178,11 +176,11 @@ def fetch(ticker: str, interval: str) -> pd.DataFrame:
 
 
 def _finished_bars(frame: pd.DataFrame, ticker: str, interval: str) -> pd.DataFrame:
-    if frame.empty:
-        raise _unknown(ticker, interval, "the answer is empty")
     times = pd.DatetimeIndex(frame.index)
     now = pd.Timestamp.now(tz=times.tz)  # the clock of the exchange
     over = times < now.normalize() if interval == "1d" else times + INTERVALS[interval] <= now
+    if not over.any():
+        raise _unknown(ticker, interval, "the answer holds no bar that is over")
     times = times.tz_localize(None).normalize() if interval == "1d" else times.tz_convert("UTC")
     columns = {name: frame[name].to_numpy(np.float64)[over] for name in COLUMNS}
     return pd.DataFrame(columns, index=times[over])

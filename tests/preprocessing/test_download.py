@@ -249,6 +249,13 @@ def test_unknown_tickers_are_not_tried_again(yahoo: Yahoo) -> None:
     assert yahoo.requests.count(("QQQQ", "1d")) <= 6
 
 
+def test_a_ticker_without_a_finished_bar_is_unknown(yahoo: Yahoo) -> None:
+    today = pd.DatetimeIndex([pd.Timestamp.now(NEW_YORK).normalize()])
+    yahoo.charts[("AAPL", "1d")] = daily(rows=1).set_axis(today)
+    with pytest.raises(DownloadError, match=r"no 1d bars of it \(the answer holds no bar that is over\)"):
+        fetch("AAPL", "1d")
+
+
 def test_without_a_network_there_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
