@@ -54,19 +54,23 @@ def draw_rows(context: Context, num_rows: int, *, shape: tuple[int, ...], seed: 
     return np.stack([generator.integers(num_rows, size=shape) for generator in window_generators(context, seed)])
 
 
-def student_t(context: Context, dof: np.ndarray, *, num_samples: int, horizon: int, seed: int) -> np.ndarray:
-    """[B, S, H] independent Student-t variates of unit variance, reproducible per window.
+def student_t(
+    context: Context, dof: np.ndarray, *, num_samples: int, horizon: int, seed: int, one_scale_per_path: bool = False
+) -> np.ndarray:
+    """[B, S, H] uncorrelated Student-t variates of unit variance, reproducible per window.
 
-    The normal variates in them are those of `grpo.evaluation.sampling.standard_normal`, so that heavy tails
-    are compared with Gaussian ones on common random numbers; infinite degrees of freedom (`dof` [B], above 2)
+    A Student-t variate is a normal one over a random scale. Either each day has its own scale, and days are
+    independent; or all days of a path share one, and a path is calm or wild as a whole (multivariate t).
+    The normal variates are those of `grpo.evaluation.sampling.standard_normal`, so that heavy tails are
+    compared with Gaussian ones on common random numbers; infinite degrees of freedom (`dof` [B], above 2)
     give exactly those.
     """
-    size = (num_samples, horizon)
+    scales = (num_samples, 1 if one_scale_per_path else horizon)
     variates = []
     for generator, freedom in zip(window_generators(context, seed), dof, strict=True):
-        normal = generator.standard_normal(size)
+        normal = generator.standard_normal((num_samples, horizon))
         gaussian = np.isinf(freedom)
-        variates.append(normal if gaussian else normal * np.sqrt((freedom - 2) / generator.chisquare(freedom, size)))
+        variates.append(normal if gaussian else normal * np.sqrt((freedom - 2) / generator.chisquare(freedom, scales)))
     return np.stack(variates)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from scipy import optimize, stats
@@ -77,16 +77,21 @@ class EwmaTConfig(VolatilityConfig):
 
     dof: float | None = None
     """Degrees of freedom, above 2; .inf: Gaussian; null: the most likely on the training windows."""
+    tails: Literal["path", "day"] = "path"
+    """Whether a path is calm or wild as a whole (multivariate t), or each day by itself. By day, sums of days
+    soon look Gaussian, which returns do not."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.dof is not None and not self.dof > 2:
             raise ValueError(f"dof must be above 2, for the variance to exist; got {self.dof}")
+        if self.tails not in ("path", "day"):
+            raise ValueError(f"tails must be path or day; got '{self.tails}'")
 
 
 @dataclass(frozen=True, eq=False)
 class EwmaT(SavedForecaster):
-    """Independent Student-t daily log returns of mean 0 and of the EWMA volatility at the origin.
+    """Uncorrelated Student-t daily log returns of mean 0 and of the EWMA volatility at the origin.
 
     Attributes:
         dof: [] degrees of freedom; fitted on the first future day of each training window, divided by the
@@ -110,7 +115,13 @@ class EwmaT(SavedForecaster):
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch."""
-        dof = np.full(len(context), self.dof)
-        shocks = student_t(context, dof, num_samples=num_samples, horizon=horizon, seed=seed)  # [B, S, H]
+        shocks = student_t(
+            context,
+            np.full(len(context), self.dof),
+            num_samples=num_samples,
+            horizon=horizon,
+            seed=seed,
+            one_scale_per_path=self.config.tails == "path",
+        )  # [B, S, H]
         shocks *= daily_volatility(context, self.config)[:, None, None]
         return forecast_from_log_returns(context, np.cumsum(shocks, axis=-1))

@@ -13,9 +13,9 @@ import pytest
 from baselines.paths import HorizonError, UnknownStockError
 from baselines.saving import STATE_FILE, SavedStateError
 from grpo.evaluation.protocol import Forecaster, forecaster_names, forecaster_plugin
-from preprocessing.combined_preprocessor import split_windows
 from preprocessing.config import DataConfig
 from preprocessing.simulation import parse_simulated_stock
+from preprocessing.stock_windows import split_windows
 from preprocessing.windows import Context, WindowSet
 from tests.baselines.fake_models import MODULES
 

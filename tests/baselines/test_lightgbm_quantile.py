@@ -1,44 +1,65 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from baselines.features import PRICES, SCALE_FREE, scale_free_features
 from baselines.lightgbm_quantile import LEVELS, LightgbmQuantile, LightgbmQuantileConfig
 from baselines.volatility import daily_volatility
-from tests.baselines.series import fit, windows_of, with_feature
+from tests.baselines.series import fit, random_walk, windows_of, with_feature
 
-pytest.importorskip("lightgbm")
+lightgbm = pytest.importorskip("lightgbm")
 
 CALM, WILD = 0.5, 2.0
+DAYS = np.array([1.0, 1.0, 0.5, 0.5])
+"""Deviation of each day ahead, in units of a random walk's."""
+CONFIG = LightgbmQuantileConfig(recent_weight=0.0, max_trees=60)
 
 
 @pytest.fixture(scope="module")
 def windows():
-    """A random walk whose daily deviation from the stated 1 % is told by one feature: half of it, or twice."""
+    """Random walks of 1 % a day whose futures are half as wide or twice as wide, and one feature tells which."""
     rng = np.random.default_rng(0)
-    closes = {}
-    for number in range(400):
-        factor = CALM if number % 2 else WILD
-        closes[f"{number:03}"] = 100 * np.exp(np.cumsum(0.01 * factor * rng.standard_normal(18)))
-    made = windows_of(closes, length=6, horizon=4, stride=2)
-    made = with_feature(made, "past_volatility", 0.01)
-    wild = np.array([int(item) % 2 == 0 for item in made.context.item_id])
-    return with_feature(made, "rsi", np.where(wild, 80.0, 20.0)), wild
+    closes = {f"{number:04}": random_walk(10, seed=number) for number in range(3000)}
+    made = with_feature(windows_of(closes, length=6, horizon=4), "past_volatility", 0.01)
+    wild = rng.random(len(made)) < 0.5
+    made = with_feature(made, "rsi", np.where(wild, 80.0, 20.0))
+    walk = np.cumsum(0.01 * rng.standard_normal((len(made), 4)), axis=1)
+    moves = np.where(wild, WILD, CALM)[:, None] * DAYS * walk
+    future = made.context.last_price[:, None] * np.exp(moves)
+    return dataclasses.replace(made, truth=dataclasses.replace(made.truth, future=future)), wild
 
 
 @pytest.fixture(scope="module")
 def fitted(windows):
-    config = LightgbmQuantileConfig(recent_weight=0.0, max_trees=60)
-    return fit(LightgbmQuantile, windows[0], config)
+    return fit(LightgbmQuantile, windows[0].take(np.arange(2000)), CONFIG, windows[0].take(np.arange(2000, 3000)))
 
 
 def test_the_quantiles_depend_on_the_indicator_as_they_should(windows, fitted):
     quantiles = fitted.scaled_quantiles(windows[0].context)  # [B, H, Q]
-    for day in range(4):
+    for day, width in enumerate(DAYS):
         for group, factor in ((windows[1], WILD), (~windows[1], CALM)):
-            spread = quantiles[group, day][:, [1, 5]].mean(axis=0)  # 10 % and 90 %
-            np.testing.assert_allclose(spread, [-1.2816 * factor, 1.2816 * factor], rtol=0.2, atol=0.1)
+            spread = quantiles[group, day][:, [1, 5]].mean(axis=0) / (factor * width)  # 10 % and 90 %
+            np.testing.assert_allclose(spread, [-1.2816, 1.2816], rtol=0.25)
+
+
+@pytest.mark.parametrize("day, level", [(0, 1), (3, 4)])
+def test_each_model_is_that_of_its_own_day_and_level(windows, fitted, day, level):
+    """The same model trained by itself, from data sets of its own."""
+    data, scale = windows[0], 0.01 * np.sqrt(day + 1)
+    targets = np.log(data.truth.future[:, day] / data.context.last_price) / scale
+    features = scale_free_features(data.context)
+    train = lightgbm.Dataset(features[:2000], targets[:2000])
+    val = lightgbm.Dataset(features[2000:], targets[2000:], reference=train)
+    settings = {"objective": "quantile", "alpha": float(LEVELS[level]), "num_leaves": 8, "learning_rate": 0.05}
+    settings |= {"min_data_in_leaf": 100, "deterministic": True, "force_row_wise": True, "num_threads": 1}
+    settings |= {"seed": 0, "verbosity": -1}
+    stop = lightgbm.early_stopping(20, verbose=False)
+    alone = lightgbm.train(settings, train, 60, valid_sets=[val], callbacks=[stop])
+    expected = alone.predict(features, num_iteration=alone.best_iteration)
+    np.testing.assert_allclose(fitted.scaled_quantiles(data.context)[:, day, level], expected, rtol=1e-9)
 
 
 def test_each_day_has_the_quantiles_that_the_models_say(windows, fitted):

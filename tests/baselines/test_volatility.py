@@ -49,14 +49,19 @@ def test_shocks_are_student_t_of_unit_variance_on_the_normal_ones():
     assert (np.sign(heavy[0]) == np.sign(normal[0])).all()
 
 
-def test_paths_add_independent_shocks_of_the_daily_volatility():
-    forecaster = fit(EwmaT, WINDOWS, EwmaTConfig(dof=8.0, decay=0.9))
+@pytest.mark.parametrize("tails", ["path", "day"])
+def test_paths_add_uncorrelated_shocks_of_the_daily_volatility(tails):
+    forecaster = fit(EwmaT, WINDOWS, EwmaTConfig(dof=10.0, decay=0.9, tails=tails))
     samples = forecaster.predict(WINDOWS.context.take(np.array([5])), horizon=3, num_samples=40_000, seed=1).samples[0]
     steps = np.diff(np.log(samples / WINDOWS.context.last_price[5]), axis=1, prepend=0)
-    volatility = daily_volatility(WINDOWS.context, forecaster.config)[5]
-    # the variance of a variance of n draws of kurtosis 3 + 6/(8 - 4) is (4.5 - 1) / n
-    np.testing.assert_allclose(np.cov(steps.T) / volatility**2, np.eye(3), atol=4 * np.sqrt(3.5 / 40_000))
-    assert stats.kstest(steps[:, 2] / volatility / np.sqrt(6 / 8), "t", (8,)).pvalue > 1e-3
+    steps /= daily_volatility(WINDOWS.context, forecaster.config)[5]
+    # the variance of a variance of n draws of kurtosis 3 + 6/(10 - 4) = 4 is (4 - 1) / n
+    np.testing.assert_allclose(np.cov(steps.T), np.eye(3), atol=4 * np.sqrt(3 / 40_000))
+    for day in range(3):
+        assert stats.kstest(steps[:, day] / np.sqrt(8 / 10), "t", (10,)).pvalue > 1e-3
+    # E[r_1^2 r_2^2] = (dof - 2)/(dof - 4) where both days share their scale, else 1
+    product = (steps[:, 0] ** 2 * steps[:, 1] ** 2).mean()
+    assert product == pytest.approx(8 / 6 if tails == "path" else 1, rel=0.1)
 
 
 def test_the_tails_are_learnt_from_the_first_future_day():
