@@ -141,38 +141,32 @@ def fetch(ticker: str, interval: str) -> pd.DataFrame:
 
     logging.getLogger("yfinance").setLevel(logging.CRITICAL)  # the caller says in one line what failed
     yfinance.config.debug.hide_exceptions = False
-    problem = DownloadError()
     for wait in (*RETRY_SECONDS, None):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # yfinance 1.7 calls pandas in ways that pandas 3 deprecates
                 frame = yfinance.Ticker(ticker).history(period="max", interval=interval, auto_adjust=False)
             return _finished_bars(frame, ticker, interval)
-        except YFRateLimitError:
-            problem = UnreachableError(
-                f"the download of {ticker} failed: Yahoo answers that there are too many requests (rate limit); wait "
-                "some minutes and run the same command again, what is cached stays."
-            )
         except (YFTzMissingError, YFPricesMissingError) as error:
             raise _unknown(ticker, interval, error) from error
-        except OSError as error:  # curl_cffi's and requests' errors are such
-            problem = UnreachableError(
-                f"the download of {ticker} failed: Yahoo cannot be reached ({_first_line(error)}); check the network, "
-                f"or give a folder that holds {ticker}.csv with --data-dir."
-            )
         except DownloadError:
             raise
+        except YFRateLimitError:
+            kind, reason = UnreachableError, "Yahoo answers that there are too many requests (rate limit)"
+            way_out = "wait some minutes and run the same command again, what is cached stays"
+        except OSError as error:  # curl_cffi's and requests' errors are such
+            kind, reason = UnreachableError, f"Yahoo cannot be reached ({_first_line(error)})"
+            way_out = f"check the network, or give a folder that holds {ticker}.csv with --data-dir"
         except (YFException, ValueError, LookupError, TypeError, AttributeError) as error:
             # yfinance walks through the answer without checks: a broken one may raise any of these
-            problem = DownloadError(
-                f"the download of {ticker} failed: Yahoo's answer makes no sense ({_first_line(error)}); try again "
-                f"later, or give a folder that holds {ticker}.csv with --data-dir."
-            )
-        if wait is not None:
-            logger.warning("%s Trying again in %g s.", problem, wait)
-            YfData.cache_get.cache_clear()  # it keeps answers of the failed try, error pages too
-            time.sleep(wait)
-    raise problem
+            kind, reason = DownloadError, f"Yahoo's answer makes no sense ({_first_line(error)})"
+            way_out = f"try again later, or give a folder that holds {ticker}.csv with --data-dir"
+        if wait is None:
+            raise kind(f"the download of {ticker} failed: {reason}; {way_out}.")
+        logger.warning("%s: %s; trying again in %g s", ticker, reason, wait)
+        YfData.cache_get.cache_clear()  # it keeps answers of the failed try, error pages too
+        time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
 
 
 def _finished_bars(frame: pd.DataFrame, ticker: str, interval: str) -> pd.DataFrame:

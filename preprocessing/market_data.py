@@ -124,7 +124,7 @@ def require_rows(name: str, rows: int, config: DataConfig) -> None:
 
 def _simulate(name: str) -> tuple[pd.DataFrame, BarsReport]:
     bars = parse_simulated_stock(name).bars()
-    return bars, BarsReport(source="simulated", rows_read=len(bars))
+    return bars, BarsReport(source="simulated", interval="1d", rows_read=len(bars))
 
 
 def locate_stocks(stock: str, config: DataConfig) -> dict[str, Path | None]:
@@ -306,7 +306,7 @@ def check(config: CheckConfig) -> int:
 
 def describe(name: str, report: BarsReport) -> str:
     """One line: rows, span, interval, layout, and the counts that are not 0."""
-    spacing = f"{report.interval} bars{f', times {report.time_zone}' if report.time_zone else ''}"
+    spacing = f"{report.interval or 'single'} bars{f', times {report.time_zone}' if report.time_zone else ''}"
     parts = [f"{report.rows} rows, {report.first_date} to {report.last_date}, {spacing}, {report.layout}"]
     for title, fields in (("events", ("dividends", "splits")), ("repairs", REPAIRS), ("warnings", WARNINGS)):
         counts = [f"{field.replace('_', ' ')} {getattr(report, field)}" for field in fields if getattr(report, field)]
