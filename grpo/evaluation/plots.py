@@ -23,6 +23,7 @@ from preprocessing.windows import WindowSet
 
 _BAND_SHADES = (0.55, 0.32, 0.16)
 _INTERVAL_MARKERS = "osD"
+_PANELS_IN_A_ROW = 4
 _DPI = 130
 
 
@@ -101,7 +102,7 @@ def coverage(evaluations: Sequence[Evaluation], path: Path) -> None:
 
 def pit(evaluations: Sequence[Evaluation], windows: WindowSet, path: Path) -> None:
     """PIT histogram per forecaster, with the band in which a calibrated forecast stays 19 times of 20."""
-    columns = min(4, len(evaluations))
+    columns = min(_PANELS_IN_A_ROW, len(evaluations))
     rows = math.ceil(len(evaluations) / columns)
     figure = Figure(figsize=(2.6 * columns + 0.6, 2.0 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
@@ -127,9 +128,12 @@ def skill_by_stock(evaluations: Sequence[Evaluation], windows: WindowSet, path: 
     shown = [evaluation for evaluation in evaluations if evaluation.name != REFERENCE] or list(evaluations)
     reference, styles = chart_data.reference_of(evaluations), _styles(evaluations)
     rows = [chart_data.crps_by_stock(evaluation, reference, windows) for evaluation in shown]
-    figure = Figure(figsize=(3.4 * len(shown) + 0.4, 1.4 + 0.2 * len(rows[0])), layout="constrained")
-    axes = figure.subplots(1, len(shown), squeeze=False, sharex=True)[0]
-    for axis, evaluation, ratios in zip(axes, shown, rows, strict=True):
+    columns = min(_PANELS_IN_A_ROW, len(shown))
+    lines = math.ceil(len(shown) / columns)
+    height = 1.0 + 0.2 * len(rows[0])
+    figure = Figure(figsize=(3.2 * columns + 0.4, lines * height + 0.4), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False, sharex=True).flat
+    for axis, evaluation, ratios in zip(axes, shown, rows, strict=False):
         y, colour = np.arange(len(ratios))[::-1], styles[evaluation.name].colour
         axis.axvline(1, color="#888888", linewidth=1)
         axis.hlines(y, [r.low for r in ratios], [r.high for r in ratios], color=colour, alpha=0.5)
@@ -138,6 +142,8 @@ def skill_by_stock(evaluations: Sequence[Evaluation], windows: WindowSet, path: 
         axis.set_ylim(-0.7, len(ratios) - 0.3)
         axis.set_title(evaluation.name, fontsize=10)
         axis.grid(axis="x", alpha=0.25)
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
     figure.supxlabel("CRPS relative to the random walk", fontsize=10)
     _save(figure, path)
 

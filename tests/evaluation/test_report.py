@@ -264,6 +264,7 @@ def test_an_infinite_score_reads_as_one(make_windows):
     assert page.table("Leaderboard").set_index("forecaster").loc["sft", "rel. CRPS"] == "∞"
     values = [attributes["data-value"] for tag, attributes in page.tags if tag == "td" and "data-value" in attributes]
     assert "Infinity" in values
+    assert page.text.count("beyond the axis: sft") == 2  # by horizon and by date
 
 
 def test_a_default_run_stays_small(make_windows):

@@ -38,7 +38,7 @@ def browser():
 @pytest.fixture
 def path(tmp_path, make_windows):
     windows = build_windows(make_windows, stocks=3)
-    evaluations = [evaluate_law(name, windows) for name in ("base", *NAMES, "a_name_without_any_space_that_is_long")]
+    evaluations = [evaluate_law(name, windows) for name in ("base", *NAMES, "long" * 25)]
     inputs = build_inputs(windows, evaluations)
     answers = pd.DataFrame(
         {"forecaster": ["sft"], "stock": ["S00"], "date": ["2020-01-01"], "text": ["500 " * 300], "valid": [True]}

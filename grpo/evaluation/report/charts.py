@@ -142,7 +142,7 @@ def pit_histogram(name: str, shares: np.ndarray, band: float, style: Style, top:
         said = f"{k / bins:g} to {(k + 1) / bins:g}: {share:.1%} (calibrated: {1 / bins:.0%} ± {band:.1%})"
         bars.append(tag("rect", hover(said), x=x0, y=y, width=x1 - x0, height=plot.y.start - y, class_="column"))
         if share * bins > top:
-            height = tag("text", f"{share * bins:.1f}", x=(x0 + x1) / 2, y=y + 11, text_anchor="middle")
+            height = tag("text", f"{share * bins:.2g}", x=(x0 + x1) / 2, y=y + 11, text_anchor="middle")
             bars.append(tag("g", height, class_="on-column"))
     low, high = (min(max(1 + sign * band * bins, 0), top) for sign in (-1, 1))
     ends = np.array([0.0, 1.0])
@@ -158,7 +158,7 @@ def pit_histogram(name: str, shares: np.ndarray, band: float, style: Style, top:
 
 
 def by_horizon(ratios: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> Markup:
-    """CRPS relative to the random walk per step [H]; what lies above 2 is left out."""
+    """CRPS relative to the random walk per step [H]; the axis ends at 2 and says what lies beyond."""
     steps = len(next(iter(ratios.values())))
     low, high = domain([value for ratio in ratios.values() for value in ratio], include=[1.0])
     plot = Plot.make(_WIDTH, 250, (0.7, steps + 0.3), (low, min(high, 2.0)), top=22)
@@ -173,11 +173,12 @@ def by_horizon(ratios: Mapping[str, np.ndarray], styles: Mapping[str, Style]) ->
         ]
         line = _series(style, plot.line(range(1, steps + 1), ratios[name], class_="line"))
         marks.append(tag("g", hover(name), line, _solid(style, *points), data_series=name))
-    return plot.picture("CRPS relative to the random walk by days ahead.", *marks)
+    beyond = [name for name, ratio in ratios.items() if not all(map(plot.y.holds, ratio))]
+    return plot.picture("CRPS relative to the random walk by days ahead.", *marks, *_missing_lines(plot, beyond))
 
 
 def by_date(dates: np.ndarray, lines: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> Markup:
-    """Accumulated CRPS difference to the random walk over the dates [D]; a line that is not finite is left out."""
+    """Accumulated CRPS difference to the random walk over the dates [D]; says which lines are not finite."""
     finite = {name: values for name, values in lines.items() if np.isfinite(values).all()}
     low, high = domain([end for values in finite.values() for end in (values.min(), values.max())], include=[0.0])
     days = dates.astype("datetime64[D]").astype(float)
@@ -192,6 +193,7 @@ def by_date(dates: np.ndarray, lines: Mapping[str, np.ndarray], styles: Mapping[
         end = marker(style.marker or "o", plot.x(days[-1]), plot.y(values[-1]))
         said = hover(f"{name}: {values[-1]:+.4f} % of the last close")
         marks.append(tag("g", said, _series(style, line), _solid(style, end), data_series=name))
+    marks += _missing_lines(plot, [name for name in lines if name not in finite])
     return plot.picture("Accumulated CRPS difference to the random walk by date of origin.", *marks)
 
 
@@ -239,6 +241,14 @@ def training_curve(points: Sequence[tuple[float, float]], name: str, style: Styl
     marks = [plot.note(name), plot.y_axis(plot.y.ticks(4)), plot.x_axis(plot.x.ticks(5, whole=True), "optimizer step")]
     marks.append(_solid(style, plot.line(steps, values, class_="line"), *(dots if len(dots) <= 60 else [])))
     return plot.picture(description, *marks)
+
+
+def _missing_lines(plot: Plot, names: Sequence[str]) -> list[Markup]:
+    """A note on the lines that leave the chart, in its upper right corner; none where all are inside."""
+    if not names:
+        return []
+    text = f"beyond the axis: {names[0] if len(names) == 1 else len(names)}"
+    return [tag("text", hover(", ".join(names)), text, x=plot.width - 4, y=11, text_anchor="end")]
 
 
 def _rows(labels: Sequence[str], x: tuple[float, float]) -> Plot:

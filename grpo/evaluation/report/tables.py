@@ -292,7 +292,7 @@ def _cell(
     if _is_missing(value):
         return tag(element, DASH, scope=scope, class_="number" if numeric else None, title=column(name).missing)
     if not numeric:
-        return tag(element, _plain(value), scope=scope)
+        return tag(element, _plain(value), scope=scope, title=_plain(value) if first else None)  # it may be cut
     parts: list[object] = [drawing(record)] if drawing else []
     parts.append(tag("span", number(float(value), _digits(name, value))))
     spread = record.get(f"{name}{_SPREAD}", math.nan)
