@@ -8,7 +8,7 @@ remembers more than a window shows, no forecaster can do better than this, and m
     jump                            Poisson mixture of Gaussians, one for each number of jumps
     regime                          Hamilton filter, then a mixture over the number of wild days to come
     garch                           the variance is a function of the past; the mean is exact, and so is a sampled
-                                    path; quantiles and scores are from many paths, exact for the first day
+                                    path; quantiles and scores are from many paths, exact on the first day
     stochvol, heston                none: the variance is hidden, and prices alone do not tell it exactly
 
 With Student-t shocks (`tail` below 1000) samples and means stay exact, and quantiles and scores are from many paths.
@@ -132,7 +132,7 @@ class ConditionalLaw:
         """The law of each step by itself: in closed form, or the mixture of the last steps of DRAWS paths.
 
         Given a path up to the day before, its next step is Gaussian, so the mixture is smooth, and exact for the
-        first day of a process without hidden states. It holds 2 x B x H x DRAWS numbers: ask for few windows.
+        first day of GARCH with Gaussian shocks. It holds 2 x B x H x DRAWS numbers: ask for few windows.
         """
         if self.closed_form is not None:
             return self.closed_form
