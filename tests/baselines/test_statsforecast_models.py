@@ -77,20 +77,21 @@ def test_a_shock_of_auto_ets_passes_on_as_in_the_library(form, damped):
 
 
 @pytest.mark.parametrize("form", ["DSTM", "DOTM"])
-def test_dynamic_theta_is_the_law_that_the_library_simulates(form):
-    fitted = models.AutoTheta(model=form).fit(process(0.5, 0.3, integrate=True, seed=3)[:40]).model_
-    count = 100_000
-    sigma = np.std(fitted["residuals"][3:], ddof=1)
+@pytest.mark.parametrize("alpha, parameter, days", [(0.9, 2.0, 40), (0.1, 3.0, 6)])
+def test_dynamic_theta_is_the_law_that_the_library_simulates(form, alpha, parameter, days):
+    count, sigma = 200_000, 1.5
     simulated = theta.compute_pi_samples(
-        n=fitted["n"],
+        n=days,
         h=HORIZON,
-        states=fitted["states"],
+        states=np.zeros((1, 5)),
         sigma=sigma,
-        alpha=fitted["par"]["alpha"],
-        theta=fitted["par"]["theta"],
-        mean_y=fitted["mean_y"],
+        alpha=alpha,
+        theta=parameter,
+        mean_y=0.0,
         n_samples=count,
     )  # [H, count]
+    residuals = np.concatenate([np.full(3, 99.0), sigma * np.array([-1.0, 0.0, 1.0])])  # of which 3 do not count
+    fitted = {"modeltype": form, "par": {"alpha": alpha, "theta": parameter}, "n": days, "residuals": residuals}
     root = AutoTheta._root(fitted, HORIZON)
     covariance = root @ root.T
     spread = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
