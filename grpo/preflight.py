@@ -1,0 +1,282 @@
+"""What can be known before training to go wrong: all problems at once, one line each, before any weights are loaded.
+
+    python -m grpo.preflight --config results/RUN/config.yaml --num-processes 4
+
+The stages call `check_training` themselves, with the lengths of all their prompts. The command checks the settings of
+all stages before a run, with the longest prompt that is allowed in place of the real ones, and the port that the
+processes meet at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from grpo.adapters import ModelError
+from grpo.config import EMBEDDED, GrpoConfig, RunConfig, SftConfig, parse_run_config
+from grpo.forecaster import PromptTooLongError, check_lengths
+from grpo.hub import HubError, require_pushable
+from grpo.machine import declared_packages, free_disk, free_memory, is_port_free, loading_problems
+from grpo.memory import Batch, MemoryEstimate, ModelSize, estimate, model_size
+from grpo.runs import RunError, run_folder, stage_entry
+
+CHECKPOINTS_KEPT = 3
+"""Two by save_total_limit, and the next one that is being written."""
+ADAPTERS_KEPT = 4
+"""The kept one, the stage's, the published one, and one in the making."""
+_GIB = 2**30
+
+logger = logging.getLogger("grpo")
+
+
+class PreflightError(RunError):
+    """Training would fail; the message is the one problem, or how many the log names."""
+
+
+def check_training(
+    config: RunConfig, stage: str, *, prompt_ids: list[list[int]], completion_length: int, processes: int
+) -> None:
+    """Check all that a training stage needs before it loads weights.
+
+    Args:
+        config: the run.
+        stage: `stage1`, `stage2` or `stage3`.
+        prompt_ids: tokens of each training prompt.
+        completion_length: tokens of the longest completion.
+        processes: that train together.
+
+    Raises:
+        PreflightError: something is wrong; where there is more than one problem the log has a line for each.
+    """
+    problems = _machine_problems(config)
+    try:
+        check_lengths(prompt_ids, completion_length, config.prompt)
+    except PromptTooLongError as error:
+        problems.append(str(error))
+    size = _size_or_problem(config, problems)
+    longest = max(map(len, prompt_ids))
+    problems += stage_problems(config, stage, size, longest, completion_length, processes, len(prompt_ids))
+    if len(problems) == 1:
+        raise PreflightError(problems[0])
+    for problem in problems:
+        logger.error(problem)
+    if problems:
+        raise PreflightError(f"{stage}: {len(problems)} problems, named above; nothing was loaded")
+
+
+def stage_problems(
+    config: RunConfig,
+    stage: str,
+    size: ModelSize | None,
+    prompt_length: int,
+    completion_length: int,
+    processes: int,
+    windows: int | None,
+) -> list[str]:
+    """Batch, memory and disk of one stage; without a size the batch alone."""
+    settings: GrpoConfig | SftConfig = getattr(config, stage)
+    problems: list[str] = []
+    if isinstance(settings, GrpoConfig):
+        problems += batch_problems(settings, stage, processes, windows)
+    if size is None:
+        return problems
+    training, sampling = _batches(config, settings, prompt_length, completion_length)
+    return problems + memory_problems(config, stage, size, training, sampling, processes) + disk_problems(config, size)
+
+
+def batch_problems(settings: GrpoConfig, stage: str, processes: int, windows: int | None) -> list[str]:
+    """Groups that do not fill the batch, by TRL's rule: num_generations divides the generation batch.
+
+    The generation batch is processes x per_device_train_batch_size x steps_per_generation, the last being
+    gradient_accumulation_steps unless it is given.
+    """
+    trl, group = settings.trl, settings.trl.get("num_generations", settings.num_generations)
+    per_device = _per_device(settings)
+    steps = trl.get("steps_per_generation")
+    total = trl.get("generation_batch_size")
+    if steps is not None and total is not None:
+        return [f"{stage}.trl: give steps_per_generation or generation_batch_size, not both"]
+    world = processes * per_device
+    if total is None:
+        total = world * (steps or trl.get("gradient_accumulation_steps", 1))
+    elif total % world:
+        unit = math.lcm(world, group)
+        return [
+            f"{stage}.trl.generation_batch_size {total} is no multiple of {processes} process(es) x {per_device} rows; "
+            f"take {_choices(_multiples(total, unit))}"
+        ]
+    if total % group:
+        others = total // per_device  # what per_device is multiplied by
+        valid = _multiples(per_device, group // math.gcd(group, others))
+        divisors = [number for number in range(3, total + 1) if total % number == 0]
+        nearest = [n for n in divisors if n < group][-1:] + [n for n in divisors if n > group][:1]
+        groups = f", or num_generations {_choices(nearest)}" if nearest else ""
+        return [
+            f"{stage}: num_generations {group} does not divide the {total} completions of a step ({processes} "
+            f"process(es) x {per_device} rows x {others // processes}); take per_device_train_batch_size "
+            f"{_choices(valid)}{groups}"
+        ]
+    prompts = total // group
+    if windows is not None and windows < prompts:
+        return [
+            f"{stage}: a step takes {prompts} prompts, but there are {windows} training windows; lower "
+            f"{stage}.prompts_per_step, or give a longer history"
+        ]
+    return []
+
+
+def memory_problems(
+    config: RunConfig, stage: str, size: ModelSize, training: Batch, sampling: Batch, processes: int
+) -> list[str]:
+    """Weights and adapter that do not fit are a problem; an estimate of the rest that does not fit is a warning."""
+    free, needed = free_memory(processes), estimate(size, config, training, sampling)
+    if needed.fixed > free:
+        return [
+            f"{stage}: {_shown(needed)} exceed the {free / _GIB:.1f} GiB that are free; take a smaller model, "
+            "loading.quantization 4bit, or a larger device"
+        ]
+    if needed.total > free:
+        logger.warning(
+            "%s: about %s may exceed the %.1f GiB that are free; should it fail, lower %s, or set "
+            "loading.gradient_checkpointing true",
+            stage,
+            _shown(needed),
+            free / _GIB,
+            f"{stage}.batch_size" if stage == "stage2" else f"{stage}.prompts_per_step or generation.rows_per_batch",
+        )
+    return []
+
+
+def disk_problems(config: RunConfig, size: ModelSize) -> list[str]:
+    """Checkpoints that would not fit on the disk."""
+    checkpoint = 12 * size.lora  # float32 weight and the two moments of AdamW
+    needed = CHECKPOINTS_KEPT * checkpoint + ADAPTERS_KEPT * 4 * size.lora
+    free = free_disk(run_folder(config))
+    if needed <= free:
+        return []
+    return [
+        f"{run_folder(config)}: checkpoints and adapters take {needed / _GIB:.2f} GiB, but {free / _GIB:.2f} GiB are "
+        "free; free space, or give another --run-dir"
+    ]
+
+
+def port_problems(port: int, processes: int) -> list[str]:
+    """A port that several processes would meet at and that something else holds."""
+    if processes == 1 or is_port_free(port):
+        return []
+    other = next((number for number in range(port + 1, port + 100) if is_port_free(number)), 0)
+    return [f"port {port} is taken, at which the processes would meet; give --main_process_port {other}"]
+
+
+def version_problems() -> list[str]:
+    """Needed packages outside of their tested range."""
+    return [
+        f"{package.name} {package.installed or 'missing'}, tested is {package.tested}: run ./run_pipeline.sh --install"
+        for package in declared_packages()[""]
+        if not package.fits
+    ]
+
+
+def _machine_problems(config: RunConfig) -> list[str]:
+    problems = version_problems() + loading_problems(config.loading)
+    if config.loading.quantization == "4bit" and config.generation.backend == "vllm":
+        problems.append(
+            "loading.quantization 4bit: vLLM would sample from other weights; take generation.backend transformers"
+        )
+    if config.hub.repo_id is not None:
+        try:
+            require_pushable(config)
+        except HubError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _size_or_problem(config: RunConfig, problems: list[str]) -> ModelSize | None:
+    """The model's size; None, and one problem more, where its configuration cannot be read."""
+    try:
+        return model_size(config)
+    except ModelError as error:
+        problems.append(str(error))
+    except AttributeError as error:
+        logger.warning("memory is not estimated, since this architecture has no %s", error.name)
+    return None
+
+
+def _per_device(settings: GrpoConfig | SftConfig) -> int:
+    own = (
+        settings.batch_size if isinstance(settings, SftConfig) else settings.prompts_per_step * settings.num_generations
+    )
+    return settings.trl.get("per_device_train_batch_size", own)
+
+
+def _batches(config: RunConfig, settings: GrpoConfig | SftConfig, prompt: int, completion: int) -> tuple[Batch, Batch]:
+    """What a stage trains on at once and what it samples at once."""
+    rows = _per_device(settings)
+    lengths = {"prompt_length": prompt, "completion_length": completion}
+    if isinstance(settings, SftConfig):
+        # every row has a prompt of its own, and the loss reads the logits of all tokens
+        whole = {"prompt_length": 0, "completion_length": prompt + completion}
+        return Batch(prompts=rows, rows=rows, **whole), Batch(prompts=0, rows=0, **lengths)
+    training = Batch(prompts=max(rows // settings.num_generations, 1), rows=rows, **lengths)
+    accumulated = rows * settings.trl.get("gradient_accumulation_steps", 1)
+    sampled = max(accumulated, config.generation.rows_per_batch)
+    if config.generation.backend == "vllm":
+        sampled = 0  # vLLM keeps within generation.gpu_memory_utilization
+    return training, Batch(prompts=math.ceil(sampled / settings.num_generations), rows=sampled, **lengths)
+
+
+def _multiples(near: int, unit: int) -> list[int]:
+    """The multiples of a unit next to a number, below and above."""
+    below = near // unit * unit
+    return [value for value in (below, below + unit) if value > 0]
+
+
+def _choices(values: Sequence[int]) -> str:
+    return " or ".join(map(str, values))
+
+
+def _shown(needed: MemoryEstimate) -> str:
+    parts = {"weights": needed.weights, "adapter": needed.adapter}
+    parts |= {"activations": needed.activations, "sampling": needed.sampling}
+    return f"{needed.total / _GIB:.1f} GiB ({', '.join(f'{name} {value / _GIB:.1f}' for name, value in parts.items())})"
+
+
+def problems_of_run(config: RunConfig, processes: int, port: int) -> list[str]:
+    """All problems of a run that has no windows yet: the longest prompt that is allowed stands for the real ones."""
+    completion = config.prompt.max_completion_length or (512 if config.prompt.style == "reasoning" else 64)
+    prompt = max(config.prompt.max_seq_length - completion, 1)
+    if config.model == EMBEDDED:
+        prompt = min(prompt, 512)  # one token per number
+    problems = _machine_problems(config) + port_problems(port, processes)
+    size = _size_or_problem(config, problems)
+    for stage in ("stage1", "stage2", "stage3"):
+        found = stage_problems(config, stage, size, prompt, completion, processes, None)
+        problems += [problem for problem in found if problem not in problems]
+    return problems
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the flags of a run, print every problem."""
+    launch: Any = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    launch.add_argument("--num-processes", "--num_processes", type=int, default=1)
+    launch.add_argument("--main-process-port", "--main_process_port", type=int, default=29500)
+    own, flags = launch.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    config = parse_run_config(
+        flags,
+        prog="python -m grpo.preflight",
+        description="Name what would go wrong in a run. Further flags: --num-processes N, --main-process-port PORT.",
+    )
+    problems = problems_of_run(config, own.num_processes, own.main_process_port)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
+        raise PreflightError(f"{len(problems)} problem(s), named above")
+    print("no problem found")
+
+
+if __name__ == "__main__":
+    sys.exit(stage_entry(main))

@@ -1,0 +1,218 @@
+"""Problems that are named before training, against TRL's own rules and against what the machine is said to have."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import socket
+
+import pytest
+from trl import GRPOConfig
+
+from grpo import machine, memory, preflight
+from grpo.config import EMBEDDED, GrpoConfig, HubConfig, LoadingConfig, PromptConfig, RunConfig
+from grpo.machine import Package, declared_packages, free_disk, is_port_free, loading_problems
+from grpo.memory import Batch, model_size
+from grpo.preflight import (
+    PreflightError,
+    batch_problems,
+    check_training,
+    disk_problems,
+    memory_problems,
+    port_problems,
+    problems_of_run,
+    version_problems,
+)
+from grpo.runs import stage_entry
+
+SIZE = model_size(RunConfig())
+PROMPTS = [[1] * 300] * 64
+
+
+def settings(group: int, prompts: int = 2, **trl) -> GrpoConfig:
+    return GrpoConfig(num_generations=group, prompts_per_step=prompts, trl=trl)
+
+
+CASES = [
+    settings(8),
+    settings(8, per_device_train_batch_size=12),
+    settings(8, per_device_train_batch_size=12, gradient_accumulation_steps=2),
+    settings(6, per_device_train_batch_size=4, steps_per_generation=3),
+    settings(5, per_device_train_batch_size=4, steps_per_generation=3),
+    settings(8, generation_batch_size=48),
+    settings(8, generation_batch_size=40),
+    settings(4, per_device_train_batch_size=6, generation_batch_size=18),
+    settings(8, generation_batch_size=32, steps_per_generation=2),
+]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("given", CASES, ids=lambda case: f"G{case.num_generations} {case.trl}")
+def test_the_rule_of_the_batch_is_trls_own(given, processes, monkeypatch, tmp_path):
+    monkeypatch.setattr(GRPOConfig, "world_size", property(lambda self: processes))
+    own = {
+        "per_device_train_batch_size": given.prompts_per_step * given.num_generations,
+        "num_generations": given.num_generations,
+        "output_dir": str(tmp_path),
+        "use_cpu": True,
+    }
+    try:
+        GRPOConfig(**own | given.trl)
+        refused = False
+    except ValueError:
+        refused = True
+    assert bool(batch_problems(given, "stage1", processes, None)) == refused
+
+
+def test_the_nearest_valid_sizes_are_proposed():
+    [problem] = batch_problems(settings(8, per_device_train_batch_size=12), "stage1", 1, None)
+    assert "num_generations 8 does not divide the 12 completions of a step (1 process(es) x 12 rows x 1)" in problem
+    # multiples of 8 around 12, divisors of 12 around 8
+    assert "take per_device_train_batch_size 8 or 16, or num_generations 6 or 12" in problem
+    [problem] = batch_problems(settings(8, per_device_train_batch_size=3, gradient_accumulation_steps=2), "s", 2, None)
+    assert "take per_device_train_batch_size 2 or 4, or num_generations 6 or 12" in problem  # 2 x 2 x 2 and 4 x 2 x 2
+    [problem] = batch_problems(settings(8, generation_batch_size=40), "stage3", 2, None)
+    assert "stage3.trl.generation_batch_size 40 is no multiple of 2 process(es) x 16 rows; take 32 or 64" in problem
+    assert math.lcm(2 * 16, 8) == 32
+
+
+def test_more_prompts_a_step_than_windows():
+    assert batch_problems(settings(4, prompts=10), "stage1", 2, 20) == []
+    [problem] = batch_problems(settings(4, prompts=10), "stage1", 2, 19)
+    assert "a step takes 20 prompts, but there are 19 training windows" in problem
+
+
+def test_the_defaults_have_no_problem_and_say_nothing(caplog):
+    check_training(RunConfig(), "stage1", prompt_ids=PROMPTS, completion_length=14, processes=1)
+    check_training(RunConfig(), "stage2", prompt_ids=PROMPTS, completion_length=14, processes=2)
+    assert caplog.messages == []
+
+
+def test_all_problems_are_named_at_once(caplog, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("grpo.hub.get_token", lambda: None)
+    config = RunConfig(
+        prompt=PromptConfig(max_seq_length=310),
+        loading=LoadingConfig(dtype="float16"),
+        hub=HubConfig(repo_id="me/demo"),
+        stage1=settings(8, per_device_train_batch_size=12),
+    )
+    with pytest.raises(PreflightError, match="stage1: 4 problems, named above; nothing was loaded"):
+        check_training(config, "stage1", prompt_ids=PROMPTS, completion_length=14, processes=1)
+    lines = [record.getMessage() for record in caplog.records]
+    for part in ("--max-seq-length 310", "loading.dtype float16", "no token to push to me/demo", "does not divide"):
+        assert sum(part in line for line in lines) == 1, part
+
+
+def test_one_problem_is_the_error_itself():
+    with pytest.raises(PreflightError, match=r"^the longest prompt has 300 tokens and its answer may take 900"):
+        check_training(RunConfig(), "stage3", prompt_ids=PROMPTS, completion_length=900, processes=1)
+
+
+GPU = {"cuda_devices": lambda: ["H200"], "has_bfloat16": lambda: True}
+
+
+@pytest.mark.parametrize(
+    ("loading", "has", "expected"),
+    [
+        (LoadingConfig(), {}, []),
+        (LoadingConfig(quantization="4bit"), {}, ["PyTorch sees no GPU", "bitsandbytes is not installed"]),
+        (LoadingConfig(quantization="4bit"), GPU, ["bitsandbytes is not installed; run `pip install bitsandbytes`"]),
+        (LoadingConfig(quantization="4bit"), GPU | {"has_module": lambda name: name == "bitsandbytes"}, []),
+        (LoadingConfig(attention="flash_attention_2"), GPU, ["flash-attn is not installed.*attention sdpa"]),
+        (LoadingConfig(attention="flash_attention_2"), {"has_module": lambda name: True}, ["PyTorch sees no GPU"]),
+        (LoadingConfig(attention="eager", gradient_checkpointing=True), {}, []),
+        (LoadingConfig(liger=True), {}, ["PyTorch sees no GPU", "liger-kernel is not installed"]),
+        (LoadingConfig(dtype="float16"), {}, ["PyTorch sees no GPU"]),
+        (LoadingConfig(dtype="float16"), GPU, []),
+        (LoadingConfig(dtype="bfloat16"), {}, []),
+        (LoadingConfig(dtype="bfloat16"), GPU | {"has_bfloat16": lambda: False}, ["this GPU cannot compute in it"]),
+    ],
+)  # fmt: skip
+def test_what_the_machine_lacks_is_named_with_a_way_out(loading, has, expected, monkeypatch):
+    for name in ("cuda_devices", "has_bfloat16", "has_module"):
+        default = {"cuda_devices": list, "has_bfloat16": lambda: True, "has_module": lambda name: False}[name]
+        monkeypatch.setattr(machine, name, has.get(name, default))
+    problems = loading_problems(loading)
+    assert len(problems) == len(expected)
+    for problem, part in zip(problems, expected, strict=True):
+        assert re.search(part, problem), problem
+        assert "\n" not in problem
+
+
+def test_memory_that_is_surely_too_little_is_a_problem_and_a_doubt_is_a_warning(monkeypatch, caplog):
+    config, batch = RunConfig(), Batch(prompts=16, rows=128, prompt_length=300, completion_length=14)
+    needed = memory.estimate(SIZE, config, batch, batch)
+    for free, problems, warnings in (
+        (needed.total, 0, 0),
+        (needed.total - 1, 0, 1),
+        (needed.fixed, 0, 1),
+        (needed.fixed - 1, 1, 0),
+    ):
+        caplog.clear()
+        monkeypatch.setattr(preflight, "free_memory", lambda processes, free=free: free)
+        found = memory_problems(config, "stage1", SIZE, batch, batch, 1)
+        assert (len(found), len(caplog.messages)) == (problems, warnings), free
+    assert "loading.quantization 4bit" in found[0]
+
+
+def test_a_disk_without_room_for_the_checkpoints(monkeypatch, tmp_path):
+    config = RunConfig(run_dir=tmp_path / "not" / "there" / "yet")
+    needed = (3 * 12 + 4 * 4) * SIZE.lora
+    monkeypatch.setattr(preflight, "free_disk", lambda folder: needed)
+    assert disk_problems(config, SIZE) == []
+    monkeypatch.setattr(preflight, "free_disk", lambda folder: needed - 1)
+    [problem] = disk_problems(config, SIZE)
+    assert "free space, or give another --run-dir" in problem
+    assert free_disk(tmp_path / "not" / "there" / "yet") > 0
+
+
+def test_a_port_that_something_holds():
+    with socket.socket() as holder:
+        holder.bind(("", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        assert not is_port_free(port)
+        [problem] = port_problems(port, 2)
+        proposed = int(problem.rsplit(" ", 1)[1])
+        assert proposed != port
+        assert is_port_free(proposed)
+        assert port_problems(port, 1) == [], "one process meets nobody"
+    assert port_problems(port, 2) == []
+
+
+def test_versions_outside_of_their_range(monkeypatch):
+    assert version_problems() == []
+    torch = next(package for package in declared_packages()[""] if package.name == "torch")
+    packages = [torch, Package(name="torch", tested=">=2.11,<2.14", installed="2.10.1")]
+    packages.append(Package(name="trl", tested=">=1.14.2,<1.15", installed=None))
+    monkeypatch.setattr(preflight, "declared_packages", lambda: {"": packages})
+    assert version_problems() == [
+        "torch 2.10.1, tested is >=2.11,<2.14: run ./run_pipeline.sh --install",
+        "trl missing, tested is >=1.14.2,<1.15: run ./run_pipeline.sh --install",
+    ]
+
+
+def test_the_extras_are_those_of_the_project():
+    packages = declared_packages()
+    assert {"torch", "trl", "peft", "pandas"} <= {package.name for package in packages[""]}
+    assert [package.name for package in packages["vllm"]] == ["vllm"]
+    assert "torch" not in {package.name for package in packages["dev"]}
+
+
+def test_a_run_is_checked_as_a_whole_before_it_starts(tmp_path, monkeypatch, capsys):
+    assert problems_of_run(RunConfig(), 2, 0) == []
+    config = RunConfig(stage1=settings(8, per_device_train_batch_size=12), stage3=settings(8, generation_batch_size=40))
+    found = problems_of_run(dataclasses.replace(config, model=str(tmp_path / "nowhere")), 1, 29500)
+    assert [problem.partition(":")[0] for problem in found] == [
+        f"--model {tmp_path / 'nowhere'}", "stage1", "stage3.trl.generation_batch_size 40 is no multiple of 1 "
+        "process(es) x 16 rows; take 32 or 48",
+    ]  # fmt: skip
+    flags = ["--num-processes", "2", "--model", EMBEDDED, "--stage1.trl", "{per_device_train_batch_size: 12}"]
+    assert stage_entry(lambda: preflight.main(flags)) == 0  # 2 x 12 is a multiple of 8
+    assert capsys.readouterr().out == "no problem found\n"
+    assert stage_entry(lambda: preflight.main(flags[2:])) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0].startswith("error: stage1: num_generations 8 does not divide")
+    assert errors[1] == "error: 1 problem(s), named above"
