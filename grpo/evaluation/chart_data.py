@@ -13,9 +13,10 @@ import numpy as np
 from scipy import stats
 
 from grpo.evaluation.bootstrap import bootstrap_interval, ratio
+from grpo.evaluation.calibration import pit_values, rank_histogram, uniformity
 from grpo.evaluation.dates import average_by_date, overlapping_dates, sum_by_date
 from grpo.evaluation.harness import Evaluation
-from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE
+from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE, date_horizon
 from grpo.evaluation.metrics import central_intervals
 from preprocessing.windows import WindowSet
 
@@ -63,6 +64,19 @@ class StockRatio:
     low: float
     high: float
     num_dates: int
+
+
+@dataclass(frozen=True)
+class PitHistogram:
+    """Where realised prices fall among the samples.
+
+    Attributes:
+        shares: [K] of the randomised PIT values in bins of equal width; flat where the forecast is calibrated.
+        p_value: of `calibration.uniformity`; NaN where the dates are too few.
+    """
+
+    shares: np.ndarray
+    p_value: float
 
 
 def reference_of(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -137,22 +151,15 @@ def accumulated_difference(
     return np.unique(windows.context.origin), accumulated / len(accumulated)
 
 
-def pit_shares(evaluation: Evaluation, windows: WindowSet, bins: int = PIT_BINS) -> np.ndarray:
-    """[K] shares of the randomised PIT values (#below + U (#equal + 1)) / (S + 1) of all windows and steps.
-
-    Uniform where the forecast is calibrated; full outer bins mean too narrow a law, a heap in the middle too wide a
-    one. U comes from a fixed seed.
-    """
-    last = windows.context.last_price[:, None, None]
-    samples = np.where(evaluation.forecast.valid[:, :, None], evaluation.forecast.samples, last)
-    truth = windows.truth.future[:, None]
-    below, equal = (samples < truth).sum(axis=1), (samples == truth).sum(axis=1)  # [B, H]
-    uniform = np.random.default_rng(0).random(below.shape)
-    values = (below + uniform * (equal + 1)) / (samples.shape[1] + 1)
-    return np.histogram(values, bins=bins, range=(0, 1))[0] / values.size
+def pit_histogram(evaluation: Evaluation, windows: WindowSet) -> PitHistogram:
+    """Ranks of the truth among a forecaster's samples, all windows and steps together, and how uniform they are."""
+    pit = pit_values(evaluation.forecast, windows)
+    shares = rank_histogram(pit, PIT_BINS).sum(axis=0) / pit.size
+    test = uniformity(pit, windows.context.origin, horizon=date_horizon(windows))
+    return PitHistogram(shares=shares, p_value=test.p_value)
 
 
-def uniform_band(windows: WindowSet, bins: int = PIT_BINS, *, draws: int = 400) -> float:
+def uniform_band(windows: WindowSet, *, bins: int = PIT_BINS, draws: int = 400) -> float:
     """How far from 1/K the fullest or emptiest bin of a calibrated forecast strays, at most, 19 times of 20.
 
     Windows overlap, so their PIT values are dependent and the binomial band would be far too narrow. Here random

@@ -101,7 +101,7 @@ def coverage(evaluations: Sequence[Evaluation], path: Path) -> None:
 
 
 def pit(evaluations: Sequence[Evaluation], windows: WindowSet, path: Path) -> None:
-    """PIT histogram per forecaster, with the band in which a calibrated forecast stays 19 times of 20."""
+    """PIT histogram per forecaster, its p value, and the band in which a calibrated one stays 19 times of 20."""
     columns = min(_PANELS_IN_A_ROW, len(evaluations))
     rows = math.ceil(len(evaluations) / columns)
     figure = Figure(figsize=(2.6 * columns + 0.6, 2.0 * rows + 0.5), layout="constrained")
@@ -109,12 +109,15 @@ def pit(evaluations: Sequence[Evaluation], windows: WindowSet, path: Path) -> No
     styles, band = _styles(evaluations), chart_data.uniform_band(windows)
     bins = chart_data.PIT_BINS
     for axis, evaluation in zip(axes.flat, evaluations, strict=False):
-        density = chart_data.pit_shares(evaluation, windows) * bins
+        histogram = chart_data.pit_histogram(evaluation, windows)
         axis.axhspan(1 - band * bins, 1 + band * bins, color="#DDDDDD", linewidth=0)
-        axis.bar((np.arange(bins) + 0.5) / bins, density, 0.92 / bins, color=styles[evaluation.name].colour)
+        axis.bar(
+            (np.arange(bins) + 0.5) / bins, histogram.shares * bins, 0.92 / bins, color=styles[evaluation.name].colour
+        )
         for edge in (1 - band * bins, 1 + band * bins):
             axis.axhline(edge, color="#333333", linewidth=0.8, linestyle="--")
-        axis.set_title(evaluation.name, fontsize=10)
+        p = "" if np.isnan(histogram.p_value) else f": p {histogram.p_value:.3f}"
+        axis.set_title(f"{evaluation.name}{p}", fontsize=10)
     for axis in axes.flat[len(evaluations) :]:
         axis.set_visible(False)
     axes[0, 0].set_ylim(0)

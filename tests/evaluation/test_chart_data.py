@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from grpo.evaluation import chart_data
+from grpo.evaluation.calibration import pit_values, rank_histogram
 from grpo.evaluation.harness import Evaluation
 from grpo.evaluation.metrics import score_windows
 from grpo.evaluation.protocol import Forecast
@@ -20,32 +21,26 @@ def point(prices, windows, name="sft"):
     return evaluate(np.repeat(np.asarray(prices, dtype=float)[:, None], 2, axis=1), windows, name)
 
 
-def test_pit_counts_the_samples_below(make_windows):
+def test_pit_shares_count_the_samples_below(make_windows):
     windows = make_windows([100.0, 100.0], [[101.5], [99.0]])
-    samples = np.array([[[101.0], [102.0], [103.0]], [[101.0], [102.0], [103.0]]])
-    # ranks 1 of 0..3 and 0 of 0..3: PIT in [1/4, 1/2) and [0, 1/4)
-    assert chart_data.pit_shares(evaluate(samples, windows), windows, bins=4).tolist() == [0.5, 0.5, 0, 0]
+    samples = np.repeat([[[101.0], [102.0], [103.0], [104.0], [105.0], [106.0], [107.0], [108.0], [109.0]]], 2, axis=0)
+    # one and none of nine samples below: PIT in [.1, .2) and [0, .1)
+    shares = chart_data.pit_histogram(evaluate(samples, windows), windows).shares
+    assert shares.tolist() == [0.5, 0.5, *[0] * 8]
 
 
-def test_pit_spreads_ties_evenly(make_windows):
-    windows = make_windows([100.0] * 4000, [[100.0]] * 4000)
-    shares = chart_data.pit_shares(evaluate(np.full((4000, 9, 1), 100.0), windows), windows)
-    assert abs(shares - 0.1).max() < 4 * np.sqrt(0.09 / 4000)
-
-
-def test_pit_of_the_true_law_is_uniform_and_of_a_narrow_one_is_not(make_windows):
+def test_pit_tells_the_true_law_from_a_narrow_one(make_windows):
     rng = np.random.default_rng(1)
-    windows = make_windows([100.0] * 2000, 100 + rng.standard_normal((2000, 1)))
-    right = 100 + rng.standard_normal((2000, 19, 1))
-    assert abs(chart_data.pit_shares(evaluate(right, windows), windows) - 0.1).max() < 4 * np.sqrt(0.09 / 2000)
-    # half the spread: P(|Z| > 1/2 z_.95) outside the samples' central 90 %, 20 % in each outer bin
-    narrow = chart_data.pit_shares(evaluate(100 + (right - 100) / 2, windows), windows)
-    assert narrow[[0, -1]] == pytest.approx(stats.norm.sf(stats.norm.isf(0.1) / 2), abs=0.03)
-
-
-def test_an_invalid_sample_counts_as_the_last_close_in_pit(make_windows):
-    windows = make_windows([100.0], [[101.0]])
-    assert chart_data.pit_shares(evaluate(np.full((1, 9, 1), np.nan), windows), windows)[-1] == 1
+    windows = make_windows([100.0] * 800, 100 + rng.standard_normal((800, 1)))
+    samples = 100 + rng.standard_normal((800, 19, 1))
+    right = chart_data.pit_histogram(evaluate(samples, windows), windows)
+    assert abs(right.shares - 0.1).max() < 4 * np.sqrt(0.09 / 800)
+    assert right.p_value > 0.01
+    # with half the spread a normal truth lies beyond the samples' tenth percentile with P(Z < z_.1 / 2)
+    narrow = chart_data.pit_histogram(evaluate(100 + (samples - 100) / 2, windows), windows)
+    share = stats.norm.cdf(stats.norm.ppf(0.1) / 2)
+    assert narrow.shares[[0, -1]] == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / 800))
+    assert narrow.p_value < 0.01
 
 
 def test_the_band_of_independent_windows_is_that_of_the_multinomial(make_windows):
@@ -64,7 +59,8 @@ def test_a_calibrated_forecast_of_overlapping_windows_stays_in_the_band(make_win
         windows = make_windows(price[:days], future)
         steps = 0.01 * rng.standard_normal((days, 39, horizon)).cumsum(axis=2)
         forecast = evaluate(price[:days, None, None] * np.exp(steps), windows)
-        outside += abs(chart_data.pit_shares(forecast, windows) - 0.1).max() > band
+        counts = rank_histogram(pit_values(forecast.forecast, windows)).sum(axis=0)
+        outside += abs(counts / counts.sum() - 0.1).max() > band
     # 5 % of 200 are 10 +- 3.1; the binomial band, which takes all prices as independent, is left by most
     assert 2 <= outside <= 20
     binomial = stats.norm.isf(0.025 / 10) * np.sqrt(0.09 / (days * horizon))

@@ -177,7 +177,8 @@ def test_extra_tables_are_shown_with_index_and_gaps(inputs):
         "By fold": pd.DataFrame({"rel_crps": [0.98, np.nan], "windows": [6, 7]}, index=pd.Index([1, 2], name="fold")),
         "Nothing": pd.DataFrame({"stock": []}),
     }
-    page = checked(replace(inputs, extra_tables=extra))
+    page = checked(replace(inputs, extra_tables=extra, table_notes={"By fold": "Two folds."}))
+    assert ("p", "Two folds.") in page.texts
     folds = page.table("By fold")
     assert folds.to_dict("list") == {"fold": ["1", "2"], "rel. CRPS": ["0.980", "–"], "windows": ["6", "7"]}
     assert page.table("Nothing").columns.tolist() == ["stock"]
@@ -203,13 +204,6 @@ def test_without_an_optimum_there_is_no_skill(make_windows):
     page = checked(build_inputs(windows, [evaluate_law(name, windows) for name in NAMES[:2]]))
     assert "skill" not in page.table("Leaderboard")
     assert "How much of what can be learnt" not in page.text
-
-
-def test_an_optimum_of_some_windows_alone_is_not_drawn(make_windows):
-    windows = build_windows(make_windows)
-    evaluations = [evaluate_law(name, windows) for name in NAMES[:2]]
-    page = checked(build_inputs(windows, [*evaluations, evaluate_law("optimum", windows, valid=0.5)]))
-    assert not [title for title in page.titles if title.startswith("optimum, day")]
 
 
 def worthless(name, windows):

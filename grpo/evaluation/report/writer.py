@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +39,14 @@ class ReportInputs:
         facts: what was run: stock, model, seed, samples, span, commit, versions, commands.
         table: what `leaderboard` gives; `X_low` and `X_high` beside a column X are its 95 % interval, `X_sd` its
             standard deviation over seeds.
-        evaluations: forecasts and scores per window, the random walk among them.
+        evaluations: forecasts and scores of the same windows, the random walk among them.
         windows: the windows they answered.
         histories: training log by stage title, as `plots.training_curves` takes it.
         completions: example answers of language models: columns forecaster, stock, date, text, valid, and one per
             reward; None for none.
         warnings: leaks, contamination, invalid answers, too few dates; shown under the verdict.
         extra_tables: further tables by title.
+        table_notes: what a further table means, by its title.
         optimum_note: what is known of the best possible forecast, or None.
         subject: the forecaster whose best, median and worst windows are drawn; None for the best one.
     """
@@ -63,6 +63,7 @@ class ReportInputs:
     extra_tables: Mapping[str, pd.DataFrame]
     optimum_note: str | None
     subject: str | None = None
+    table_notes: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_report(inputs: ReportInputs, path: Path) -> None:
@@ -71,9 +72,7 @@ def write_report(inputs: ReportInputs, path: Path) -> None:
 
 
 def render(inputs: ReportInputs) -> str:
-    """The page as text. An optimum that is known on some of the windows alone is left to the tables."""
-    known = [one for one in inputs.evaluations if one.name != OPTIMUM or one.forecast.valid.all()]
-    inputs = dataclasses.replace(inputs, evaluations=known)
+    """The page as text."""
     page = Environment(
         loader=PackageLoader("grpo.evaluation.report", "page"),
         autoescape=True,
@@ -161,12 +160,20 @@ def _learnt(table: pd.DataFrame, styles: Mapping[str, Style]) -> Markup | None:
     )
 
 
-def _histograms(inputs: ReportInputs, styles: Mapping[str, Style]) -> list[tuple[str, Markup]]:
-    band = chart_data.uniform_band(inputs.windows)
-    shares = {evaluation.name: chart_data.pit_shares(evaluation, inputs.windows) for evaluation in inputs.evaluations}
-    highest = max(values.max() for values in shares.values()) * chart_data.PIT_BINS
-    top = min(_PIT_TOP, max(highest, 1 + band * chart_data.PIT_BINS, 2.0))
-    return [(name, charts.pit_histogram(name, values, band, styles[name], top)) for name, values in shares.items()]
+def _histograms(inputs: ReportInputs, styles: Mapping[str, Style]) -> list[tuple[str, str, Markup]]:
+    """Name, p value of uniformity and PIT histogram of each forecaster, on one scale."""
+    band, bins = chart_data.uniform_band(inputs.windows), chart_data.PIT_BINS
+    found = {one.name: chart_data.pit_histogram(one, inputs.windows) for one in inputs.evaluations}
+    highest = max(histogram.shares.max() for histogram in found.values()) * bins
+    top = min(_PIT_TOP, max(highest, 1 + band * bins, 2.0))
+    return [
+        (
+            name,
+            tables.DASH if math.isnan(histogram.p_value) else tables.number(histogram.p_value, 3),
+            charts.pit_histogram(name, histogram.shares, band, styles[name], top),
+        )
+        for name, histogram in found.items()
+    ]
 
 
 def _by_horizon(evaluations: Sequence[Evaluation], styles: Mapping[str, Style]) -> Markup:
