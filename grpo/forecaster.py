@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,14 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from grpo.adapters import ModelError
+from grpo.adapters import ModelError, check_adapter
 from grpo.answers import CUT_OFF, answers_to_forecast
 from grpo.config import GenerationConfig, PromptConfig, RunConfig
 from grpo.evaluation.protocol import Forecast
 from grpo.generation import batches, model_device, sample_completions, trim_completions
-from grpo.modeling import attach_adapter, load_base_model, load_tokenizer
+from grpo.modeling import attach_adapter, load_base_model, load_generation_config, load_tokenizer
 from grpo.prompts import Messages, render_answer, render_prompts
+from grpo.vllm_engine import VllmEngine, engine_for
 from preprocessing.windows import Context
 
 
@@ -48,6 +51,7 @@ class LLMForecaster:
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.generation = generation
+        self.end_ids = end_tokens(model.generation_config, tokenizer)
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
         """Sample paths at temperature 1 from the full distribution; see `Forecaster.predict`."""
@@ -60,29 +64,33 @@ class LLMForecaster:
         prompt_ids = tokenize_prompts(prompts, self.tokenizer)
         length = completion_length(self.tokenizer, self.prompt, horizon)
         check_lengths(prompt_ids, length, self.prompt)
-        device = model_device(self.model)
-        generator = torch.Generator(device=device).manual_seed(seed)
-        ends = end_tokens(self.model, self.tokenizer)
+        texts: list[list[str]] = []
+        with tqdm(total=len(context), desc=f"sample {self.name}", unit="window", disable=not self.progress) as bar:
+            for sampled in self._sample(prompt_ids, num_samples, length, seed):
+                decoded = decode(sampled, self.end_ids, self.tokenizer)
+                texts += [decoded[i : i + num_samples] for i in range(0, len(decoded), num_samples)]
+                bar.update(len(sampled) // num_samples)
+        return texts
+
+    def _sample(
+        self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int
+    ) -> Iterator[list[list[int]]]:
+        """Sampled token ids batch by batch; the samples of one prompt next to each other."""
+        generator = torch.Generator(device=model_device(self.model)).manual_seed(seed)
         was_training = self.model.training
         self.model.eval()
-        texts: list[list[str]] = []
-        windows = max(self.generation.rows_per_batch // num_samples, 1)
-        with tqdm(total=len(context), desc=f"sample {self.name}", unit="window", disable=not self.progress) as bar:
-            for rows in batches(len(context), windows):
-                tokens = sample_completions(
-                    self.model,
-                    prompt_ids[rows],
-                    num_samples=num_samples,
-                    max_new_tokens=length,
-                    eos_ids=ends,
-                    pad_id=pad_token(self.tokenizer),
-                    generator=generator,
-                )
-                decoded = decode(tokens, ends, self.tokenizer)
-                texts += [decoded[i : i + num_samples] for i in range(0, len(decoded), num_samples)]
-                bar.update(rows.stop - rows.start)
+        for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
+            tokens = sample_completions(
+                self.model,
+                prompt_ids[rows],
+                num_samples=num_samples,
+                max_new_tokens=length,
+                eos_ids=self.end_ids,
+                pad_id=pad_token(self.tokenizer),
+                generator=generator,
+            )
+            yield trim_completions(tokens, self.end_ids)
         self.model.train(was_training)
-        return texts
 
     def save(self, path: Path) -> None:
         """Write the adapter (or the whole base model) and the tokenizer into a folder."""
@@ -90,12 +98,52 @@ class LLMForecaster:
         self.tokenizer.save_pretrained(str(path))
 
 
+class VllmForecaster(LLMForecaster):
+    """The same, sampled by vLLM: one engine for the base model and every adapter."""
+
+    def __init__(self, name: str, engine: VllmEngine, adapter: Path | None, config: RunConfig) -> None:
+        tokenizer = load_tokenizer(config)
+        self.name, self.progress = name, True
+        self.tokenizer, self.prompt, self.generation = tokenizer, config.prompt, config.generation
+        self.end_ids = end_tokens(load_generation_config(config), tokenizer)
+        self._engine, self._adapter = engine, adapter
+
+    def _sample(
+        self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int
+    ) -> Iterator[list[list[int]]]:
+        self._engine.load_adapter(self._adapter)
+        for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
+            sampled = self._engine.sample(
+                prompt_ids[rows],
+                num_samples=num_samples,
+                max_new_tokens=length,
+                end_ids=self.end_ids,
+                seed=seed + rows.start * num_samples,
+            )
+            yield [completion.ids for samples in sampled for completion in samples]
+
+    def save(self, path: Path) -> None:
+        """Copy the adapter into a folder.
+
+        Raises:
+            ModelError: it is the base model, of which vLLM has no copy to write.
+        """
+        if self._adapter is None:
+            raise ModelError("a base model that vLLM serves is not written; it stays where it was loaded from.")
+        shutil.copytree(self._adapter, path, dirs_exist_ok=True)
+
+
 def load_llm_forecaster(config: RunConfig, adapter: Path | None, *, name: str) -> LLMForecaster:
     """The run's base model, with an adapter on it if one is given.
 
     Raises:
         ModelError: the model or adapter cannot be loaded, or the adapter belongs to another base.
+        RunError: vLLM is asked for and cannot run here.
     """
+    if config.generation.backend == "vllm":
+        if adapter is not None:
+            check_adapter(adapter, config)
+        return VllmForecaster(name, engine_for(config), adapter, config)
     model: Any = load_base_model(config)
     if adapter is not None:
         model = attach_adapter(model, adapter, config, trainable=False)
@@ -134,9 +182,9 @@ def check_lengths(prompt_ids: list[list[int]], completion: int, prompt: PromptCo
         )
 
 
-def end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end an answer: the model's own end tokens and the tokenizer's."""
-    own = model.generation_config.eos_token_id if model.generation_config is not None else None
+def end_tokens(settings: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: those of the model's generation config (or None) and the tokenizer's."""
+    own = settings.eos_token_id if settings is not None else None
     ids = own if isinstance(own, list) else [own]
     found = {token for token in [*ids, tokenizer.eos_token_id] if token is not None}
     if not found:
@@ -150,10 +198,10 @@ def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return tokenizer.pad_token_id
 
 
-def decode(tokens: torch.Tensor, ends: list[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def decode(completions: list[list[int]], ends: list[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Answers as text; one that never ended keeps a mark that makes it invalid."""
     texts = []
-    for ids in trim_completions(tokens, ends):
+    for ids in completions:
         ended = bool(ids) and ids[-1] in ends
         text = str(tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True))
         texts.append(text if ended else text + CUT_OFF)

@@ -18,7 +18,9 @@ Implementation details that matter:
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import pandas as pd
@@ -31,6 +33,7 @@ from grpo.completion_logits import completion_logits
 from grpo.generation import sample_completions, trim_completions
 from grpo.prompts import Style, parse_answers
 from grpo.rewards import completion_text
+from grpo.vllm_engine import VllmEngine
 from preprocessing.files import write_atomically
 
 
@@ -41,6 +44,7 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         completions_dir: folder for one parquet file per step, or None.
         style: answer style, to log the parsed paths.
         horizon: number of closes in an answer.
+        engine: vLLM in this process, for the rollouts; None samples with the trained model itself.
         **kwargs: of GRPOTrainer.
     """
 
@@ -50,9 +54,15 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         completions_dir: Path | None = None,
         style: Style = "direct",
         horizon: int = 10,
+        engine: VllmEngine | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self._engine = engine
+        self._engine_step: int | None = None  # optimizer step whose adapter the engine has
+        self._engine_folder = TemporaryDirectory(prefix="grpo_adapter_")
+        # Makes TRL correct the loss for the difference between the law that was sampled and the policy, and log it.
+        self.use_vllm = self.use_vllm or engine is not None
         self._completions_dir = completions_dir
         self._style: Style = style
         self._horizon = horizon
@@ -97,6 +107,8 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> Any:
+        if self._engine is not None:
+            return self._generate_with_engine(self._engine, prompt_ids)
         if not self.share_prompts or self.use_vllm or self.use_transformers_continuous_batching or multimodal_fields:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
@@ -127,6 +139,41 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
             for copy, position in enumerate(positions):
                 completions[position] = sampled[prompt * copies + copy]
         return completions, None
+
+    def _generate_with_engine(self, engine: VllmEngine, prompt_ids: list[list[int]]) -> Any:
+        assert self.max_completion_length is not None
+        args: Any = self.args
+        with unwrap_model_for_generation(
+            self.model_wrapped, self.accelerator, gather_deepspeed3_params=args.ds3_gather_for_generation
+        ) as model:
+            changed = self.state.global_step != self._engine_step
+            if changed:
+                folder = Path(self._engine_folder.name, str(self.state.global_step))
+                cast(Any, model).save_pretrained(
+                    str(folder), selected_adapters=["default"], save_embedding_layers=False
+                )
+                engine.load_adapter(folder)
+                self._engine_step = self.state.global_step
+            distinct, rows = _distinct(prompt_ids)
+            sampled = engine.sample(
+                distinct,
+                num_samples=max(len(positions) for positions in rows),
+                max_new_tokens=self.max_completion_length,
+                end_ids=self.eos_token_ids,
+                seed=self._rollout_seed(),
+                temperature=self.temperature,
+            )
+            if changed:
+                firsts = [samples[0] for samples in sampled]
+                self._log_metric("sampling/canary", engine.check_against(model, distinct, firsts))
+        placed = {position: sampled[i][j] for i, positions in enumerate(rows) for j, position in enumerate(positions)}
+        ordered = [placed[position] for position in range(len(prompt_ids))]
+        return [completion.ids for completion in ordered], [completion.log_probs for completion in ordered]
+
+    def _rollout_seed(self) -> int:
+        """Differs between runs, processes and rollouts; a resumed run draws what it would have drawn."""
+        key = f"{self.args.seed}/{self.accelerator.process_index}/{self._step}"
+        return zlib.crc32(key.encode()) >> 1
 
     def _get_per_token_logps_and_entropies(
         self,

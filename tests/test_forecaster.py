@@ -148,12 +148,13 @@ def test_prompts_end_where_the_answer_begins():
 def test_the_end_tokens_of_model_and_tokenizer_both_end_an_answer():
     model, tokenizer = tiny_model("llama")
     model.generation_config.eos_token_id = [7, 9]
-    assert end_tokens(model, tokenizer) == sorted([7, 9, tokenizer.eos_token_id])
+    assert end_tokens(None, tokenizer) == [tokenizer.eos_token_id]
+    assert end_tokens(model.generation_config, tokenizer) == sorted([7, 9, tokenizer.eos_token_id])
 
 
 def test_decoding_marks_what_was_cut_off():
     _, tokenizer = tiny_model("llama")
     numbers = tokenizer("500 -3", add_special_tokens=False)["input_ids"]
     end = tokenizer.eos_token_id
-    tokens = torch.tensor([[*numbers, end, 0], [*numbers, *numbers]])
-    assert decode(tokens, [end], tokenizer) == ["500 -3", "500 -3 500 -3 [cut off]"]
+    completions = [[*numbers, end], [*numbers, *numbers]]
+    assert decode(completions, [end], tokenizer) == ["500 -3", "500 -3 500 -3 [cut off]"]
