@@ -9,15 +9,17 @@ Letters: B windows times seeds, S samples, H horizon.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from grpo.evaluation.harness import Evaluation, choose_windows
 from grpo.evaluation.identity import windows_hash
-from grpo.evaluation.leaderboard import OPTIMUM
+from grpo.evaluation.leaderboard import LEVEL, OPTIMUM, REFERENCE, leaderboard, score_table
+from grpo.evaluation.significance import holm
 from preprocessing.windows import WindowSet, concatenate
 
 
@@ -84,15 +86,12 @@ class Comparison:
         return np.array(self.windows.context.item_id)
 
     @property
-    def names(self) -> list[str]:
-        """The forecasters, in the order in which they were asked."""
-        return [evaluation.name for evaluation in self.evaluations]
-
-    @property
     def optimum_known(self) -> np.ndarray:
         """[B] whether the exact law of the window's future is known."""
-        known = [e.forecast.valid.all(axis=1) for e in self.evaluations if e.name == OPTIMUM]
-        return known[0] if known else np.zeros(len(self.windows), dtype=bool)
+        optimum = next((evaluation for evaluation in self.evaluations if evaluation.name == OPTIMUM), None)
+        if optimum is None:
+            return np.zeros(len(self.windows), dtype=bool)
+        return np.asarray(optimum.forecast.valid.all(axis=1))
 
     @property
     def ranked(self) -> tuple[Evaluation, ...]:
@@ -100,7 +99,72 @@ class Comparison:
         keep = bool(self.optimum_known.all()) and len(self.windows) > 0
         return tuple(evaluation for evaluation in self.evaluations if keep or evaluation.name != OPTIMUM)
 
-    def parts(self, keys: np.ndarray) -> Iterator[tuple[str, Comparison]]:
-        """The comparison on the windows of each key [B] (stock, fold, seed), keys ascending."""
-        for key in np.unique(keys):
-            yield str(key), self.take(keys == key)
+    @property
+    def num_windows(self) -> int:
+        """Windows, each counted once whatever the number of seeds."""
+        return len(self.windows) // max(1, len(np.unique(self.seed)))
+
+    def at_step(self, step: int) -> Comparison:
+        """The scores of one day ahead alone, 1 to H; the forecasts stay whole."""
+        cut = (replace(evaluation, scores=evaluation.scores.at_step(step)) for evaluation in self.evaluations)
+        return replace(self, evaluations=tuple(cut))
+
+
+def pooled_table(comparison: Comparison) -> pd.DataFrame:
+    """The leaderboard of all windows; with several seeds also rel_crps_sd and skill_sd, their spread over seeds."""
+    table = leaderboard(comparison.ranked, comparison.windows).assign(num_windows=comparison.num_windows)
+    if len(np.unique(comparison.seed)) == 1:
+        return table
+    by_seed = table_by(comparison, "seed", comparison.seed)
+    spread = by_seed.groupby("forecaster")[["rel_crps", "skill"]].std(ddof=1)
+    spread.loc[REFERENCE] = np.nan  # 1 and 0 with every seed
+    return table.merge(spread.add_suffix("_sd"), left_on="forecaster", right_index=True, how="left")
+
+
+def table_by(comparison: Comparison, label: str, keys: np.ndarray) -> pd.DataFrame:
+    """`score_table` of the windows of each key [B], one below the other, with the key in column `label`.
+
+    The optimum and `skill` are there wherever the law of all windows of a key is known. `p_holm` is adjusted over the
+    keys for each forecaster: on how many stocks (or folds) one can say that it beats the random walk. Columns first
+    and last are the days of the first and last origin.
+    """
+    parts = []
+    for key in np.unique(keys):
+        part = comparison.take(keys == key)
+        days = np.datetime_as_string([part.windows.context.origin.min(), part.windows.context.origin.max()], unit="D")
+        span = {label: str(key), "first": days[0], "last": days[1], "num_windows": part.num_windows}
+        parts.append(score_table(part.ranked, part.windows).assign(**span))
+    table = pd.concat(parts, ignore_index=True)
+    for rows in table.groupby("forecaster").groups.values():
+        table.loc[rows, "p_holm"] = holm(table.loc[rows, "p_value"].tolist())
+    front = [label, "forecaster", "first", "last", "num_windows", "num_dates"]
+    return table.filter(items=[*front, *(name for name in table if name not in front)])
+
+
+def table_by_step(comparison: Comparison) -> pd.DataFrame:
+    """`score_table` of each day ahead alone, one below the other, with the day in column `step`."""
+    steps = range(1, comparison.windows.horizon + 1)
+    parts = [score_table(comparison.at_step(step).ranked, comparison.windows).assign(step=step) for step in steps]
+    table = pd.concat(parts, ignore_index=True)
+    return table.filter(items=["step", *(name for name in table if name != "step")])
+
+
+def tally_table(by_key: pd.DataFrame) -> pd.DataFrame:
+    """One row per forecaster of a `table_by`: on how many keys it is better and worse, and its median."""
+    rows = []
+    for name, part in by_key[by_key["p_value"].notna()].groupby("forecaster", sort=False):
+        ratio = np.asarray(part["rel_crps"])
+        significant = np.asarray(part["p_holm"]) < LEVEL
+        rows.append(
+            {
+                "forecaster": name,
+                "tested": len(part),
+                "better": int((ratio < 1).sum()),
+                "significantly better": int((significant & (ratio < 1)).sum()),
+                "significantly worse": int((significant & (ratio > 1)).sum()),
+                "median rel. CRPS": np.median(ratio),
+                "smallest": ratio.min(),
+                "largest": ratio.max(),
+            }
+        )
+    return pd.DataFrame(rows)

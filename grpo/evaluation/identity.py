@@ -34,7 +34,8 @@ def context_hash(context: Context) -> str:
 def windows_hash(windows: WindowSet) -> str:
     """Hash of windows with their future: what a forecaster is fitted on."""
     truth = windows.truth
-    return _digest((context_hash(windows.context),), truth.future, truth.dates.astype("datetime64[ns]"))
+    opens = [] if truth.next_open is None else [truth.next_open]
+    return _digest((context_hash(windows.context),), truth.future, truth.dates.astype("datetime64[ns]"), *opens)
 
 
 def plugin_identity(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,8 +83,8 @@ def _source_file(module: str) -> Path | None:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:  # `from module import name`: the name is no module
         return None
-    is_source = spec is not None and spec.origin is not None and spec.origin.endswith(".py")
-    return Path(spec.origin) if is_source else None
+    origin = spec.origin if spec else None
+    return Path(origin) if origin and origin.endswith(".py") else None
 
 
 def _digest(names: tuple[str, ...], *arrays: np.ndarray) -> str:

@@ -7,9 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from grpo.evaluation.bootstrap import bootstrap_interval, ratio, skill
+from grpo.evaluation.dates import average_by_date, overlapping_dates, sum_by_date
 from grpo.evaluation.harness import Evaluation
-from grpo.evaluation.metrics import INTERVALS, summarise
-from grpo.evaluation.significance import DieboldMariano, average_by_date, diebold_mariano, holm
+from grpo.evaluation.metrics import summarise
+from grpo.evaluation.significance import (
+    DieboldMariano,
+    clark_west,
+    diebold_mariano,
+    holm,
+    model_confidence_set,
+    pesaran_timmermann_by_date,
+)
 from preprocessing.windows import WindowSet
 
 REFERENCE = "random_walk"
@@ -17,30 +26,46 @@ OPTIMUM = "optimum"
 LEVEL = 0.05
 """Level of the verdict, kept for all forecasters of the table together."""
 
-_HEADERS = {
-    "forecaster": "forecaster",
-    "rel_crps": "rel. CRPS",
-    "skill": "skill",
-    "p_value": "p",
-    "crps": "CRPS %",
-    "mae": "MAE %",
-    "rel_mae": "rel. MAE",
-    "energy": "energy %",
-    "coverage": "coverage 50/80/95",
-    "direction": "direction (always up)",
-    "straight_lines": "straight lines",
-    "valid": "valid",
-    "seconds": "seconds",
-}
-
 
 def leaderboard(evaluations: Sequence[Evaluation], windows: WindowSet) -> pd.DataFrame:
+    """One row per forecaster, smallest CRPS first.
+
+    To the columns of `score_table` it adds rel_crps_low, rel_crps_high, skill_low, skill_high (95 % block bootstrap
+    over dates), mcs (whether the forecaster is in the 90 % model confidence set, by CRPS; None for the optimum), mcs_p,
+    clark_west_p (the mean of the last day adds to "no change", one-sided) and direction_p (Pesaran-Timmermann on the
+    median of the last day, one-sided).
+
+    Raises:
+        ValueError: the random walk is not among the forecasters.
+    """
+    table = score_table(evaluations, windows)
+    dates, horizon = windows.context.origin, date_horizon(windows)
+    crps = {evaluation.name: evaluation.scores.crps.mean(axis=1) for evaluation in evaluations}
+    rivals = [name for name in crps if name != OPTIMUM]
+    by_date = np.stack([average_by_date(crps[name], dates) for name in rivals], axis=1)  # [D, M]
+    confidence = model_confidence_set(by_date, horizon=horizon)
+    rows = {}
+    for evaluation in evaluations:
+        row = _intervals(crps, evaluation.name, dates, horizon)
+        if evaluation.name in rivals:
+            place = rivals.index(evaluation.name)
+            row |= {"mcs": bool(confidence.included[place]), "mcs_p": confidence.p_values[place]}
+        if evaluation.name not in (REFERENCE, OPTIMUM):
+            row |= _point_tests(evaluation, windows, horizon)
+        rows[evaluation.name] = row
+    names = ("rel_crps_low", "rel_crps_high", "skill_low", "skill_high", "mcs", "mcs_p", "clark_west_p", "direction_p")
+    added = {name: [rows[forecaster].get(name) for forecaster in table["forecaster"]] for name in names}
+    numbers = {name: pd.Series(values, dtype=object if name == "mcs" else float) for name, values in added.items()}
+    return table.assign(**numbers)
+
+
+def score_table(evaluations: Sequence[Evaluation], windows: WindowSet) -> pd.DataFrame:
     """One row per forecaster, smallest CRPS first.
 
     Columns: forecaster, rel_crps and rel_mae (ratio to the random walk), skill (share of the gap between
     random walk and optimum that is closed; NaN without an optimum or a gap), dm_statistic and p_value
     (Diebold-Mariano on date-averaged CRPS against the random walk), p_holm (the same, adjusted for the number
-    of forecasters), the means of `summarise`, seconds, num_dates.
+    of forecasters), num_dates, num_windows, the means of `summarise`, seconds.
 
     Raises:
         ValueError: the random walk is not among the forecasters.
@@ -65,6 +90,7 @@ def leaderboard(evaluations: Sequence[Evaluation], windows: WindowSet) -> pd.Dat
                 "p_value": test.p_value,
                 "p_holm": p_holm,
                 "num_dates": test.num_dates,
+                "num_windows": len(windows),
                 "rel_mae": summary["mae"] / reference["mae"],
                 **summary,
                 "seconds": evaluation.seconds,
@@ -73,12 +99,39 @@ def leaderboard(evaluations: Sequence[Evaluation], windows: WindowSet) -> pd.Dat
     return pd.DataFrame(rows).sort_values("crps", kind="stable", na_position="last", ignore_index=True)
 
 
+def date_horizon(windows: WindowSet) -> int:
+    """Consecutive dates whose windows overlap: H where every day is an origin."""
+    return max(1, overlapping_dates(windows.context.origin, windows.truth.dates[:, -1]))
+
+
 def _test_against_reference(evaluation: Evaluation, reference: Evaluation, windows: WindowSet) -> DieboldMariano:
     with np.errstate(invalid="ignore"):  # infinite minus infinite: the test then answers NaN
         difference = evaluation.scores.crps.mean(axis=1) - reference.scores.crps.mean(axis=1)
     if evaluation.name in (REFERENCE, OPTIMUM):
         difference[:] = np.nan  # yardsticks, not rivals: an untested row does not count for Holm
-    return diebold_mariano(average_by_date(difference, windows.context.origin), horizon=windows.horizon)
+    return diebold_mariano(average_by_date(difference, windows.context.origin), horizon=date_horizon(windows))
+
+
+def _intervals(crps: dict[str, np.ndarray], name: str, dates: np.ndarray, horizon: int) -> dict[str, float]:
+    """95 % intervals of rel_crps and skill where they are not fixed by definition."""
+    found = {}
+    if name != REFERENCE:
+        columns = sum_by_date(np.stack([crps[name], crps[REFERENCE]], axis=1), dates)
+        interval = bootstrap_interval(columns, ratio, horizon=horizon)
+        found |= {"rel_crps_low": interval.low, "rel_crps_high": interval.high}
+    if OPTIMUM in crps and name not in (REFERENCE, OPTIMUM):
+        columns = sum_by_date(np.stack([crps[name], crps[REFERENCE], crps[OPTIMUM]], axis=1), dates)
+        interval = bootstrap_interval(columns, skill, horizon=horizon)
+        found |= {"skill_low": interval.low, "skill_high": interval.high}
+    return found
+
+
+def _point_tests(evaluation: Evaluation, windows: WindowSet, horizon: int) -> dict[str, float]:
+    scores, dates = evaluation.scores, windows.context.origin
+    realised = scores.realised_move[:, -1]
+    adds = clark_west(realised, np.zeros(len(realised)), scores.mean_move[:, -1], dates, horizon=horizon)
+    turns = pesaran_timmermann_by_date(scores.median_move[:, -1], realised, dates, horizon=horizon)
+    return {"clark_west_p": adds.p_value, "direction_p": turns.p_value}
 
 
 def verdict(table: pd.DataFrame) -> str:
@@ -94,15 +147,16 @@ def verdict(table: pd.DataFrame) -> str:
     test += f", Holm over {len(rivals)} forecasters)" if len(rivals) > 1 else ")"
     sentences = [f"No forecaster beats the random walk {test}."]
     if better:
-        sentences = [f"{_join(better)} beat{'s' if len(better) == 1 else ''} the random walk {test}."]
+        sentences = [f"{join_names(better)} beat{'s' if len(better) == 1 else ''} the random walk {test}."]
     if worse:
-        sentences.append(f"{_join(worse)} lose{'s' if len(worse) == 1 else ''} to it.")
+        sentences.append(f"{join_names(worse)} lose{'s' if len(worse) == 1 else ''} to it.")
     if untested:
-        sentences.append(f"{_join(untested)} could not be tested: too few dates, or no difference at all.")
+        sentences.append(f"{join_names(untested)} could not be tested: too few dates, or no difference at all.")
     return " ".join(sentences)
 
 
-def _join(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
     *head, tail = names
     return f"{', '.join(head)} and {tail}" if head else tail
 
@@ -119,47 +173,18 @@ def describe_windows(windows: WindowSet, num_samples: int | None) -> str:
     )
 
 
-def explain_columns(table: pd.DataFrame) -> str:
-    """What the numbers of the table mean."""
-    lines = [
-        "Errors in percent of the last close; MAE is that of the samples' median. rel.: ratio to the random walk, "
-        "below 1 is better. p: Diebold-Mariano against the random walk on date-averaged CRPS, not adjusted. "
-        "An invalid sample counts as the last close; valid is the share that was not."
-    ]
+def optimum_note(table: pd.DataFrame) -> str | None:
+    """How much there is to learn on these windows, and how much the best forecaster has learnt; None if unknown."""
     crps = table.set_index("forecaster")["crps"]
-    if OPTIMUM in crps.index:
-        learnable = 1 - crps[OPTIMUM] / crps[REFERENCE]
-        lines.append(
-            "skill: share closed of the gap in CRPS between the random walk (0) and the exact law (1); "
-            f"on these windows the gap is {learnable:.1%} of the random walk's CRPS."
-        )
-    return " ".join(lines)
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """The table in Markdown, padded so that it also reads well in a terminal."""
-    rows = table.to_dict("records")
-    decimals = {"rel_crps": 3, "skill": 3, "p_value": 3, "crps": 3, "mae": 3, "rel_mae": 3, "energy": 3}
-    decimals |= {"straight_lines": 2, "valid": 3, "seconds": 2}
-    cells = {name: [_number(row[name], digits) for row in rows] for name, digits in decimals.items()}
-    cells["forecaster"] = [row["forecaster"] for row in rows]
-    cells["coverage"] = [
-        "/".join(_number(row[f"coverage_{round(100 * level)}"], 2) for level in INTERVALS) for row in rows
-    ]
-    cells["direction"] = [f"{row['direction_hit']:.2f} ({row['always_up_hit']:.2f})" for row in rows]
-    shown = [name for name in _HEADERS if name != "skill" or any(cells["skill"])]
-    columns = [[_HEADERS[name], *cells[name]] for name in shown]
-    widths = [max(map(len, column)) for column in columns]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    header, *body = zip(*columns, strict=True)
-    return "\n".join(_line(cells, widths) for cells in (header, rule, *body))
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Names to the left, numbers to the right."""
-    padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-    return f"| {' | '.join([cells[0].ljust(widths[0]), *padded[1:]])} |"
-
-
-def _number(value: float, digits: int) -> str:
-    return "" if np.isnan(value) else f"{value:z.{digits}f}"
+    if OPTIMUM not in crps.index:
+        return None
+    note = (
+        "skill: share closed of the gap in CRPS between the random walk (0) and the exact law (1); "
+        f"on these windows the gap is {1 - crps[OPTIMUM] / crps[REFERENCE]:.1%} of the random walk's CRPS."
+    )
+    rows = [row for row in table.to_dict("records") if row["forecaster"] not in (REFERENCE, OPTIMUM)]
+    rows = [row for row in rows if np.isfinite(row["skill"])]
+    if not rows:
+        return note
+    best = max(rows, key=lambda row: row["skill"])
+    return f"{note} {best['forecaster']} has learnt {max(best['skill'], 0):.0%} of what can be learnt."

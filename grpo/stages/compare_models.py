@@ -1,50 +1,40 @@
 """Compare the language model at every stage with baselines on the same test windows.
 
-Writes into the run's model_comparison folder: leaderboard.md and .csv, rows.csv (one row per forecaster and
-window), forecasts.parquet (every sample) and pictures. Forecasts are kept as they are made, so that a killed
-comparison goes on with the next forecaster.
+    python -m grpo.stages.compare_models --stock AAPL --data DIR --forecasters llm,random_walk,fhs --folds 3 --seeds 3
+
+Writes into the run's model_comparison folder: report.html, leaderboard.md and .csv, further tables as .csv, rows.csv
+(one row per forecaster, seed and window), forecasts.parquet (every sample) and pictures. Without windows in the run
+folder it makes them first. Forecasts are kept as they are made: a killed comparison goes on where it was, and one with
+other settings asks only those forecasters that the change concerns.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
 from grpo.config import RunConfig, parse_run_config, plain
-from grpo.evaluation import plots
-from grpo.evaluation.comparison import Comparison, Fold, limit_windows
-from grpo.evaluation.forecast_files import write_forecasts_table
-from grpo.evaluation.harness import Evaluation, on_common_valid, rows_table
+from grpo.evaluation.comparison import Comparison, Fold, limit_windows, pooled_table
+from grpo.evaluation.contamination import cutoff_table, cutoff_warnings, training_warnings
+from grpo.evaluation.harness import Evaluation
 from grpo.evaluation.identity import key_of
-from grpo.evaluation.leaderboard import (
-    OPTIMUM,
-    REFERENCE,
-    describe_windows,
-    explain_columns,
-    leaderboard,
-    to_markdown,
-    verdict,
-)
-from grpo.evaluation.metrics import score_windows
+from grpo.evaluation.leaderboard import OPTIMUM, verdict
+from grpo.evaluation.metrics import score_windows, training_scale
 from grpo.evaluation.protocol import concatenate_forecasts
-from grpo.runs import RunPaths, StageRun, logger, rank, resolve_paths, run_stage, stage_entry, stage_folder
+from grpo.runs import RunError, RunPaths, StageRun, logger, rank, resolve_paths, run_stage, stage_entry, stage_folder
+from grpo.stages.comparison_report import cutoff_section, usual_sections, usual_warnings, write_results
 from grpo.stages.forecasters import LANGUAGE_MODEL, Choice, Forecasters, choose_forecasters, knows_optimum
 from grpo.stages.preprocess import make_run_windows
-from preprocessing.files import write_atomically
+from preprocessing.combined_preprocessor import fold_windows
+from preprocessing.splits import CalendarCut, SplitError, walk_forward_cuts
 from preprocessing.windows import WindowSet, concatenate, read_windows
 
-_TRAINING_STAGES = {
-    "stage1": "stage 1: GRPO",
-    "stage2": "stage 2: SFT",
-    "stage3": "stage 3: GRPO from SFT",
-}
+OUTPUTS = ("rows.csv", "forecasts.parquet", "leaderboard.csv", "leaderboard.md", "report.html")
 
 
 def main() -> None:
@@ -75,9 +65,7 @@ def main() -> None:
             "seed": config.seed,
         },
         inputs={name: getattr(paths, name) for name in needed},
-        outputs={
-            name: folder / name for name in ("rows.csv", "forecasts.parquet", "leaderboard.csv", "leaderboard.md")
-        },
+        outputs={name: folder / name for name in OUTPUTS},
         body=lambda run: compare(run, config, choice, forecasters),
         remake=True,
     )
@@ -94,22 +82,29 @@ def compare(run: StageRun, config: RunConfig, choice: Choice, forecasters: Forec
     if knows_optimum(concatenate([fold.test for fold in folds]).context):
         names = (*names, OPTIMUM)
     comparison = ask_all(forecasters, names, folds)
-    evaluations, windows = comparison.ranked, comparison.windows
-    table = leaderboard(evaluations, windows)
-    rows = rows_table(comparison.evaluations, windows)
-    write_atomically(run.folder / "rows.csv", rows.to_csv(index=False))
-    write_forecasts_table(
-        comparison.evaluations, windows.context, run.folder / "forecasts.parquet", seeds=comparison.seed
+    until = {name: forecasters.trained_until(name, folds) for name in names}
+    table = pooled_table(comparison)
+    table = table.assign(trained_until=[until[name] for name in table["forecaster"]])
+    language_models = [name for name in choice.names if name in LANGUAGE_MODEL]
+    sections = usual_sections(comparison)
+    warnings = training_warnings({name: until[name] for name in language_models}, folds) + usual_warnings(table)
+    if config.compare.base_cutoff:
+        by_cutoff = cutoff_table(comparison, config.compare.base_cutoff)
+        sections.append(cutoff_section(by_cutoff, config.compare.base_cutoff))
+        warnings += cutoff_warnings(by_cutoff, language_models, config.compare.base_cutoff)
+    write_results(
+        run.folder,
+        config,
+        comparison,
+        table,
+        sections=sections,
+        warnings=warnings,
+        language_models=language_models,
     )
-    write_atomically(run.folder / "leaderboard.csv", table.to_csv(index=False))
-    report = f"# Test windows of {config.stock}\n\n{_section(table, windows, config.compare.num_samples)}"
-    report += _common_valid_section(run.folder, evaluations, windows)
-    report += f"\n{explain_columns(table)}\n"
-    write_atomically(run.folder / "leaderboard.md", report)
-    _draw(run.folder, config, evaluations, windows)
     by_name = table.set_index("forecaster")
     return {
         "verdict": verdict(table),
+        "warnings": warnings,
         "rel_crps": by_name["rel_crps"].to_dict(),
         "skill": by_name["skill"].to_dict(),
         "coverage_80": by_name["coverage_80"].to_dict(),
@@ -117,11 +112,44 @@ def compare(run: StageRun, config: RunConfig, choice: Choice, forecasters: Forec
 
 
 def read_folds(config: RunConfig, paths: RunPaths) -> list[Fold]:
-    """The test span as it was split, as one fold."""
+    """The test span as it was split, as one fold, or as `compare.folds` walk-forward blocks of it.
+
+    Raises:
+        RunError: a block has no windows to train, validate or test on.
+    """
     train, val, test = (
         read_windows(getattr(paths, f"{split}_x"), getattr(paths, f"{split}_y")) for split in ("train", "val", "test")
     )
-    return [Fold(1, train, val, test)]
+    if config.compare.folds == 1:
+        return [Fold(1, train, val, test)]
+    full = read_windows(paths.full_x, paths.full_y)
+    embargo = dataclasses.replace(config.data, window=full.context.past.shape[1], horizon=full.horizon).embargo_days
+    try:
+        cuts = walk_forward(full, val, test, embargo, config.compare.folds)
+    except SplitError as error:
+        raise RunError(str(error).replace("data.folds", "compare.folds")) from error
+    folds = []
+    for number, cut in enumerate(cuts, start=1):
+        parts = fold_windows(full, cut)
+        for name, windows in parts.items():
+            if len(windows) == 0:
+                raise RunError(f"compare.folds {len(cuts)}: fold {number} has no {name} windows; ask for fewer folds")
+        folds.append(Fold(number, parts["train"], parts["val"], parts["test"]))
+    return folds
+
+
+def walk_forward(full: WindowSet, val: WindowSet, test: WindowSet, embargo: int, folds: int) -> list[CalendarCut]:
+    """Cuts of the span that `test` covers; validation before each block is as long as `val` is.
+
+    The spans begin `embargo` days before their first target, which is where the split that made them cut.
+    """
+    calendar = np.unique(np.concatenate([full.context.origin, full.truth.dates.ravel()]))
+    starts = (
+        calendar[max(np.searchsorted(calendar, part.truth.dates.min()) - embargo, 0)].astype("datetime64[D]").item()
+        for part in (val, test)
+    )
+    val_start, test_start = starts
+    return walk_forward_cuts(calendar, (0.7, 0.1, 0.2), embargo, folds, (val_start, test_start))
 
 
 def ask_all(forecasters: Forecasters, names: Sequence[str], folds: Sequence[Fold]) -> Comparison:
@@ -130,6 +158,7 @@ def ask_all(forecasters: Forecasters, names: Sequence[str], folds: Sequence[Fold
     seeds = range(settings.seed, settings.seed + settings.compare.seeds)
     tests = concatenate([fold.test for fold in folds])
     windows = concatenate([tests for _ in seeds])
+    mase_scale = np.tile(np.concatenate([_mase_scale(fold) for fold in folds]), len(seeds))
     evaluations = []
     with tqdm(total=len(names) * len(seeds), desc="compare", unit="forecast") as bar:
         for name in names:
@@ -141,7 +170,7 @@ def ask_all(forecasters: Forecasters, names: Sequence[str], folds: Sequence[Fold
             forecasters.release()
             forecasts, seconds = zip(*answers, strict=True)
             forecast = concatenate_forecasts(forecasts)
-            scores = score_windows(forecast, windows)
+            scores = score_windows(forecast, windows, mase_scale)
             evaluations.append(Evaluation(name=name, forecast=forecast, scores=scores, seconds=sum(seconds)))
     return Comparison(
         windows=windows,
@@ -151,47 +180,12 @@ def ask_all(forecasters: Forecasters, names: Sequence[str], folds: Sequence[Fold
     )
 
 
-def _section(table: pd.DataFrame, windows: WindowSet, num_samples: int | None) -> str:
-    return f"{to_markdown(table)}\n\n**{verdict(table)}**\n\n{describe_windows(windows, num_samples)}\n"
-
-
-def _common_valid_section(folder: Path, evaluations: Sequence[Evaluation], windows: WindowSet) -> str:
-    """The same table without filled-in samples; empty where every sample was valid."""
-    if all(evaluation.forecast.valid.all() for evaluation in evaluations):
-        return ""
-    common, subset = on_common_valid(evaluations, windows)
-    title = "\n## Where every forecaster answered\n\n"
-    if not common:
-        return f"{title}No window has two valid samples of every forecaster.\n"
-    table = leaderboard(common, subset)
-    write_atomically(folder / "leaderboard_common_valid.csv", table.to_csv(index=False))
-    return title + _section(table, subset, None)
-
-
-def _draw(folder: Path, config: RunConfig, evaluations: Sequence[Evaluation], windows: WindowSet) -> None:
-    by_name = {evaluation.name: evaluation for evaluation in evaluations}
-    subject = min(_fan_candidates(by_name), key=lambda evaluation: evaluation.scores.crps.mean())
-    plots.fan_chart(subject, by_name[REFERENCE], windows, folder / "fan_chart.png")
-    plots.error_by_horizon(evaluations, folder / "error_by_horizon.png")
-    plots.coverage(evaluations, folder / "coverage.png")
-    histories = {}
-    for stage, title in _TRAINING_STAGES.items():
-        log = stage_folder(config, stage) / "log_history.json"
-        if log.exists():
-            histories[title] = json.loads(log.read_text())
-    if histories:
-        plots.training_curves(histories, folder / "training_curves.png")
-
-
-def _fan_candidates(by_name: Mapping[str, Evaluation]) -> list[Evaluation]:
-    """The trained adapters; without any the base model, else other forecasters, else the random walk."""
-    tiers = (
-        [name for name, adapter in LANGUAGE_MODEL.items() if adapter],
-        ["base"],
-        [name for name in by_name if name not in (REFERENCE, OPTIMUM)],
-        [REFERENCE],
-    )
-    return next(found for tier in tiers if (found := [by_name[name] for name in tier if name in by_name]))
+def _mase_scale(fold: Fold) -> np.ndarray:
+    """[B] `training_scale` of the fold's test windows; NaN for a stock without training windows."""
+    known = np.isin(fold.test.context.item_id, np.unique(fold.train.context.item_id))
+    scale = np.full(len(fold.test), np.nan)
+    scale[known] = training_scale(fold.train, fold.test.take(known))
+    return scale
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from grpo.adapters import EMBEDDED_FOLDER, prompt_format
+from grpo.adapters import EMBEDDED_FOLDER, ModelError, prompt_format, read_record
 from grpo.config import EMBEDDED, RunConfig, plain
 from grpo.evaluation.comparison import Fold
+from grpo.evaluation.contamination import SIMULATED, UNKNOWN, training_end
 from grpo.evaluation.forecast_files import ForecastFileError, load_forecast, save_forecast
 from grpo.evaluation.harness import predict
 from grpo.evaluation.identity import context_hash, key_of, plugin_identity, source_hash
@@ -167,6 +168,21 @@ class Forecasters:
         ]
         forecasts, seconds = zip(*answers, strict=True)
         return concatenate_forecasts(forecasts), sum(seconds)
+
+    def trained_until(self, name: str, folds: Sequence[Fold]) -> str:
+        """Last day whose price the forecaster was trained on: YYYY-MM-DD, `unknown`, or `simulated data`."""
+        if name == OPTIMUM:
+            return ""
+        if name not in LANGUAGE_MODEL:
+            return str(np.datetime_as_string(training_end(folds[-1]), unit="D"))
+        adapter = self.adapter(name)
+        if adapter is None:
+            return SIMULATED if self.config.model == EMBEDDED else self.config.compare.base_cutoff or UNKNOWN
+        try:
+            return read_record(adapter).trained_until or UNKNOWN
+        except ModelError as error:
+            self.logger.warning("%s: the days of its training are not known: %s", name, error)
+            return UNKNOWN
 
     def release(self) -> None:
         """Free the language model that was asked last."""

@@ -2,17 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from grpo.evaluation.bootstrap import bootstrap_interval, ratio
 from grpo.evaluation.harness import Evaluation
-from grpo.evaluation.leaderboard import (
-    describe_windows,
-    explain_columns,
-    leaderboard,
-    to_markdown,
-    verdict,
-)
+from grpo.evaluation.leaderboard import describe_windows, leaderboard, optimum_note, verdict
 from grpo.evaluation.metrics import score_windows
 from grpo.evaluation.protocol import Forecast
+from grpo.evaluation.significance import diebold_mariano
 
 NUM_WINDOWS = 60
 
@@ -93,25 +90,65 @@ def test_the_random_walk_must_be_there(windows):
         leaderboard([shifted("good", windows, 1.0)], windows)
 
 
-def test_markdown_table(windows):
-    evaluations = [shifted("random_walk", windows, 2.0), shifted("good", windows, 1.0, invalid=0.25)]
-    table = leaderboard(evaluations, windows)
-    header, rule, good, walk = to_markdown(table).splitlines()
-    assert len({len(line) for line in (header, rule, good, walk)}) == 1
-    cells = [cell.strip() for cell in header.strip("|").split("|")]
-    assert cells[:3] == ["forecaster", "rel. CRPS", "p"]  # no optimum: no column of skill
-    row = dict(zip(cells, (cell.strip() for cell in good.strip("|").split("|")), strict=True))
-    summary = table.set_index("forecaster").loc["good"]
-    assert row["rel. CRPS"] == f"{summary['rel_crps']:.3f}"
-    assert row["valid"] == f"{summary['valid']:.3f}" != "1.000"
-    assert row["direction (always up)"].endswith(f"({(windows.truth.future > 100).mean():.2f})")
-    assert dict(zip(cells, (cell.strip() for cell in walk.strip("|").split("|")), strict=True))["p"] == ""
+def test_intervals_hold_the_estimate_and_narrow_for_a_sure_difference(windows):
+    shifts = [("random_walk", 2.0), ("good", 1.0), ("optimum", 0.0)]
+    rows = leaderboard([shifted(name, windows, shift) for name, shift in shifts], windows).set_index("forecaster")
+    for name in ("good", "optimum"):
+        assert rows.loc[name, "rel_crps_low"] < rows.loc[name, "rel_crps"] < rows.loc[name, "rel_crps_high"] < 1
+    assert rows.loc["good", "skill_low"] < rows.loc["good", "skill"] < rows.loc["good", "skill_high"]
+    assert np.isnan(rows.loc["random_walk", "rel_crps_low"])
+    assert np.isnan(rows.loc["optimum", "skill_low"])
+
+
+def test_intervals_and_tests_are_those_of_the_modules_on_date_averages(make_windows):
+    days = np.repeat(np.arange(40), 2)  # two stocks a day, one step ahead
+    moves = np.random.default_rng(3).standard_normal((80, 1))
+    windows = make_windows([100.0] * 80, 100 * np.exp(0.02 * moves), items=["A", "B"] * 40, days=days)
+    walk, good = shifted("random_walk", windows, 2.0), shifted("good", windows, 1.0)
+    row = leaderboard([walk, good], windows).set_index("forecaster").loc["good"]
+    crps = [e.scores.crps[:, 0].reshape(40, 2).sum(axis=1) for e in (good, walk)]
+    interval = bootstrap_interval(np.stack(crps, axis=1), ratio, horizon=1)
+    assert [row["rel_crps_low"], row["rel_crps_high"]] == pytest.approx([interval.low, interval.high])
+    test = diebold_mariano((crps[0] - crps[1]) / 2, horizon=1)
+    assert row["p_value"] == pytest.approx(test.p_value)
+    assert row["num_dates"] == 40
+
+
+def test_tests_count_the_dates_that_overlap_not_the_steps(make_windows):
+    """Origins every ten days, ten days ahead: no overlap, so the test is the one of independent losses."""
+    moves = np.random.default_rng(3).standard_normal((30, 10)).cumsum(axis=1)
+    windows = make_windows([100.0] * 30, 100 * np.exp(0.01 * moves), days=10 * np.arange(30))
+    walk, good = shifted("random_walk", windows, 2.0), shifted("good", windows, 1.0)
+    row = leaderboard([walk, good], windows).set_index("forecaster").loc["good"]
+    difference = (good.scores.crps - walk.scores.crps).mean(axis=1)
+    assert row["p_value"] == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
+
+
+def test_the_confidence_set_keeps_the_best_and_drops_the_hopeless(windows):
+    shifts = [("random_walk", 2.0), ("good", 0.5), ("bad", 4.0), ("optimum", 0.0)]
+    rows = leaderboard([shifted(name, windows, shift) for name, shift in shifts], windows).set_index("forecaster")
+    assert rows["mcs"].to_dict() == {"optimum": None, "good": True, "random_walk": False, "bad": False}
+
+
+def test_a_mean_that_follows_the_price_adds_to_the_walk_and_times_the_market(windows):
+    walk, good = shifted("random_walk", windows, 0.0), shifted("good", windows, 0.5)
+    noise = np.random.default_rng(5).standard_normal((NUM_WINDOWS, 50, 1))
+    blind = Forecast(samples=100 + noise, valid=np.ones((NUM_WINDOWS, 50), dtype=bool))
+    blind = Evaluation(name="blind", forecast=blind, scores=score_windows(blind, windows), seconds=0.0)
+    rows = leaderboard([walk, good, blind], windows).set_index("forecaster")
+    assert rows.loc["good", ["clark_west_p", "direction_p"]].max() < 1e-3
+    assert rows.loc["blind", ["clark_west_p", "direction_p"]].min() > 0.05
+    assert rows.loc["random_walk", ["clark_west_p", "direction_p"]].isna().all()
 
 
 def test_the_text_below_the_table(windows):
-    table = leaderboard([shifted("random_walk", windows, 2.0), shifted("optimum", windows, 0.0)], windows)
+    shifts = [("random_walk", 2.0), ("good", 1.0), ("optimum", 0.0)]
+    table = leaderboard([shifted(name, windows, shift) for name, shift in shifts], windows)
     compared = "60 windows of A, 60 origins from 2020-01-01 to 2020-02-29, 1 days ahead, 50 samples each."
     assert describe_windows(windows, 50) == compared
-    gap = 1 - table["rel_crps"].min()
-    assert f"the gap is {gap:.1%} of the random walk's CRPS" in explain_columns(table)
-    assert "skill" not in explain_columns(table[table["forecaster"] == "random_walk"])
+    gap, rows = 1 - table["rel_crps"].min(), table.set_index("forecaster")
+    note = optimum_note(table)
+    assert note is not None
+    assert f"the gap is {gap:.1%} of the random walk's CRPS" in note
+    assert note.endswith(f"good has learnt {rows.loc['good', 'skill']:.0%} of what can be learnt.")
+    assert optimum_note(table[table["forecaster"] != "optimum"]) is None

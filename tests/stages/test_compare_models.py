@@ -101,14 +101,29 @@ def test_a_comparison_writes_tables_and_pictures(run, capsys):
     prices = pd.read_parquet(out / "forecasts.parquet")
     assert len(prices) == len(names) * 40 * 10 * 10
     assert prices["price"].isna().sum() == 2 * 40 * 2 * 10  # two models, two nonsense answers of ten per window
-    for picture in ("fan_chart", "error_by_horizon", "coverage", "training_curves"):
+    pictures = (
+        "fan_chart",
+        "error_by_horizon",
+        "coverage",
+        "pit",
+        "skill_by_stock",
+        "skill_by_date",
+        "training_curves",
+    )
+    for picture in pictures:
         assert (out / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
     report = (out / "leaderboard.md").read_text()
     assert capsys.readouterr().out.startswith(report)
     assert "## Where every forecaster answered" in report
-    common = pd.read_csv(out / "leaderboard_common_valid.csv")
+    common = pd.read_csv(out / "where_every_forecaster_answered.csv")
     assert common["valid"].tolist() == [1] * len(names)
+    page = (out / "report.html").read_text()
+    assert all(f">{name}<" in page for name in names)
+    assert "stage 1: GRPO" in page
     metrics = json.loads((out / "manifest.json").read_text())["metrics"]
+    invalid = "20% of the answers of {} are invalid; each counts as the last close."
+    assert sorted(metrics["warnings"]) == [invalid.format("base"), invalid.format("sft")]
+    assert all(f"**Warning:** {warning}" in report and warning in page for warning in metrics["warnings"])
     assert f"**{metrics['verdict']}**" in report
     assert metrics["skill"]["optimum"] == pytest.approx(1)
 
@@ -181,7 +196,9 @@ def test_llm_means_the_adapters_that_are_there_and_the_walk_is_added(run, capsys
     assert FakeModel.calls == [("base", None), ("sft", "stage2_sft_training")]
     assert "random_walk is added: skill is measured against it" in capsys.readouterr().err
     assert run("--grpo-saved-lora-1st", "nowhere", forecasters="llm") == 1
-    assert "input grpo_lora_1st is missing at nowhere" in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "nowhere" in line
 
 
 def test_settings_reach_a_plugin_and_change_it_alone(run):
@@ -229,6 +246,47 @@ def test_windows_that_are_only_partly_there_are_not_overwritten(run, capsys):
     assert run() == 1
     assert "input val_y is missing" in capsys.readouterr().err
     assert not (run.folder / "data" / "manifest.json").exists()
+
+
+def test_walk_forward_folds_fit_plugins_on_all_that_came_before(run, data, monkeypatch):
+    spans = []
+    fit = protocol.forecaster_plugin("random_walk_drift").fit
+
+    def spy(config, train, val, **settings):
+        spans.append((train.truth.dates.max(), val.truth.dates.min(), val.truth.dates.max()))
+        return fit(config, train, val, **settings)
+
+    monkeypatch.setattr(protocol.forecaster_plugin("random_walk_drift"), "fit", spy)
+    flags = ("--folds", "3", "--seeds", "2", "--max-windows", "0", "--base-cutoff", "2002-06-01")
+    assert run(*flags, forecasters="base,random_walk_drift") == 0
+    out = run.folder / "model_comparison"
+    rows = pd.read_csv(out / "rows.csv", parse_dates=["date"])
+    assert len(set(rows.groupby("forecaster").size())) == 1
+    drift = rows[(rows["forecaster"] == "random_walk_drift") & (rows["seed"] == 0)]
+    test = pd.read_csv(next(data.glob("*_test_x.csv")), parse_dates=["date"])["date"]
+    assert set(drift["date"]) < set(test)  # the embargo before each further block takes windows away
+    assert drift.groupby("fold").size().between(1, len(test) / 3).all()
+    first_targets = drift.groupby("fold")["date"].min().to_numpy()
+    assert len(spans) == 6  # three folds with two seeds
+    for (train_end, val_start, val_end), first in zip(spans[:3], first_targets, strict=True):
+        assert train_end < val_start < val_end < first + np.timedelta64(1, "D")
+        assert val_start - train_end > np.timedelta64(20, "D")  # purge and embargo
+    assert [name for name, _ in FakeModel.calls] == ["base"] * 2  # it is not trained again: once a seed
+    by_fold = pd.read_csv(out / "walk-forward_folds.csv")
+    assert by_fold.groupby("fold")["forecaster"].count().tolist() == [4, 4, 4]
+    optimum = by_fold[by_fold["forecaster"] == "optimum"].set_index("fold")
+    lucky = optimum["rel_crps"] < 1  # on few windows chance decides, and there is no gap to close
+    assert lucky.any()
+    assert optimum.loc[lucky, "skill"].tolist() == pytest.approx([1] * lucky.sum())
+    assert "| forecaster        | fold 1 | fold 2 | fold 3 |" in (out / "leaderboard.md").read_text()
+    table = pd.read_csv(out / "leaderboard.csv").set_index("forecaster")
+    assert table.loc["base", "rel_crps_sd"] > 0
+    assert len(pd.read_csv(out / "before_and_after_the_cut-off_of_the_base_model.csv")) == 8
+
+
+def test_more_folds_than_the_span_has_room_for(run, capsys):
+    assert run("--folds", "20") == 1
+    assert "error: compare.folds 20: fold 1 has no test windows; ask for fewer folds" in capsys.readouterr().err
 
 
 def test_a_missing_adapter_names_the_stage_to_run(run, capsys):
