@@ -106,7 +106,11 @@ def test_a_real_chronos_bolt_checkpoint_is_read(tmp_path):
     torch = pytest.importorskip("torch")
     tiny_chronos_bolt(tmp_path)
     forecaster = fit(Chronos, WINDOWS, ChronosConfig(model=str(tmp_path)))
-    samples = forecaster.predict(WINDOWS.context, horizon=4, num_samples=4001, seed=0).samples
+    samples = forecaster.predict(WINDOWS.context, horizon=4, num_samples=4000, seed=0).samples
     closes = torch.from_numpy(WINDOWS.context.past[:, :, 0])
-    answer = forecaster.pipeline.predict(closes, prediction_length=4).numpy()  # [B, 9, H]
-    np.testing.assert_allclose(np.median(samples, axis=1), answer[:, 4], rtol=0.02)
+    answer = forecaster.pipeline.predict(closes, prediction_length=4).numpy()  # [B, 9, H], crossing as it is untrained
+    for index, level in enumerate(np.sort(answer, axis=1).swapaxes(0, 1), start=1):
+        share = (samples <= level[:, None]).mean(axis=(0, 1))
+        # a window's samples are independent, and windows do not share them
+        deviation = np.sqrt(0.1 * index * (1 - 0.1 * index) / samples[:, :, 0].size)
+        np.testing.assert_allclose(share, 0.1 * index, atol=4 * deviation)
