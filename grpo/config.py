@@ -117,7 +117,7 @@ class LoadingConfig:
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     """Attention kernel; `auto`: what transformers takes. `flash_attention_2` needs a CUDA device and flash-attn."""
     gradient_checkpointing: bool = False
-    """Forget activations in training and compute them again: less memory, slower, prompts no longer shared."""
+    """Forget activations in training and compute them again: less memory, slower."""
     liger: bool = False
     """Liger's fused training kernels; needs a CUDA device and liger-kernel. Prompts are then no longer shared."""
 
