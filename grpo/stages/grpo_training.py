@@ -19,8 +19,9 @@ from grpo.adapters import describe_adapter
 from grpo.callbacks import StageProgress, ValidationGuard
 from grpo.config import GrpoConfig, RunConfig, plain
 from grpo.evaluation.harness import choose_windows
-from grpo.forecaster import LLMForecaster, check_lengths, completion_length, tokenize_prompts
-from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter
+from grpo.forecaster import LLMForecaster, completion_length, tokenize_prompts
+from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter, training_arguments
+from grpo.preflight import check_training
 from grpo.prompts import render_prompts, to_levels
 from grpo.rewards import make_reward
 from grpo.runs import RunError, RunPaths, StageRun, publish_adapter, resolve_paths
@@ -41,6 +42,7 @@ def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
         "seed": config.seed,
         "prompt": plain(config.prompt),
         "lora": plain(config.lora),
+        "loading": plain(config.loading),
         "generation": plain(config.generation),
         "processes": num_processes(),
         "grpo": plain(stage),
@@ -82,7 +84,8 @@ def train_grpo(
     train, val = read_windows(paths.train_x, paths.train_y), read_windows(paths.val_x, paths.val_y)
     dataset = grpo_dataset(train, config)
     length = completion_length(tokenizer, config.prompt, train.horizon)
-    check_lengths(tokenize_prompts(list(dataset["prompt"]), tokenizer), length, config.prompt)
+    prompt_ids = tokenize_prompts(list(dataset["prompt"]), tokenizer)
+    check_training(config, stage.name, prompt_ids=prompt_ids, completion_length=length, processes=num_processes())
     arguments = trl_arguments(config, settings, stage, length)
     model: Any = load_base_model(config)
     if start_from is not None:
@@ -137,7 +140,6 @@ def trl_arguments(config: RunConfig, settings: GrpoConfig, stage: StageRun, leng
     Raises:
         RunError: `stageN.trl` has a field that TRL does not know or a value that it refuses.
     """
-    gpu = torch.cuda.is_available()
     values: dict[str, Any] = {
         "output_dir": str(stage.folder / "checkpoints"),
         "report_to": ["tensorboard"],
@@ -154,9 +156,7 @@ def trl_arguments(config: RunConfig, settings: GrpoConfig, stage: StageRun, leng
         "beta": settings.beta,
         "reward_weights": list(settings.rewards.values()),
         "scale_rewards": settings.scale_rewards,
-        "gradient_checkpointing": False,
-        "bf16": gpu,
-        "use_cpu": not gpu,
+        **training_arguments(config),
         "logging_steps": 1,
         "save_strategy": "steps",
         "save_steps": settings.steps,  # ValidationGuard asks for the checkpoints in between
