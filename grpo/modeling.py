@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,18 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from grpo.adapters import ModelError, base_name, check_adapter, model_source
 from grpo.config import EMBEDDED, LoraSettings, RunConfig
+from grpo.machine import loading_problems
 
 _LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
@@ -38,17 +47,39 @@ def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def weights_dtype(config: RunConfig) -> torch.dtype:
+    """Precision of the base model's weights: `loading.dtype`, or what suits the device and the model."""
+    if config.loading.dtype != "auto":
+        return getattr(torch, config.loading.dtype)
+    return torch.bfloat16 if torch.cuda.is_available() and config.model != EMBEDDED else torch.float32
+
+
+def load_generation_config(config: RunConfig) -> GenerationConfig | None:
+    """The base model's generation config, or None where it has none."""
+    try:
+        return GenerationConfig.from_pretrained(model_source(config.model))
+    except OSError:
+        return None
+
+
 def load_base_model(config: RunConfig) -> PreTrainedModel:
-    """The base model in float32 on a CPU, in bfloat16 on a GPU.
+    """The base model as `config.loading` asks for it, its weights in the precision of `weights_dtype`.
 
     Raises:
-        ModelError: it cannot be loaded, or its files lack weights, which would otherwise start at random.
+        ModelError: it cannot be loaded, its files lack weights, which would otherwise start at random, or this
+            machine lacks what `config.loading` asks for.
     """
     source = model_source(config.model)
-    dtype = torch.bfloat16 if torch.cuda.is_available() and config.model != EMBEDDED else torch.float32
+    problems = loading_problems(config.loading)
+    if problems:
+        raise ModelError("; ".join(problems))
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, trust_remote_code=config.trust_remote_code, output_loading_info=True
+            source,
+            dtype=weights_dtype(config),
+            trust_remote_code=config.trust_remote_code,
+            output_loading_info=True,
+            **_loading_arguments(config),
         )
     except _LOAD_ERRORS as error:
         raise ModelError(f"--model {config.model} cannot be loaded: {_reason(error)}") from error
@@ -56,6 +87,35 @@ def load_base_model(config: RunConfig) -> PreTrainedModel:
     if report["missing_keys"]:
         raise ModelError(f"--model {config.model} lacks weights: {_some(report['missing_keys'])}")
     return model
+
+
+def _loading_arguments(config: RunConfig) -> dict[str, Any]:
+    """What `config.loading` says beyond the precision, in transformers' words."""
+    loading, arguments = config.loading, {}
+    if loading.attention != "auto":
+        arguments["attn_implementation"] = loading.attention
+    if loading.quantization == "4bit":
+        # QLoRA (Dettmers et al. 2023, section 3): NF4, constants quantised too, products in the weights' precision
+        arguments["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=weights_dtype(config),
+        )
+        arguments["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}  # quantised where it stays
+    return arguments
+
+
+def training_arguments(config: RunConfig) -> dict[str, Any]:
+    """What `config.loading` means for training, in the words of transformers' TrainingArguments."""
+    gpu, dtype = torch.cuda.is_available(), config.loading.dtype
+    return {
+        "use_cpu": not gpu,
+        "bf16": gpu and dtype in ("auto", "bfloat16"),
+        "fp16": gpu and dtype == "float16",
+        "gradient_checkpointing": config.loading.gradient_checkpointing,
+        "use_liger_kernel": config.loading.liger,
+    }
 
 
 def lora_config(settings: LoraSettings) -> LoraConfig:

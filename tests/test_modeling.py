@@ -12,9 +12,17 @@ import torch
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 
+from grpo import modeling
 from grpo.adapters import ModelError, base_name, model_source
-from grpo.config import LoraSettings, RunConfig
-from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter
+from grpo.config import LoadingConfig, LoraSettings, RunConfig
+from grpo.modeling import (
+    attach_adapter,
+    load_base_model,
+    load_tokenizer,
+    lora_config,
+    save_adapter,
+    training_arguments,
+)
 from tests.tiny_models import save_tiny_model
 
 TOKENS = torch.randint(5, 900, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -172,3 +180,59 @@ def test_an_adapter_that_does_not_fit_is_named(copies, damage: Callable[[Path], 
         attach_adapter(load_base_model(config), copies / "adapter", config, trainable=True)
     assert str(copies / "adapter") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def loading(folder: Path, **options) -> RunConfig:
+    return RunConfig(model=str(folder / "tiny"), loading=LoadingConfig(**options))
+
+
+def test_the_base_is_loaded_as_the_options_say(originals):
+    plain = load_base_model(loading(originals))
+    other = load_base_model(loading(originals, dtype="bfloat16", attention="eager"))
+    assert (plain.dtype, other.dtype) == (torch.float32, torch.bfloat16)
+    assert (plain.config._attn_implementation, other.config._attn_implementation) == ("sdpa", "eager")
+    eager = load_base_model(loading(originals, attention="eager"))
+    torch.testing.assert_close(logits(plain), logits(eager), rtol=1e-4, atol=1e-4)
+
+
+def test_an_option_that_the_machine_lacks_stops_before_anything_is_loaded(originals, monkeypatch):
+    monkeypatch.setattr("grpo.machine.cuda_devices", list)
+    monkeypatch.setattr(modeling.AutoModelForCausalLM, "from_pretrained", None)
+    with pytest.raises(ModelError, match=r"sees no GPU; take loading\.quantization none; .*not installed") as caught:
+        load_base_model(loading(originals, quantization="4bit"))
+    assert "\n" not in str(caught.value)
+
+
+def test_four_bits_are_nf4_with_quantised_constants_on_the_process_own_device(originals, monkeypatch):
+    given: dict = {}
+
+    def from_pretrained(source, **arguments):
+        given.update(arguments)
+        return None, {"missing_keys": []}
+
+    monkeypatch.setattr(modeling, "loading_problems", lambda loading: [])
+    monkeypatch.setattr(modeling.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    load_base_model(loading(originals, quantization="4bit", dtype="bfloat16", attention="flash_attention_2"))
+    settings = given["quantization_config"]
+    assert settings.load_in_4bit
+    assert settings.bnb_4bit_use_double_quant
+    assert (settings.bnb_4bit_quant_type, settings.bnb_4bit_compute_dtype) == ("nf4", torch.bfloat16)
+    assert (given["device_map"], given["attn_implementation"]) == ({"": 3}, "flash_attention_2")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "options", "expected"),
+    [
+        (False, {}, {"use_cpu": True, "bf16": False, "fp16": False}),
+        (True, {}, {"use_cpu": False, "bf16": True, "fp16": False}),
+        (True, {"dtype": "float16"}, {"use_cpu": False, "bf16": False, "fp16": True}),
+        (True, {"dtype": "float32"}, {"use_cpu": False, "bf16": False, "fp16": False}),
+        (False, {"gradient_checkpointing": True}, {"gradient_checkpointing": True, "use_liger_kernel": False}),
+        (True, {"liger": True}, {"gradient_checkpointing": False, "use_liger_kernel": True}),
+    ],
+)  # fmt: skip
+def test_the_options_reach_the_trainer(gpu, options, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    arguments = training_arguments(RunConfig(loading=LoadingConfig(**options)))
+    assert arguments | expected == arguments

@@ -197,6 +197,7 @@ def main() -> None:
             "seed": config.seed,
             "prompt": plain(config.prompt),
             "generation": plain(config.generation),
+            "loading": plain(config.loading),
             "rejection": plain(config.rejection),
         },
         inputs={"train_x": paths.train_x, "train_y": paths.train_y, "grpo_lora_1st": paths.grpo_lora_1st},

@@ -12,7 +12,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
@@ -20,9 +19,10 @@ from trl import SFTConfig, SFTTrainer
 from grpo.adapters import describe_adapter
 from grpo.callbacks import StageProgress
 from grpo.config import RunConfig, parse_run_config, plain
-from grpo.forecaster import check_lengths, tokenize_prompts
+from grpo.forecaster import tokenize_prompts
 from grpo.hub import push_after_stage
-from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter
+from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter, training_arguments
+from grpo.preflight import check_training
 from grpo.runs import RunError, StageRun, publish_adapter, resolve_paths, run_stage, stage_entry
 from grpo.stages.grpo_training import adapter_place, build_trl_config, last_logged, num_processes, refused_settings
 from preprocessing.files import write_atomically
@@ -69,7 +69,8 @@ def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> di
     dataset = sft_dataset(paths.sft_data)
     answers = tokenizer([answer[-1]["content"] for answer in dataset["completion"]], add_special_tokens=False)
     longest = max(map(len, answers["input_ids"])) + 1  # and its end
-    check_lengths(tokenize_prompts(list(dataset["prompt"]), tokenizer), longest, config.prompt)
+    prompt_ids = tokenize_prompts(list(dataset["prompt"]), tokenizer)
+    check_training(config, stage.name, prompt_ids=prompt_ids, completion_length=longest, processes=num_processes())
     model: Any = load_base_model(config)
     if start_from is not None:
         model = attach_adapter(model, start_from, config, trainable=True)
@@ -97,7 +98,6 @@ def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> di
 
 def sft_arguments(config: RunConfig, folder: Path) -> SFTConfig:
     """TRL's configuration: ours, then whatever `stage2.trl` sets."""
-    gpu = torch.cuda.is_available()
     values: dict[str, Any] = {
         "output_dir": str(folder / "checkpoints"),
         "report_to": ["tensorboard"],
@@ -108,9 +108,7 @@ def sft_arguments(config: RunConfig, folder: Path) -> SFTConfig:
         "per_device_train_batch_size": config.stage2.batch_size,
         "max_length": config.prompt.max_seq_length,
         "completion_only_loss": True,
-        "gradient_checkpointing": False,
-        "bf16": gpu,
-        "use_cpu": not gpu,
+        **training_arguments(config),
         "logging_steps": 1,
         "save_strategy": "steps",
         "save_steps": 25,
@@ -136,6 +134,7 @@ def main() -> None:
             "seed": config.seed,
             "prompt": plain(config.prompt),
             "lora": plain(config.lora),
+            "loading": plain(config.loading),
             "processes": num_processes(),
             "stage2": plain(config.stage2),
         },
