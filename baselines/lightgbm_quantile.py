@@ -24,7 +24,13 @@ from tqdm import tqdm
 
 from baselines.features import SCALE_FREE, scale_free_features
 from baselines.packages import import_optional
-from baselines.paths import draw_rows, forecast_from_log_returns, future_log_returns, require_horizon
+from baselines.paths import (
+    draw_rows,
+    forecast_from_log_returns,
+    future_log_returns,
+    require_horizon,
+    require_validation,
+)
 from baselines.quantiles import rank_scores, scores_of, values_at
 from baselines.saving import SavedForecaster
 from baselines.volatility import VolatilityConfig, daily_volatility
@@ -93,7 +99,9 @@ class LightgbmQuantile(SavedForecaster):
 
         Raises:
             MissingPackageError: lightgbm is not installed.
+            NoValidationError: there are no validation windows.
         """
+        require_validation(cls.name, val)
         lightgbm = _library()
         targets, val_targets = _targets(train, config), _targets(val, config)  # [N, H], [V, H]
         data = lightgbm.Dataset(

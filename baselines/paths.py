@@ -16,6 +16,10 @@ class UnknownStockError(ValueError):
     """A stock that the training windows did not hold."""
 
 
+class NoValidationError(ValueError):
+    """Something has to be chosen on validation windows, and there are none."""
+
+
 class HorizonError(ValueError):
     """A forecast further ahead than the forecaster was fitted for."""
 
@@ -97,3 +101,13 @@ def require_horizon(name: str, *, fitted: int, asked: int) -> None:
     """
     if asked > fitted:
         raise HorizonError(f"{name} was fitted for {fitted} days ahead and cannot forecast {asked}; fit it again.")
+
+
+def require_validation(name: str, val: WindowSet) -> None:
+    """Refuse to choose on an empty validation split.
+
+    Raises:
+        NoValidationError: there is no window.
+    """
+    if len(val) == 0:
+        raise NoValidationError(f"{name} is tuned on validation windows and there are none; give val a larger share.")

@@ -26,6 +26,7 @@ from baselines.paths import (
     forecast_from_log_returns,
     future_log_returns,
     require_horizon,
+    require_validation,
     window_log_returns,
 )
 from baselines.saving import SavedForecaster
@@ -77,7 +78,11 @@ class Ridge(SavedForecaster):
     def fit(
         cls, config: RidgeConfig, train: WindowSet, val: WindowSet, *, horizon: int, seed: int, out_dir: Path
     ) -> Self:
-        """Solve for every penalty and keep the one that validates best."""
+        """Solve for every penalty and keep the one that validates best.
+
+        Raises:
+            NoValidationError: a penalty is to be chosen and there are no validation windows.
+        """
         inputs, targets = _inputs(train.context, config), _targets(train, config)  # [N, F], [N, H]
         centre, intercept, spread = inputs.mean(axis=0), targets.mean(axis=0), inputs.std(axis=0)
         spread = np.where(spread > 0, spread, 1.0)
@@ -86,6 +91,7 @@ class Ridge(SavedForecaster):
         solutions = solve_ridge(x, y, penalties)  # [penalties, F, H]
         best = 0
         if len(penalties) > 1:
+            require_validation(cls.name, val)
             val_x, val_y = (_inputs(val.context, config) - centre) / spread, _targets(val, config) - intercept
             days = np.arange(1, y.shape[1] + 1)
             best = int(np.argmin([(((val_y - val_x @ w) ** 2) / days).mean() for w in solutions]))

@@ -53,7 +53,7 @@ class Peer:
     """
 
     plugin: str
-    on_88: tuple[float, float, float, float] = (np.nan,) * 4
+    on_88: tuple[float, float, float, float] = (np.nan, np.nan, np.nan, np.nan)
     settings: Mapping[str, Any] = field(default_factory=dict)
     closes: int = CLOSES
     max_windows: int | None = None

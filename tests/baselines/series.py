@@ -42,7 +42,9 @@ def with_feature(windows: WindowSet, name: str, values: np.ndarray | float) -> W
 
 def fit(plugin, train: WindowSet, config=None, val: WindowSet | None = None):
     """Fit as the comparison does; the folder stays unused."""
-    return plugin.fit(config or plugin.Config(), train, val or train, horizon=train.horizon, seed=0, out_dir=None)
+    return plugin.fit(
+        config or plugin.Config(), train, train if val is None else val, horizon=train.horizon, seed=0, out_dir=None
+    )
 
 
 def random_walk(rows: int, *, seed: int, volatility: float = 0.01) -> np.ndarray:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from baselines.lightgbm_quantile import LightgbmQuantile
+from baselines.paths import NoValidationError
 from baselines.regression import PENALTIES, Ridge, RidgeConfig, solve_ridge
 from baselines.volatility import daily_volatility
 from preprocessing.windows import WindowSet
@@ -76,6 +78,16 @@ def test_the_penalty_is_the_one_that_validates_best():
         by_hand.append(int(best))
     assert chosen == by_hand
     assert len(set(by_hand)) > 3
+
+
+@pytest.mark.parametrize("plugin", [Ridge, LightgbmQuantile])
+def test_without_validation_windows_nothing_is_chosen(plugin):
+    with pytest.raises(NoValidationError, match=f"{plugin.name} is tuned on validation windows and there are none"):
+        fit(plugin, TRAIN, None, VAL.take(np.zeros(len(VAL), dtype=bool)))
+
+
+def test_a_given_penalty_needs_no_validation_windows():
+    assert fit(Ridge, TRAIN, RidgeConfig(penalty=1.0), VAL.take(np.zeros(len(VAL), dtype=bool))).weights.any()
 
 
 def test_on_pure_noise_the_largest_penalties_win():
