@@ -14,7 +14,7 @@ from scipy import stats
 
 from grpo.evaluation.bootstrap import bootstrap_interval, ratio
 from grpo.evaluation.calibration import pit_values, rank_histogram, uniformity
-from grpo.evaluation.dates import average_by_date, overlapping_dates, sum_by_date
+from grpo.evaluation.dates import average_by_date, long_run_variance, overlapping_dates, sum_by_date
 from grpo.evaluation.harness import Evaluation
 from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE, date_horizon
 from grpo.evaluation.metrics import central_intervals
@@ -72,10 +72,12 @@ class PitHistogram:
 
     Attributes:
         shares: [K] of the randomised PIT values in bins of equal width; flat where the forecast is calibrated.
+        band: [K] half widths around 1/K that a calibrated forecast keeps to (`uniform_band`); NaN for too few dates.
         p_value: of `calibration.uniformity`; NaN where the dates are too few.
     """
 
     shares: np.ndarray
+    band: np.ndarray
     p_value: float
 
 
@@ -153,31 +155,42 @@ def accumulated_difference(
 
 def pit_histogram(evaluation: Evaluation, windows: WindowSet) -> PitHistogram:
     """Ranks of the truth among a forecaster's samples, all windows and steps together, and how uniform they are."""
-    pit = pit_values(evaluation.forecast, windows)
+    pit, dates, horizon = pit_values(evaluation.forecast, windows), windows.context.origin, date_horizon(windows)
     shares = rank_histogram(pit, PIT_BINS).sum(axis=0) / pit.size
-    test = uniformity(pit, windows.context.origin, horizon=date_horizon(windows))
-    return PitHistogram(shares=shares, p_value=test.p_value)
+    band = uniform_band(pit, dates, horizon=horizon)
+    return PitHistogram(shares=shares, band=band, p_value=uniformity(pit, dates, horizon=horizon).p_value)
 
 
-def uniform_band(windows: WindowSet, *, bins: int = PIT_BINS, draws: int = 400) -> float:
-    """How far from 1/K the fullest or emptiest bin of a calibrated forecast strays, at most, 19 times of 20.
+def uniform_band(pit: np.ndarray, dates: np.ndarray, *, horizon: int) -> np.ndarray:
+    """How far from 1/K the shares of a calibrated forecast stray, all K of them, at least 19 times of 20.
 
-    Windows overlap, so their PIT values are dependent and the binomial band would be far too narrow. Here random
-    walks are drawn over the trading days of the windows and forecast by their exact law from the same origins; the
-    stocks of one date count as one, which makes the band rather too wide than too narrow.
+    Stocks of a date move together and windows overlap, so the binomial band would be far too narrow. The variance of
+    a share is the long-run variance of its date series (Bartlett, lag 2 (horizon - 1)), averaged with that of the bin
+    on the other side of 1/2, which has the same law, and half way with that of all bins, as a bin may hold few
+    prices. The factor of HLN and Student's t are those of `significance.diebold_mariano`, the level is Bonferroni's.
+    Calibrated forecasts of 1 to 10 days over 30 to 200 dates leave the band in 1 to 4 % of samples; the binomial band
+    of 5 days they would leave in two of three.
+
+    Args:
+        pit: [B, H] ranks.
+        dates: [B] origins.
+        horizon: dates whose windows overlap.
+
+    Returns:
+        [K] half widths; NaN where the dates are too few.
     """
-    origins = np.unique(windows.context.origin)
-    calendar = np.unique(np.concatenate([origins, windows.truth.dates.ravel()]))
-    start = np.searchsorted(calendar, origins)
-    walk = np.random.default_rng(0).standard_normal((draws, len(calendar))).cumsum(axis=1)
-    edges = stats.norm.ppf(np.arange(1, bins) / bins)
-    counts = np.zeros((draws, bins))
-    for step in range(1, windows.horizon + 1):
-        move = (walk[:, start + step] - walk[:, start]) / np.sqrt(step)  # [draws, D]
-        bin_of = np.searchsorted(edges, move) + bins * np.arange(draws)[:, None]
-        counts += np.bincount(bin_of.ravel(), minlength=draws * bins).reshape(draws, bins)
-    shares = counts / (len(start) * windows.horizon)
-    return float(np.quantile(np.abs(shares - 1 / bins).max(axis=1), 0.95))
+    number = np.minimum((pit * PIT_BINS).astype(int), PIT_BINS - 1)
+    counts = (number[:, :, None] == np.arange(PIT_BINS)).sum(axis=1)  # [B, K]
+    by_date = sum_by_date(counts.astype(float), dates)  # [D, K]
+    totals, n, lag = by_date.sum(axis=1, keepdims=True), len(by_date), 2 * (horizon - 1)
+    if n < lag + 2:
+        return np.full(PIT_BINS, np.nan)
+    influence = (by_date - totals * by_date.sum(axis=0) / totals.sum()) / totals.mean()  # of each date on the shares
+    variance = long_run_variance(influence.T, lag)
+    variance = (variance + variance[::-1]) / 4 + variance.mean() / 2
+    small_sample = (n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n
+    quantile = stats.t.isf(0.025 / PIT_BINS, min(n - 1, 1.5 * n / (lag + 1)))
+    return quantile * np.sqrt(variance / n / small_sample)
 
 
 def logged(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:

@@ -106,16 +106,14 @@ def pit(evaluations: Sequence[Evaluation], windows: WindowSet, path: Path) -> No
     rows = math.ceil(len(evaluations) / columns)
     figure = Figure(figsize=(2.6 * columns + 0.6, 2.0 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    styles, band = _styles(evaluations), chart_data.uniform_band(windows)
-    bins = chart_data.PIT_BINS
+    styles, bins = _styles(evaluations), chart_data.PIT_BINS
     for axis, evaluation in zip(axes.flat, evaluations, strict=False):
         histogram = chart_data.pit_histogram(evaluation, windows)
-        axis.axhspan(1 - band * bins, 1 + band * bins, color="#DDDDDD", linewidth=0)
-        axis.bar(
-            (np.arange(bins) + 0.5) / bins, histogram.shares * bins, 0.92 / bins, color=styles[evaluation.name].colour
-        )
-        for edge in (1 - band * bins, 1 + band * bins):
-            axis.axhline(edge, color="#333333", linewidth=0.8, linestyle="--")
+        middles, half = (np.arange(bins) + 0.5) / bins, histogram.band * bins
+        axis.bar(middles, 2 * half, 1 / bins, bottom=1 - half, color="#DDDDDD", linewidth=0)
+        axis.bar(middles, histogram.shares * bins, 0.92 / bins, color=styles[evaluation.name].colour)
+        for edge in (1 - half, 1 + half):
+            axis.hlines(edge, middles - 0.5 / bins, middles + 0.5 / bins, color="#333333", linewidth=0.8)
         p = "" if np.isnan(histogram.p_value) else f": p {histogram.p_value:.3f}"
         axis.set_title(f"{evaluation.name}{p}", fontsize=10)
     for axis in axes.flat[len(evaluations) :]:

@@ -43,28 +43,37 @@ def test_pit_tells_the_true_law_from_a_narrow_one(make_windows):
     assert narrow.p_value < 0.01
 
 
-def test_the_band_of_independent_windows_is_that_of_the_multinomial(make_windows):
-    windows = make_windows([100.0] * 2000, [[100.0]] * 2000)  # H = 1: no two windows share a day
+def test_the_band_of_independent_windows_is_that_of_the_multinomial():
     counts = np.random.default_rng(5).multinomial(2000, np.full(10, 0.1), size=20_000)
     exact = np.quantile(abs(counts / 2000 - 0.1).max(axis=1), 0.95)
-    assert chart_data.uniform_band(windows, draws=2000) == pytest.approx(exact, rel=0.06)
+    pit = np.random.default_rng(6).random((2000, 1))
+    assert chart_data.uniform_band(pit, np.arange(2000), horizon=1) == pytest.approx(np.full(10, exact), rel=0.1)
+
+
+def test_stocks_that_move_as_one_widen_the_band():
+    pit, dates = np.random.default_rng(6).random((500, 1)), np.arange(500)
+    alone = chart_data.uniform_band(pit, dates, horizon=1)
+    copies = chart_data.uniform_band(np.repeat(pit, 7, axis=0), np.repeat(dates, 7), horizon=1)
+    assert copies == pytest.approx(alone)
 
 
 def test_a_calibrated_forecast_of_overlapping_windows_stays_in_the_band(make_windows):
-    rng, outside, horizon, days = np.random.default_rng(7), 0, 5, 120
-    band = chart_data.uniform_band(make_windows([100.0] * days, [[100.0] * horizon] * days))
-    for _ in range(200):
+    rng, outside, binomially, horizon, days = np.random.default_rng(7), 0, 0, 5, 120
+    for _ in range(300):
         price = 100 * np.exp(0.01 * rng.standard_normal(days + horizon).cumsum())
         future = np.stack([price[t + 1 : t + 1 + horizon] for t in range(days)])
         windows = make_windows(price[:days], future)
         steps = 0.01 * rng.standard_normal((days, 39, horizon)).cumsum(axis=2)
-        forecast = evaluate(price[:days, None, None] * np.exp(steps), windows)
-        counts = rank_histogram(pit_values(forecast.forecast, windows)).sum(axis=0)
-        outside += abs(counts / counts.sum() - 0.1).max() > band
-    # 5 % of 200 are 10 +- 3.1; the binomial band, which takes all prices as independent, is left by most
-    assert 2 <= outside <= 20
-    binomial = stats.norm.isf(0.025 / 10) * np.sqrt(0.09 / (days * horizon))
-    assert band > 2 * binomial
+        pit = pit_values(evaluate(price[:days, None, None] * np.exp(steps), windows).forecast, windows)
+        distance = abs(rank_histogram(pit).sum(axis=0) / pit.size - 0.1)
+        outside += (distance > chart_data.uniform_band(pit, windows.context.origin, horizon=horizon)).any()
+        binomially += (distance > stats.norm.isf(0.025 / 10) * np.sqrt(0.09 / pit.size)).any()
+    assert 1 <= outside <= 26  # 5 % of 300 are 15, give or take three times 3.8
+    assert binomially > 150
+
+
+def test_too_few_dates_have_no_band():
+    assert np.isnan(chart_data.uniform_band(np.full((5, 3), 0.5), np.arange(5), horizon=3)).all()
 
 
 def test_ratios_by_stock_are_sorted_and_hold_the_mean_ratio(make_windows):

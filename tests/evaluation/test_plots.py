@@ -98,10 +98,19 @@ def test_pit_draws_the_shares_as_densities_with_their_band(tmp_path, figures, ev
     assert is_png(tmp_path / "pit.png")
     axis = figures[0].axes[1]
     assert axis.get_title() == "sft"  # three dates are too few for a p value
-    _, *bars = axis.patches  # the band comes first
-    np.testing.assert_allclose([bar.get_height() for bar in bars], 10 * chart_data.pit_histogram(sft, windows).shares)
-    band = 10 * chart_data.uniform_band(windows)
-    np.testing.assert_allclose([line.get_ydata()[0] for line in axis.lines], [1 - band, 1 + band])
+    histogram = chart_data.pit_histogram(sft, windows)
+    np.testing.assert_allclose([bar.get_height() for bar in axis.patches[10:]], 10 * histogram.shares)
+
+
+def test_pit_draws_the_band_of_a_calibrated_forecast(tmp_path, figures, make_windows):
+    windows = make_windows([100.0] * 30, [[100.0 + i % 3] for i in range(30)])
+    walk = point([101.0] * 30, windows, "random_walk")
+    plots.pit([walk], windows, tmp_path / "pit.png")
+    (axis,) = figures[0].axes
+    histogram = chart_data.pit_histogram(walk, windows)
+    assert axis.get_title() == f"random_walk: p {histogram.p_value:.3f}"
+    drawn = [(bar.get_y(), bar.get_height()) for bar in axis.patches[:10]]
+    np.testing.assert_allclose(drawn, np.stack([1 - 10 * histogram.band, 20 * histogram.band], axis=1))
 
 
 def test_skill_by_stock_has_a_panel_for_each_rival_sorted_by_its_ratios(tmp_path, figures, make_windows):

@@ -13,11 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from grpo.evaluation.chart_data import Fan
+from grpo.evaluation.chart_data import Fan, PitHistogram
 from grpo.evaluation.leaderboard import REFERENCE
 from grpo.evaluation.metrics import INTERVALS
 from grpo.evaluation.palette import Style
-from grpo.evaluation.report.svg import Plot, Scale, coordinate, domain, hover, marker, polygon, tag, text_width
+from grpo.evaluation.report.svg import (
+    Plot,
+    Scale,
+    coordinate,
+    domain,
+    hover,
+    marker,
+    polygon,
+    polyline,
+    tag,
+    text_width,
+)
 
 _WIDTH = 420
 _LONGEST_LABEL = 22
@@ -124,37 +135,34 @@ def coverage(shares: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> M
     return plot.picture("Observed coverage of the central intervals beside what it should be.", *marks)
 
 
-def pit_histogram(name: str, shares: np.ndarray, band: float, style: Style, top: float) -> Markup:
-    """Histogram of PIT values as densities, with the band in which a calibrated forecast stays.
+def pit_histogram(name: str, histogram: PitHistogram, style: Style, top: float) -> Markup:
+    """PIT values as densities, with the band in which a calibrated forecast stays.
 
     Args:
         name: the forecaster.
-        shares: [K] of the bins.
-        band: half width of the band, as a share.
+        histogram: shares of the bins, and the band.
         style: the forecaster's look.
         top: end of the density axis; a higher bar is cut there and says its height.
     """
-    bins = len(shares)
+    shares, bins = histogram.shares, len(histogram.shares)
     plot = Plot.make(200, 120, (0, 1), (0, top), left=22, right=4, top=6, bottom=20)
-    bars = []
-    for k, share in enumerate(shares):
-        x0, x1, y = plot.x(k / bins) + 0.5, plot.x((k + 1) / bins) - 0.5, plot.y.clip(share * bins)
-        said = f"{k / bins:g} to {(k + 1) / bins:g}: {share:.1%} (calibrated: {1 / bins:.0%} ± {band:.1%})"
-        bars.append(tag("rect", hover(said), x=x0, y=y, width=x1 - x0, height=plot.y.start - y, class_="column"))
+    shades, bars, edges = [], [], []
+    for k, (share, half) in enumerate(zip(shares, histogram.band, strict=True)):
+        x0, x1, y = plot.x(k / bins), plot.x((k + 1) / bins), plot.y.clip(share * bins)
+        calibrated = f"{1 / bins:.0%}" + (f" ± {half:.1%}" if math.isfinite(half) else "")
+        said = hover(f"{k / bins:g} to {(k + 1) / bins:g}: {share:.1%} (calibrated: {calibrated})")
+        bars.append(tag("rect", said, x=x0 + 0.5, y=y, width=x1 - x0 - 1, height=plot.y.start - y, class_="column"))
         if share * bins > top:
             height = tag("text", f"{share * bins:.2g}", x=(x0 + x1) / 2, y=y + 11, text_anchor="middle")
             bars.append(tag("g", height, class_="on-column"))
-    low, high = (min(max(1 + sign * band * bins, 0), top) for sign in (-1, 1))
-    ends = np.array([0.0, 1.0])
-    marks = [
-        plot.y_axis(plot.y.ticks(2, whole=True)),
-        plot.band(ends, np.array([low, low]), np.array([high, high]), "calibrated"),
-        _solid(style, *bars),
-        *(plot.level(edge, "calibrated-edge") for edge in (low, high)),
-        plot.x_axis([0, 0.5, 1], texts=["0", "½", "1"]),
-    ]
-    outside = int((np.abs(shares - 1 / bins) > band).sum())
-    return plot.picture(f"PIT histogram of {name}: {outside} of {bins} bins outside the calibrated band.", *marks)
+        if math.isfinite(half):
+            low, high = (plot.y.clip(max(0, 1 + sign * half * bins)) for sign in (-1, 1))
+            shades.append(tag("rect", x=x0, y=high, width=x1 - x0, height=low - high, class_="calibrated"))
+            edges += [polyline([(x0, y), (x1, y)], class_="calibrated-edge") for y in (low, high)]
+    axes = [plot.y_axis(plot.y.ticks(2, whole=True)), plot.x_axis([0, 0.5, 1], texts=["0", "½", "1"])]
+    outside = int((np.abs(shares - 1 / bins) > histogram.band).sum())
+    description = f"PIT histogram of {name}: {outside} of {bins} columns outside the band of a calibrated forecast."
+    return plot.picture(description, *axes, *shades, _solid(style, *bars, *edges))
 
 
 def by_horizon(ratios: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> Markup:

@@ -195,6 +195,11 @@ def marker(shape: str, x: float, y: float, size: float = 3.2) -> Markup:
     return polygon([(x + dx, y + dy) for dx, dy in corners])
 
 
+def polyline(points: Sequence[tuple[float, float]], **attributes: object) -> Markup:
+    """A line through pixels."""
+    return tag("path", d="M" + "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points), **attributes)
+
+
 def polygon(corners: Sequence[tuple[float, float]], **attributes: object) -> Markup:
     """A closed shape through pixels."""
     points = "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in corners)

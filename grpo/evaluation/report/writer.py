@@ -162,15 +162,14 @@ def _learnt(table: pd.DataFrame, styles: Mapping[str, Style]) -> Markup | None:
 
 def _histograms(inputs: ReportInputs, styles: Mapping[str, Style]) -> list[tuple[str, str, Markup]]:
     """Name, p value of uniformity and PIT histogram of each forecaster, on one scale."""
-    band, bins = chart_data.uniform_band(inputs.windows), chart_data.PIT_BINS
     found = {one.name: chart_data.pit_histogram(one, inputs.windows) for one in inputs.evaluations}
-    highest = max(histogram.shares.max() for histogram in found.values()) * bins
-    top = min(_PIT_TOP, max(highest, 1 + band * bins, 2.0))
+    highest = max(max(histogram.shares) for histogram in found.values()) * chart_data.PIT_BINS
+    top = min(_PIT_TOP, max(highest, 2.0))
     return [
         (
             name,
             tables.DASH if math.isnan(histogram.p_value) else tables.number(histogram.p_value, 3),
-            charts.pit_histogram(name, histogram.shares, band, styles[name], top),
+            charts.pit_histogram(name, histogram, styles[name], top),
         )
         for name, histogram in found.items()
     ]
