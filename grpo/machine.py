@@ -6,6 +6,7 @@ Packages are looked up, not imported, except PyTorch, which alone knows the devi
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import socket
 from dataclasses import dataclass
@@ -90,8 +91,13 @@ def free_memory(processes: int = 1) -> int:
     import torch
 
     if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0]
+        return torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", "0")))[0]
     return psutil.virtual_memory().available // processes
+
+
+def splits_weights() -> bool:
+    """Whether the launcher shares weights and optimizer out among the processes (FSDP, DeepSpeed)."""
+    return any(os.environ.get(f"ACCELERATE_USE_{name}", "") == "true" for name in ("FSDP", "DEEPSPEED"))
 
 
 def free_disk(folder: Path) -> int:

@@ -20,7 +20,7 @@ from grpo.adapters import ModelError
 from grpo.config import EMBEDDED, GrpoConfig, RunConfig, SftConfig, parse_run_config
 from grpo.forecaster import PromptTooLongError, check_lengths
 from grpo.hub import HubError, require_pushable
-from grpo.machine import declared_packages, free_disk, free_memory, is_port_free, loading_problems
+from grpo.machine import declared_packages, free_disk, free_memory, is_port_free, loading_problems, splits_weights
 from grpo.memory import Batch, MemoryEstimate, ModelSize, estimate, model_size
 from grpo.runs import RunError, run_folder, stage_entry
 
@@ -132,14 +132,18 @@ def batch_problems(settings: GrpoConfig, stage: str, processes: int, windows: in
 def memory_problems(
     config: RunConfig, stage: str, size: ModelSize, training: Batch, sampling: Batch, processes: int
 ) -> list[str]:
-    """Weights and adapter that do not fit are a problem; an estimate of the rest that does not fit is a warning."""
+    """Weights and adapter that do not fit are a problem; an estimate of the rest that does not fit is a warning.
+
+    Where the launcher shares the weights out, each process is taken to hold its share alone.
+    """
     free, needed = free_memory(processes), estimate(size, config, training, sampling)
-    if needed.fixed > free:
+    shared_out = needed.fixed - needed.fixed // processes if splits_weights() else 0
+    if needed.fixed - shared_out > free:
         return [
             f"{stage}: {_shown(needed)} exceed the {free / _GIB:.1f} GiB that are free; take a smaller model, "
             "loading.quantization 4bit, or a larger device"
         ]
-    if needed.total > free:
+    if needed.total - shared_out > free:
         logger.warning(
             "%s: about %s may exceed the %.1f GiB that are free; should it fail, lower %s, or set "
             "loading.gradient_checkpointing true",

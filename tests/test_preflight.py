@@ -155,6 +155,13 @@ def test_memory_that_is_surely_too_little_is_a_problem_and_a_doubt_is_a_warning(
         found = memory_problems(config, "stage1", SIZE, batch, batch, 1)
         assert (len(found), len(caplog.messages)) == (problems, warnings), free
     assert "loading.quantization 4bit" in found[0]
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    caplog.clear()
+    monkeypatch.setattr(preflight, "free_memory", lambda processes: needed.total - needed.fixed // 2)
+    assert memory_problems(config, "stage1", SIZE, batch, batch, 2) == []
+    assert caplog.messages == []
+    monkeypatch.setattr(preflight, "free_memory", lambda processes: needed.fixed // 2 - 1)
+    assert len(memory_problems(config, "stage1", SIZE, batch, batch, 2)) == 1
 
 
 def test_a_disk_without_room_for_the_checkpoints(monkeypatch, tmp_path):
