@@ -131,8 +131,8 @@ def draw(forecast: PriceForecast, path: Path) -> None:
     days = np.arange(horizon + 1)
     for low, high, label, shade in _BANDS:
         # the origin belongs to past and bands, so that they connect
-        ends = [np.append(forecast.last_close, forecast.quantile(level)) for level in (low, high)]
-        axis.fill_between(days, *ends, color=_COLOUR, alpha=shade, linewidth=0, label=label)
+        lower, upper = (np.append(forecast.last_close, forecast.quantile(level)) for level in (low, high))
+        axis.fill_between(days, lower, upper, color=_COLOUR, alpha=shade, linewidth=0, label=label)
     past = np.arange(1 - len(forecast.past), 1)
     axis.plot(past, forecast.past, color="#444444", linewidth=1.2, label="past closes")
     axis.plot(

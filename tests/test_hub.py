@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from grpo.hub import HubError, locate_adapter, push_run, require_pushable
 from grpo.manifest import sha256
 from grpo.model_card import model_card
 from grpo.predict import forecast_csv, load_forecaster
-from grpo.runs import resolve_paths, run_stage, stage_folder
+from grpo.runs import STAGE_MODULES, resolve_paths, run_stage, stage_folder
 from preprocessing.combined_preprocessor import REPORT_FILE
 from tests.hub_server import TOKEN, HubServer, Repository
 from tests.tiny_adapters import publish_random_adapter
@@ -262,6 +263,19 @@ def test_what_is_not_on_the_hub_is_said_so(hub, tmp_path, name, message):
         call(hub.address, tmp_path, "-m", "grpo.predict", "--csv", tmp_path / "A.csv", "--adapter", name)
     )
     assert message in error
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"), [("stage1", "grpo_lora_1st"), ("stage2", "sft_lora"), ("stage3", "grpo_lora_2nd")]
+)
+def test_each_training_stage_pushes_its_own_adapter_when_it_is_done(stage, name, monkeypatch):
+    module = importlib.import_module(STAGE_MODULES[stage])
+    calls: list[tuple] = []
+    monkeypatch.setattr(module, "run_stage", lambda stage, config, **arguments: calls.append((stage,)))
+    monkeypatch.setattr(module, "push_after_stage", lambda config, *names: calls.append((config.hub.repo_id, *names)))
+    monkeypatch.setattr(sys, "argv", [stage, "--hub.repo_id", "me/demo"])
+    module.main()
+    assert calls == [(stage,), ("me/demo", name)]
 
 
 def test_a_stage_takes_an_adapter_from_the_hub(hub, tmp_path):
