@@ -130,6 +130,7 @@ class Chronos(FoundationForecaster):
 
     name = "chronos"
     Config = ChronosConfig
+    requires = ("chronos",)
     package = "chronos-forecasting"
 
     def _load_pipeline(self) -> Any:
@@ -152,6 +153,7 @@ class TimesFm(FoundationForecaster):
 
     name = "timesfm"
     Config = TimesFmConfig
+    requires = ("timesfm",)
     package = "timesfm[torch]"
 
     def _load_pipeline(self) -> Any:

@@ -68,6 +68,7 @@ class GarchT(SavedForecaster):
 
     name = "garch_t"
     Config = GarchTConfig
+    requires = ("arch",)
 
     stocks: np.ndarray
     parameters: np.ndarray

@@ -80,6 +80,7 @@ class LightgbmQuantile(SavedForecaster):
 
     name = "lightgbm_quantile"
     Config = LightgbmQuantileConfig
+    requires = ("lightgbm",)
 
     models: np.ndarray
     scores: np.ndarray

@@ -24,6 +24,7 @@ def import_optional(module: str, *, needed_by: str, install: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        missing = (error.name or module).partition(".")[0]
         raise MissingPackageError(
-            f"{needed_by} needs {error.name}, which is not installed: pip install '{install}'"
+            f"{needed_by} needs {missing}, which is not installed: pip install '{install}'"
         ) from error

@@ -67,6 +67,7 @@ class StatsforecastForecaster(SavedForecaster):
     """What the three have in common; a subclass says which model and how its shocks pass on."""
 
     Config = StatsforecastConfig
+    requires = ("statsforecast",)
     model: ClassVar[str]
     """Class in `statsforecast.models`."""
 

@@ -10,9 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from baselines.bootstrap import FhsConfig
+from baselines.packages import MissingPackageError
 from baselines.paths import HorizonError, UnknownStockError
 from baselines.saving import STATE_FILE, SavedStateError
-from grpo.evaluation.protocol import Forecaster, forecaster_names, forecaster_plugin
+from grpo.evaluation.protocol import (
+    Forecaster,
+    SettingsError,
+    forecaster_config,
+    forecaster_names,
+    forecaster_plugin,
+)
 from preprocessing.config import DataConfig
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows
@@ -38,12 +46,15 @@ NAMES = (
     "timesfm",
 )
 PACKAGES = {
-    "garch_t": "arch",
-    "auto_arima": "statsforecast",
-    "auto_ets": "statsforecast",
-    "auto_theta": "statsforecast",
-    "lightgbm_quantile": "lightgbm",
+    "garch_t": ("arch", "grpo-forecast[stats]"),
+    "auto_arima": ("statsforecast", "grpo-forecast[stats]"),
+    "auto_ets": ("statsforecast", "grpo-forecast[stats]"),
+    "auto_theta": ("statsforecast", "grpo-forecast[stats]"),
+    "lightgbm_quantile": ("lightgbm", "grpo-forecast[lightgbm]"),
+    "chronos": ("chronos", "chronos-forecasting"),
+    "timesfm": ("timesfm", "timesfm[torch]"),
 }
+"""Module that each needs beyond this project's dependencies, and what pip has to install for it."""
 STOCKS = ("sim:gbm?rows=600&seed=1", "sim:ar?rows=600&seed=2")
 DATA = DataConfig(window=30, horizon=5)
 ROWS = np.array([0, 40, 90])  # of the test windows
@@ -78,8 +89,8 @@ def samples(forecaster, context: Context, *, seed: int = 3, horizon: int = 5, nu
 def name(request, monkeypatch) -> str:
     for module, stand_in in MODULES.items():
         monkeypatch.setitem(sys.modules, module, stand_in)
-    if request.param in PACKAGES:
-        pytest.importorskip(PACKAGES[request.param])
+    if request.param in PACKAGES and PACKAGES[request.param][0] not in MODULES:
+        pytest.importorskip(PACKAGES[request.param][0])
     return request.param
 
 
@@ -90,6 +101,30 @@ def context() -> Context:
 
 def test_all_are_registered():
     assert set(NAMES) <= set(forecaster_names())
+
+
+def test_its_settings_are_read_as_those_of_any_plugin(name):
+    assert forecaster_config(name, {}) == forecaster_plugin(name).Config()
+
+
+def test_settings_are_typed_as_they_should():
+    assert forecaster_config("fhs", {"block": None, "decay": 0.94}) == FhsConfig(decay=0.94)
+    assert forecaster_config("ewma_t", {"dof": float("inf"), "tails": "day"}).tails == "day"
+    with pytest.raises(SettingsError, match=r"baselines\.ewma_t: .*tails"):
+        forecaster_config("ewma_t", {"tails": "fat"})
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_missing_package_is_one_line_that_says_what_to_install(name, monkeypatch):
+    package, install = PACKAGES[name]
+    plugin = forecaster_plugin(name)
+    assert plugin.requires == (package,)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"{package}.models", raising=False)
+    windows = splits()["train"]
+    with pytest.raises(MissingPackageError) as missing:
+        plugin.fit(plugin.Config(), windows, windows, horizon=5, seed=0, out_dir=Path("unused"))
+    assert str(missing.value) == f"{name} needs {package}, which is not installed: pip install '{install}'"
 
 
 def test_it_forecasts_and_repeats_itself(name, context):
