@@ -310,23 +310,20 @@ def predict_all(config: PredictConfig) -> list[str]:
 
 
 def _join_csv(arguments: Sequence[str]) -> list[str]:
-    """`--csv A B` as the one list that the parser takes."""
-    joined: list[str] = []
-    values: list[str] | None = None
+    """`--csv A B`, `--csv=A` and repetitions of them as the one list that the parser takes."""
+    others: list[str] = []
+    files: list[str] = []
+    listing = False
     for argument in arguments:
-        if argument == "--csv":
-            values = []
-        elif values is not None and not argument.startswith("--"):
-            values.append(argument)
+        if argument == "--csv" or argument.startswith("--csv="):
+            listing = True
+            files += [argument.removeprefix("--csv=")] if "=" in argument else []
+        elif listing and not argument.startswith("--"):
+            files.append(argument)
         else:
-            joined += _csv_flag(values)
-            values = None
-            joined.append(argument)
-    return joined + _csv_flag(values)
-
-
-def _csv_flag(values: list[str] | None) -> list[str]:
-    return [] if values is None else ["--csv", json.dumps(values)]
+            listing = False
+            others.append(argument)
+    return others + (["--csv", json.dumps(files)] if files else [])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

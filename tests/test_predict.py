@@ -192,9 +192,11 @@ def test_the_command_forecasts_many_and_names_the_refused(adapter, tmp_path, cap
 def test_several_files_follow_one_flag(adapter, tmp_path, capsys):
     files = [write_csv(BARS, tmp_path / f"{name}.csv") for name in "AB"]
     out = tmp_path / "out"
-    assert run("--output_dir", out, "--csv", *files, "--num-samples", 20, "--adapter", adapter) == 0
-    assert sorted(path.name for path in out.glob("*.json")) == ["A.json", "B.json"]
-    assert capsys.readouterr().out.endswith(f"2 forecast(s) written to {out}\n")
+    third = write_csv(BARS, tmp_path / "C.csv")
+    flags = ("--output_dir", out, "--csv", *files, "--num-samples", 20, f"--csv={third}", "--adapter", adapter)
+    assert run(*flags) == 0
+    assert sorted(path.name for path in out.glob("*.json")) == ["A.json", "B.json", "C.json"]
+    assert capsys.readouterr().out.endswith(f"3 forecast(s) written to {out}\n")
 
 
 def refused(capsys, *arguments: object) -> str:
