@@ -296,6 +296,20 @@ def test_the_command_writes_the_windows_and_the_report(tmp_path: Path, capsys: p
     assert errors[1].startswith("warning: stock C is left out: stock C has 50 rows")
 
 
+def test_bars_within_a_day_keep_their_times(tmp_path: Path) -> None:
+    """78 bars of five minutes a day, half past nine to four."""
+    bars = simulate("sim:ou?rows=780&seed=5")
+    days = np.busday_offset("2024-01-02", np.arange(10), roll="forward").astype("datetime64[ns]")
+    times = days[:, None] + np.timedelta64(570, "m") + np.arange(78) * np.timedelta64(5, "m")
+    table = bars.rename(columns=str.capitalize).set_axis(pd.DatetimeIndex(times.ravel()))
+    (tmp_path / "A.csv").write_text(table.to_csv(index_label="Datetime", date_format="%Y-%m-%d %H:%M:%S"))
+    report = preprocess("A", DataConfig(data_dir=tmp_path, folds=2), tmp_path / "out")
+    assert report["cut"]["val_start"] == "2024-01-11T09:30:00"  # bar 546 of 780: the first of the eighth day
+    test = read_windows(*windows_files("A", tmp_path / "out", "test"))
+    assert test.context.origin[0] == times.ravel()[624 + 20 - 1]
+    np.testing.assert_array_equal(test.truth.dates[-1], times.ravel()[-10:])
+
+
 def test_the_command_writes_folds(tmp_path: Path) -> None:
     arguments = ("--stock", "sim:ou?rows=600&seed=3", "--split_dates", "[2000-12-01,2001-03-01]", "--folds", "2")
     assert run("--output_dir", tmp_path, *arguments) == 0

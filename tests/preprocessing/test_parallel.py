@@ -126,12 +126,19 @@ def has_rows(folder: Path) -> bool:
     return any(file.stat().st_size > 10_000 for file in folder.glob(".*"))
 
 
+def heed_ctrl_c() -> None:
+    """A shell starts its background jobs with SIGINT ignored, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("num_workers", ["1", "2"])
 def test_an_interrupted_command_leaves_nothing(tmp_path: Path, number: signal.Signals, num_workers: str) -> None:
     out = tmp_path / "out"
     command = [*COMMAND, "--stock", many_stocks(100), "--output_dir", str(out), "--num_workers", num_workers]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_ctrl_c
+    )
     wait_for(lambda: has_rows(out))
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
     _, errors = process.communicate(timeout=60)
