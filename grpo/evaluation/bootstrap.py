@@ -84,18 +84,18 @@ def bootstrap_interval(
         return unknown
     length = block_length or max(horizon, politis_white_block_length(influence))
     indices = date_bootstrap_indices(num_dates, block_length=length, num_resamples=num_resamples, seed=seed)
-    resampled = columns[indices]  # [R, D, K]
-    resampled_means = resampled.mean(axis=1)
+    rows = columns[indices]  # [R, D, K]
+    centres = rows.mean(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = statistic(resampled_means)
+        values = statistic(centres)
         if method == "percentile":
             low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
         else:
-            errors = np.sqrt(long_run_variance(_linearised(statistic, resampled, resampled_means), lag) / num_dates)
+            errors = _standard_error(_linearised(statistic, rows, centres), lag)
             distance = np.abs(values - estimate)
             # a resample without any variation says nothing about the scale: count it as far out
             scaled = np.where(errors > 0, distance / errors, np.where(distance > 0, np.inf, 0.0))
-            half = np.quantile(scaled, level, method="higher") * np.sqrt(long_run_variance(influence, lag) / num_dates)
+            half = np.quantile(scaled, level, method="higher") * _standard_error(influence, lag)
             low, high = estimate - half, estimate + half
     return Interval(
         estimate=estimate,
@@ -105,6 +105,11 @@ def bootstrap_interval(
         block_length=float(length),
         num_dates=num_dates,
     )
+
+
+def _standard_error(series: np.ndarray, lag: int) -> np.ndarray:
+    """[...] Bartlett standard error of the mean of series [..., D]."""
+    return np.sqrt(long_run_variance(series, lag) / series.shape[-1])
 
 
 def _linearised(statistic: Statistic, rows: np.ndarray, means: np.ndarray) -> np.ndarray:
