@@ -127,11 +127,16 @@ def _limits(config: RunConfig, record: AdapterRecord) -> str:
         if config.hub.license
         else "No licence is named for it; the base model's licence applies to what is derived from it."
     )
+    read = (
+        "The base model has read simulated prices alone."
+        if record.base_model == EMBEDDED
+        else "What the base model has read of these prices is not known."
+    )
     return (
-        f"It was trained on the stocks above alone; other stocks and times{until} may follow other laws. What the base "
-        "model has read of these prices is not known. Prices are on the basis of the adjusted close. Most daily stock "
-        "prices cannot be forecast better than by a random walk; look at the scores before you use it. This is no "
-        f"investment advice.\n\n{terms} Price data belong to their provider and are not part of this repository."
+        f"It was trained on the stocks above alone; other stocks and times{until} may follow other laws. {read} Prices "
+        "are on the basis of the adjusted close. Daily stock prices are rarely forecast better than by a random walk; "
+        "look at the scores before you use it. This is no investment advice.\n\n"
+        f"{terms} Price data belong to their provider and are not part of this repository."
     )
 
 
