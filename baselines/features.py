@@ -40,9 +40,6 @@ SCALE_FREE = (*PRICES, *PRICE_DIFFERENCES, *TIME_STEPS, *VOLATILITIES, *PLAIN)
 """Names of the columns of `scale_free_features`. Left out are norm_mean and norm_std, which tell the stock, and
 median_timestep: in a window of even length two bars are equally near to the median, and rounding decides."""
 
-DECIMALS = 9
-"""Digits after the point that are kept."""
-
 
 def scale_free_features(context: Context) -> np.ndarray:
     """[B, F] the features named by `SCALE_FREE`; multiplying all prices by a number changes none of them."""
@@ -52,5 +49,4 @@ def scale_free_features(context: Context) -> np.ndarray:
     columns += [context.feature(name) / (context.past.shape[1] - 1) for name in TIME_STEPS]
     columns += [np.log(context.feature(name)) for name in VOLATILITIES]
     columns += [context.feature(name) for name in PLAIN]
-    # a zero that is only rounding must not fall on one side of a tree's threshold or the other
-    return np.round(np.stack(columns, axis=1), DECIMALS)
+    return np.stack(columns, axis=1)
