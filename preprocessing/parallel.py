@@ -107,7 +107,8 @@ def _dask_executor(address: str, num_workers: int) -> Iterator[tuple[Executor, i
             cluster: Any = address
             if address == "local":
                 settings: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None}
-                cluster = stack.enter_context(LocalCluster(n_workers=num_workers, **settings))
+                with _ctrl_c_ignored():  # the workers inherit it
+                    cluster = stack.enter_context(LocalCluster(n_workers=num_workers, **settings))
             client: Any = stack.enter_context(Client(cluster, timeout=CONNECT_SECONDS))
         except (OSError, ValueError) as error:
             raise WorkerError(f"no Dask scheduler answers at {address}; start one, or give --dask local") from error
@@ -120,3 +121,12 @@ def _dask_executor(address: str, num_workers: int) -> Iterator[tuple[Executor, i
             yield client.get_executor(pure=False), cores
         except KilledWorker as error:
             raise WorkerError("a Dask worker died, perhaps for lack of memory; give it more") from error
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
