@@ -164,7 +164,7 @@ def forecast_bars(
         )
     return PriceForecast(
         stock=stock,
-        origin=str(context.origin[0])[:10],
+        origin=_time(context.origin[0]),
         past=context.past[0, :, 0],
         dates=next_days(bars.index.to_numpy(dtype="datetime64[ns]"), record.horizon),
         samples=samples,
@@ -175,7 +175,7 @@ def forecast_bars(
         adapter_sha256=forecaster.adapter_sha256,
         source=None,
         source_sha256=None,
-        first_date=str(bars.index[0])[:10],
+        first_date=_time(bars.index.to_numpy(dtype="datetime64[ns]")[0]),
         rows=len(bars),
     )
 
@@ -217,6 +217,11 @@ def next_days(days: np.ndarray, horizon: int) -> tuple[str, ...] | None:
     else:
         return None
     return tuple(np.datetime_as_string(following, unit="D").tolist())
+
+
+def _time(time: np.datetime64) -> str:
+    """A day as YYYY-MM-DD, a time within a day as YYYY-MM-DDTHH:MM."""
+    return str(np.datetime_as_string(time, unit="m")).removesuffix("T00:00")
 
 
 def _load(config: PredictConfig) -> StockForecaster:

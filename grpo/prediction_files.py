@@ -28,7 +28,7 @@ class PriceForecast:
 
     Attributes:
         stock: its name.
-        origin: last observed day, YYYY-MM-DD.
+        origin: last observed day, YYYY-MM-DD (with THH:MM where bars lie within a day).
         past: [L] closes that the forecaster saw, oldest first, on the basis of the adjusted close.
         dates: [H] the days ahead, YYYY-MM-DD, or None where the bars do not say which days follow. Holidays of the
             exchange are not known and count as days.
@@ -40,7 +40,7 @@ class PriceForecast:
         adapter_sha256: hash of the adapter's folder, or None.
         source: the file of the bars, or None.
         source_sha256: its hash, or None.
-        first_date: first bar, YYYY-MM-DD.
+        first_date: first bar, in the same form.
         rows: number of bars.
     """
 

@@ -345,6 +345,14 @@ def test_a_served_adapter_from_the_command_line(adapter, tmp_path, capsys):
     assert "cannot be reached" in refused(capsys, *flags, "--endpoint", server.address)
 
 
+def test_bars_within_a_day_keep_their_time(loaded):
+    hourly = BARS.set_axis(pd.date_range("2024-01-02 09:30", periods=len(BARS), freq="h", name="date"))
+    result = forecast_bars(loaded, "X", hourly, num_samples=20)
+    assert result.first_date == "2024-01-02T09:30"
+    assert result.origin == str(hourly.index[-1])[:16].replace(" ", "T")
+    assert result.dates is None
+
+
 def test_records_of_models_alone_follow_the_flags(tmp_path):
     record = describe_adapter(RunConfig(), "base", None)
     assert load_forecaster(model="embedded").record.window == record.window == 30
