@@ -10,29 +10,23 @@ other settings asks only those forecasters that the change concerns.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
 from grpo.config import RunConfig, parse_run_config, plain
-from grpo.evaluation.comparison import Comparison, Fold, limit_windows, pooled_table
+from grpo.evaluation.comparison import limit_windows, pooled_table
 from grpo.evaluation.contamination import cutoff_table, cutoff_warnings, training_warnings
-from grpo.evaluation.harness import Evaluation
 from grpo.evaluation.identity import key_of
 from grpo.evaluation.leaderboard import OPTIMUM, verdict
-from grpo.evaluation.metrics import score_windows, training_scale
-from grpo.evaluation.protocol import concatenate_forecasts
-from grpo.runs import RunError, RunPaths, StageRun, logger, rank, resolve_paths, run_stage, stage_entry, stage_folder
+from grpo.runs import StageRun, logger, rank, resolve_paths, run_stage, stage_entry, stage_folder
 from grpo.stages.comparison_report import cutoff_section, usual_sections, usual_warnings, write_results
-from grpo.stages.forecasters import LANGUAGE_MODEL, Choice, Forecasters, choose_forecasters, knows_optimum
+from grpo.stages.folds import read_folds
+from grpo.stages.forecasters import LANGUAGE_MODEL, Choice, Forecasters, ask_all, choose_forecasters, knows_optimum
+from grpo.stages.placebos import run_placebos
 from grpo.stages.preprocess import make_run_windows
-from preprocessing.combined_preprocessor import fold_windows
-from preprocessing.splits import CalendarCut, SplitError, walk_forward_cuts
-from preprocessing.windows import WindowSet, concatenate, read_windows
+from grpo.stages.trading_section import trading_section
+from preprocessing.windows import concatenate
 
 OUTPUTS = ("rows.csv", "forecasts.parquet", "leaderboard.csv", "leaderboard.md", "report.html")
 
@@ -81,7 +75,8 @@ def compare(run: StageRun, config: RunConfig, choice: Choice, forecasters: Forec
     names = choice.names
     if knows_optimum(concatenate([fold.test for fold in folds]).context):
         names = (*names, OPTIMUM)
-    comparison = ask_all(forecasters, names, folds)
+    seeds = range(config.seed, config.seed + config.compare.seeds)
+    comparison = ask_all(forecasters, names, folds, seeds=seeds, title="compare")
     until = {name: forecasters.trained_until(name, folds) for name in names}
     table = pooled_table(comparison)
     table = table.assign(trained_until=[until[name] for name in table["forecaster"]])
@@ -92,6 +87,12 @@ def compare(run: StageRun, config: RunConfig, choice: Choice, forecasters: Forec
         by_cutoff = cutoff_table(comparison, config.compare.base_cutoff)
         sections.append(cutoff_section(by_cutoff, config.compare.base_cutoff))
         warnings += cutoff_warnings(by_cutoff, language_models, config.compare.base_cutoff)
+    identities = {name: key_of(forecasters.identity(name)) for name in names}
+    sections += trading_section(config, comparison, identities, run.logger)
+    if config.compare.placebo != "none":
+        placebo_sections, placebo_warnings = run_placebos(forecasters, choice.names, folds)
+        sections += placebo_sections
+        warnings += placebo_warnings
     write_results(
         run.folder,
         config,
@@ -109,83 +110,6 @@ def compare(run: StageRun, config: RunConfig, choice: Choice, forecasters: Forec
         "skill": by_name["skill"].to_dict(),
         "coverage_80": by_name["coverage_80"].to_dict(),
     }
-
-
-def read_folds(config: RunConfig, paths: RunPaths) -> list[Fold]:
-    """The test span as it was split, as one fold, or as `compare.folds` walk-forward blocks of it.
-
-    Raises:
-        RunError: a block has no windows to train, validate or test on.
-    """
-    train, val, test = (
-        read_windows(getattr(paths, f"{split}_x"), getattr(paths, f"{split}_y")) for split in ("train", "val", "test")
-    )
-    if config.compare.folds == 1:
-        return [Fold(1, train, val, test)]
-    full = read_windows(paths.full_x, paths.full_y)
-    embargo = dataclasses.replace(config.data, window=full.context.past.shape[1], horizon=full.horizon).embargo_days
-    try:
-        cuts = walk_forward(full, val, test, embargo, config.compare.folds)
-    except SplitError as error:
-        raise RunError(str(error).replace("data.folds", "compare.folds")) from error
-    folds = []
-    for number, cut in enumerate(cuts, start=1):
-        parts = fold_windows(full, cut)
-        for name, windows in parts.items():
-            if len(windows) == 0:
-                raise RunError(f"compare.folds {len(cuts)}: fold {number} has no {name} windows; ask for fewer folds")
-        folds.append(Fold(number, parts["train"], parts["val"], parts["test"]))
-    return folds
-
-
-def walk_forward(full: WindowSet, val: WindowSet, test: WindowSet, embargo: int, folds: int) -> list[CalendarCut]:
-    """Cuts of the span that `test` covers; validation before each block is as long as `val` is.
-
-    The spans begin `embargo` days before their first target, which is where the split that made them cut.
-    """
-    calendar = np.unique(np.concatenate([full.context.origin, full.truth.dates.ravel()]))
-    starts = (
-        calendar[max(np.searchsorted(calendar, part.truth.dates.min()) - embargo, 0)].astype("datetime64[D]").item()
-        for part in (val, test)
-    )
-    val_start, test_start = starts
-    return walk_forward_cuts(calendar, (0.7, 0.1, 0.2), embargo, folds, (val_start, test_start))
-
-
-def ask_all(forecasters: Forecasters, names: Sequence[str], folds: Sequence[Fold]) -> Comparison:
-    """Ask every forecaster with every seed about the test windows of all folds, and score what it says."""
-    settings = forecasters.config
-    seeds = range(settings.seed, settings.seed + settings.compare.seeds)
-    tests = concatenate([fold.test for fold in folds])
-    windows = concatenate([tests for _ in seeds])
-    mase_scale = np.tile(np.concatenate([_mase_scale(fold) for fold in folds]), len(seeds))
-    evaluations = []
-    with tqdm(total=len(names) * len(seeds), desc="compare", unit="forecast") as bar:
-        for name in names:
-            answers = []
-            for seed in seeds:
-                bar.set_description(f"compare: {name}, seed {seed}" if len(seeds) > 1 else f"compare: {name}")
-                answers.append(forecasters.ask(name, folds, seed))
-                bar.update()
-            forecasters.release()
-            forecasts, seconds = zip(*answers, strict=True)
-            forecast = concatenate_forecasts(forecasts)
-            scores = score_windows(forecast, windows, mase_scale)
-            evaluations.append(Evaluation(name=name, forecast=forecast, scores=scores, seconds=sum(seconds)))
-    return Comparison(
-        windows=windows,
-        evaluations=tuple(evaluations),
-        seed=np.repeat(np.array(seeds), len(tests)),
-        fold=np.tile(np.repeat([fold.number for fold in folds], [len(fold.test) for fold in folds]), len(seeds)),
-    )
-
-
-def _mase_scale(fold: Fold) -> np.ndarray:
-    """[B] `training_scale` of the fold's test windows; NaN for a stock without training windows."""
-    known = np.isin(fold.test.context.item_id, np.unique(fold.train.context.item_id))
-    scale = np.full(len(fold.test), np.nan)
-    scale[known] = training_scale(fold.train, fold.test.take(known))
-    return scale
 
 
 if __name__ == "__main__":

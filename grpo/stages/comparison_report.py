@@ -27,6 +27,7 @@ from grpo.evaluation.leaderboard import (
     describe_windows,
     leaderboard,
     optimum_note,
+    score_table,
     verdict,
 )
 from grpo.evaluation.markdown import details_markdown, frame_markdown, leaderboard_markdown
@@ -43,6 +44,8 @@ FEWEST_DATES = 30
 """Below this many dates a comparison warns that it can hardly tell anything."""
 FEWEST_VALID = 0.95
 """Share of valid answers below which a comparison warns."""
+SMALL_CHANGE = 0.005
+"""Change of rel. CRPS by filled-in answers that is not worth a table of its own."""
 _EXAMPLES = 4
 """Answers shown of each of a language model's best, median and worst window."""
 _EXPLANATION = (
@@ -217,8 +220,7 @@ def example_completions(
                     {
                         "forecaster": evaluation.name,
                         "stock": windows.context.item_id[row],
-                        "date": str(np.datetime_as_string(windows.context.origin[row], unit="D")),
-                        "window": place,
+                        "date": f"{np.datetime_as_string(windows.context.origin[row], unit='D')}, {place} window",
                         "text": texts[row][sample],
                         "valid": bool(evaluation.forecast.valid[row, sample]),
                         **{name: float(values[sample]) for name, values in rewards.items()},
@@ -278,10 +280,12 @@ def _common_valid(comparison: Comparison) -> list[Section]:
     if not common:
         return [Section(title, pd.DataFrame(), "No window has two valid samples of every forecaster.")]
     table = leaderboard(common, subset)
-    shown, full = _short(table), _short(leaderboard(evaluations, comparison.windows))
-    if shown.round(3).equals(full.round(3)):
+    full = score_table(evaluations, comparison.windows)
+    change = table.set_index("forecaster")["rel_crps"] - full.set_index("forecaster")["rel_crps"]
+    same_order = table["forecaster"].tolist() == full["forecaster"].tolist()
+    if same_order and verdict(table) == verdict(full) and np.abs(change.to_numpy()).max() < SMALL_CHANGE:
         return []
-    return [Section(title, shown, f"{describe_windows(subset, None)} {verdict(table)}", table)]
+    return [Section(title, _short(table), f"{describe_windows(subset, None)} {verdict(table)}", table)]
 
 
 def _short(table: pd.DataFrame) -> pd.DataFrame:

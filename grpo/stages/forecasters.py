@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from grpo.adapters import EMBEDDED_FOLDER, ModelError, prompt_format, read_record
 from grpo.config import EMBEDDED, RunConfig, plain
-from grpo.evaluation.comparison import Fold
+from grpo.evaluation.comparison import Comparison, Fold
 from grpo.evaluation.contamination import SIMULATED, UNKNOWN, training_end
 from grpo.evaluation.forecast_files import ForecastFileError, load_forecast, save_forecast
-from grpo.evaluation.harness import predict
+from grpo.evaluation.harness import Evaluation, predict
 from grpo.evaluation.identity import context_hash, key_of, plugin_identity, source_hash
 from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE
+from grpo.evaluation.metrics import score_windows, training_scale
 from grpo.evaluation.optimum import Optimum
 from grpo.evaluation.protocol import (
     Forecast,
@@ -258,6 +260,50 @@ class Forecasters:
         if model == EMBEDDED:
             return sha256(EMBEDDED_FOLDER)
         return sha256(Path(model)) if Path(model).is_dir() else hub_commit(model)
+
+
+def ask_all(
+    forecasters: Forecasters, names: Sequence[str], folds: Sequence[Fold], *, seeds: Sequence[int], title: str
+) -> Comparison:
+    """Ask every forecaster with every seed about the test windows of all folds, and score what it says.
+
+    Args:
+        forecasters: who asks.
+        names: whom.
+        folds: about what.
+        seeds: how often.
+        title: of the progress bar.
+    """
+    tests = concatenate([fold.test for fold in folds])
+    windows = concatenate([tests for _ in seeds])
+    mase_scale = np.tile(np.concatenate([_mase_scale(fold) for fold in folds]), len(seeds))
+    evaluations = []
+    with tqdm(total=len(names) * len(seeds), desc=title, unit="forecast") as bar:
+        for name in names:
+            answers = []
+            for seed in seeds:
+                bar.set_description(f"{title}: {name}, seed {seed}" if len(seeds) > 1 else f"{title}: {name}")
+                answers.append(forecasters.ask(name, folds, seed))
+                bar.update()
+            forecasters.release()
+            forecasts, seconds = zip(*answers, strict=True)
+            forecast = concatenate_forecasts(forecasts)
+            scores = score_windows(forecast, windows, mase_scale)
+            evaluations.append(Evaluation(name=name, forecast=forecast, scores=scores, seconds=sum(seconds)))
+    return Comparison(
+        windows=windows,
+        evaluations=tuple(evaluations),
+        seed=np.repeat(np.array(seeds), len(tests)),
+        fold=np.tile(np.repeat([fold.number for fold in folds], [len(fold.test) for fold in folds]), len(seeds)),
+    )
+
+
+def _mase_scale(fold: Fold) -> np.ndarray:
+    """[B] `training_scale` of the fold's test windows; NaN for a stock without training windows."""
+    known = np.isin(fold.test.context.item_id, np.unique(fold.train.context.item_id))
+    scale = np.full(len(fold.test), np.nan)
+    scale[known] = training_scale(fold.train, fold.test.take(known))
+    return scale
 
 
 def knows_optimum(context: Context) -> bool:

@@ -15,6 +15,7 @@ import pytest
 
 from grpo.evaluation import protocol
 from grpo.evaluation.protocol import Forecast
+from grpo.prompts import to_levels
 from grpo.runs import stage_entry
 from grpo.stages import compare_models
 
@@ -40,8 +41,13 @@ class FakeModel:
         samples = context.last_price[:, None, None] * np.exp(self.noise * np.cumsum(noise, axis=-1))
         valid = np.ones(samples.shape[:2], dtype=bool)
         valid[:, ::5] = False
+        levels = to_levels(samples, context.last_price[:, None, None], context.feature("volatility")[:, None, None])
+        texts = [[" ".join(str(round(level)) for level in path) for path in window] for window in levels]
+        texts = tuple(
+            tuple(text if ok else "up" for text, ok in zip(*row, strict=True)) for row in zip(texts, valid, strict=True)
+        )
         samples[~valid] = np.nan
-        return Forecast(samples=samples, valid=valid)
+        return Forecast(samples=samples, valid=valid, texts=texts)
 
     def save(self, path): ...
 
@@ -70,7 +76,15 @@ def run(tmp_path, data, monkeypatch):
 
     def call(*flags, forecasters=FORECASTERS):
         arguments = ["--stock", STOCK, "--run_dir", str(folder), "--compare.forecasters", forecasters]
-        arguments += ["--compare.num_samples", "10", "--compare.max_windows", "40", *flags]
+        arguments += [
+            "--results_dir",
+            str(tmp_path),
+            "--compare.num_samples",
+            "10",
+            "--compare.max_windows",
+            "40",
+            *flags,
+        ]
         monkeypatch.setattr(sys, "argv", ["compare_models", *arguments])
         return stage_entry(compare_models.main)
 
@@ -120,6 +134,7 @@ def test_a_comparison_writes_tables_and_pictures(run, capsys):
     page = (out / "report.html").read_text()
     assert all(f">{name}<" in page for name in names)
     assert "stage 1: GRPO" in page
+    assert [page.count(f", {place} window") for place in ("best", "median", "worst")] == [2 * 4] * 3
     metrics = json.loads((out / "manifest.json").read_text())["metrics"]
     invalid = "20% of the answers of {} are invalid; each counts as the last close."
     assert sorted(metrics["warnings"]) == [invalid.format("base"), invalid.format("sft")]
@@ -282,6 +297,56 @@ def test_walk_forward_folds_fit_plugins_on_all_that_came_before(run, data, monke
     table = pd.read_csv(out / "leaderboard.csv").set_index("forecaster")
     assert table.loc["base", "rel_crps_sd"] > 0
     assert len(pd.read_csv(out / "before_and_after_the_cut-off_of_the_base_model.csv")) == 8
+
+
+def test_every_comparison_is_a_trial_that_counts_once(run, tmp_path):
+    assert run() == 0
+    out = run.folder / "model_comparison"
+    [line] = (tmp_path / "trials.jsonl").read_text().splitlines()
+    trial = json.loads(line)
+    assert trial["forecasters"] == ["base", "random_walk_drift", "sft"]
+    assert len(trial["sharpe"]) == 6  # two rules
+    table = pd.read_csv(out / "trading.csv")
+    assert table["sharpe"].iloc[:-1].tolist() == pytest.approx(list(trial["sharpe"].values()))
+    assert set(table["forecaster"]) == {"base", "random_walk_drift", "sft", "buy and hold"}
+    (out / "manifest.json").unlink()
+    assert run() == 0
+    assert len((tmp_path / "trials.jsonl").read_text().splitlines()) == 1
+    first = table.set_index(["forecaster", "rule"])["deflated"]
+    assert run("--seed", "1") == 0
+    assert len((tmp_path / "trials.jsonl").read_text().splitlines()) == 2
+    assert "one of 12 trials" in (out / "leaderboard.md").read_text()
+    assert run() == 0  # the first again, which is now one of 12
+    again = pd.read_csv(out / "trading.csv").set_index(["forecaster", "rule"])["deflated"]
+    assert (again.dropna() != first.dropna()).all()
+
+
+def test_a_log_of_trials_that_cannot_be_written_stops_nothing(run, tmp_path, capsys):
+    (tmp_path / "trials.jsonl").mkdir()
+    assert run() == 0
+    assert "warning: the log of trials cannot be kept" in capsys.readouterr().err
+
+
+def test_placebos_fit_again_and_ask_the_language_model_only_where_contexts_change(run):
+    assert run("--placebo", "all", forecasters="base,random_walk_drift") == 0
+    out = run.folder / "model_comparison"
+    assert [name for name, _ in FakeModel.calls] == ["base"] * 2  # the comparison, and the random walks
+    table = pd.read_csv(out / "placebo.csv")
+    assert table.groupby("placebo")["forecaster"].apply(list).to_dict() == {
+        "shuffle": ["base", "random_walk_drift"],
+        "sign_flip": ["base", "random_walk_drift"],
+        "gbm": ["base", "random_walk_drift", "random_walk"],
+    }
+    assert (table["p_holm"] > 0.05).all()
+    assert len(list(out.glob("forecasters/random_walk_drift-*/fitted"))) == 4  # fitted on four kinds of windows
+    assert "## Placebo" in (out / "leaderboard.md").read_text()
+
+
+def test_a_placebo_that_the_windows_do_not_allow_is_left_out_and_said(run):
+    assert run("--placebo", "shuffle", "--max-windows", "1", forecasters="random_walk_drift") == 0
+    report = (run.folder / "model_comparison" / "leaderboard.md").read_text()
+    assert "**Warning:** The placebo shuffle was left out: the 1 windows of" in report
+    assert "Only 1 dates" in report
 
 
 def test_more_folds_than_the_span_has_room_for(run, capsys):
