@@ -89,10 +89,11 @@ def stage_problems(
 
 
 def batch_problems(settings: GrpoConfig, stage: str, processes: int, windows: int | None) -> list[str]:
-    """Groups that do not fill the batch, by TRL's rule: num_generations divides the generation batch.
+    """Groups that do not fill a process's share of the generation batch, by TRL's rule and a stricter one.
 
     The generation batch is processes x per_device_train_batch_size x steps_per_generation, the last being
-    gradient_accumulation_steps unless it is given.
+    gradient_accumulation_steps unless it is given. TRL wants num_generations to divide it, and would split a group
+    over processes; a reward here depends on the rest of its group, so num_generations must divide the share of each.
     """
     trl, group = settings.trl, settings.trl.get("num_generations", settings.num_generations)
     per_device = _per_device(settings)
@@ -104,21 +105,21 @@ def batch_problems(settings: GrpoConfig, stage: str, processes: int, windows: in
     if total is None:
         total = world * (steps or trl.get("gradient_accumulation_steps", 1))
     elif total % world:
-        unit = math.lcm(world, group)
+        unit = math.lcm(world, processes * group)
         return [
             f"{stage}.trl.generation_batch_size {total} is no multiple of {processes} process(es) x {per_device} rows; "
             f"take {_choices(_multiples(total, unit))}"
         ]
-    if total % group:
-        others = total // per_device  # what per_device is multiplied by
+    rows = total // processes
+    if rows % group:
+        others = rows // per_device  # what per_device is multiplied by
         valid = _multiples(per_device, group // math.gcd(group, others))
-        divisors = [number for number in range(3, total + 1) if total % number == 0]
+        divisors = [number for number in range(3, rows + 1) if rows % number == 0]
         nearest = [n for n in divisors if n < group][-1:] + [n for n in divisors if n > group][:1]
         groups = f", or num_generations {_choices(nearest)}" if nearest else ""
         return [
-            f"{stage}: num_generations {group} does not divide the {total} completions of a step ({processes} "
-            f"process(es) x {per_device} rows x {others // processes}); take per_device_train_batch_size "
-            f"{_choices(valid)}{groups}"
+            f"{stage}: num_generations {group} does not divide the {rows} completions of a process ({per_device} rows "
+            f"x {others}); take per_device_train_batch_size {_choices(valid)}{groups}"
         ]
     prompts = total // group
     if windows is not None and windows < prompts:

@@ -46,6 +46,9 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         horizon: number of closes in an answer.
         engine: vLLM in this process, for the rollouts; None samples with the trained model itself.
         **kwargs: of GRPOTrainer.
+
+    Raises:
+        ValueError: a group would be split over processes.
     """
 
     def __init__(
@@ -58,6 +61,13 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        settings: Any = self.args
+        rows = settings.per_device_train_batch_size * settings.steps_per_generation
+        if rows % settings.num_generations:
+            raise ValueError(
+                f"num_generations {settings.num_generations} does not divide the {rows} completions of a process, so "
+                "that a group would be split over processes, and with it what its rewards compare"
+            )
         self._engine = engine
         self._engine_step: int | None = None  # optimizer step whose adapter the engine has
         self._engine_folder = TemporaryDirectory(prefix="grpo_adapter_")
@@ -90,7 +100,7 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         args, model = cast(Any, self.args), cast(Any, self.model)
         rows, group = len(generation_batch), args.num_generations
-        if not self.share_prompts or not model.training or rows % group:
+        if not self.share_prompts or not model.training:
             return super()._prepare_inputs(generation_batch)
         if self._step % (args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
             sampled = self._generate_and_score_completions(generation_batch)

@@ -49,7 +49,7 @@ CASES = [
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("given", CASES, ids=lambda case: f"G{case.num_generations} {case.trl}")
-def test_the_rule_of_the_batch_is_trls_own(given, processes, monkeypatch, tmp_path):
+def test_the_batch_is_refused_where_trl_refuses_it_or_would_split_a_group(given, processes, monkeypatch, tmp_path):
     monkeypatch.setattr(GRPOConfig, "world_size", property(lambda self: processes))
     own = {
         "per_device_train_batch_size": given.prompts_per_step * given.num_generations,
@@ -58,8 +58,8 @@ def test_the_rule_of_the_batch_is_trls_own(given, processes, monkeypatch, tmp_pa
         "use_cpu": True,
     }
     try:
-        GRPOConfig(**own | given.trl)
-        refused = False
+        trl = GRPOConfig(**own | given.trl)
+        refused = bool(trl.per_device_train_batch_size * trl.steps_per_generation % trl.num_generations)
     except ValueError:
         refused = True
     assert bool(batch_problems(given, "stage1", processes, None)) == refused
@@ -67,11 +67,16 @@ def test_the_rule_of_the_batch_is_trls_own(given, processes, monkeypatch, tmp_pa
 
 def test_the_nearest_valid_sizes_are_proposed():
     [problem] = batch_problems(settings(8, per_device_train_batch_size=12), "stage1", 1, None)
-    assert "num_generations 8 does not divide the 12 completions of a step (1 process(es) x 12 rows x 1)" in problem
+    assert "num_generations 8 does not divide the 12 completions of a process (12 rows x 1)" in problem
     # multiples of 8 around 12, divisors of 12 around 8
     assert "take per_device_train_batch_size 8 or 16, or num_generations 6 or 12" in problem
     [problem] = batch_problems(settings(8, per_device_train_batch_size=3, gradient_accumulation_steps=2), "s", 2, None)
-    assert "take per_device_train_batch_size 2 or 4, or num_generations 6 or 12" in problem  # 2 x 2 x 2 and 4 x 2 x 2
+    assert "the 6 completions of a process (3 rows x 2)" in problem
+    assert problem.endswith("take per_device_train_batch_size 4, or num_generations 6")  # 4 x 2 = 8, 3 x 2 = 6
+    [problem] = batch_problems(
+        settings(8, per_device_train_batch_size=4), "stage1", 2, None
+    )  # a group over 2 processes
+    assert problem.endswith("take per_device_train_batch_size 8, or num_generations 4")
     [problem] = batch_problems(settings(8, generation_batch_size=40), "stage3", 2, None)
     assert "stage3.trl.generation_batch_size 40 is no multiple of 2 process(es) x 16 rows; take 32 or 64" in problem
     assert math.lcm(2 * 16, 8) == 32
@@ -216,10 +221,11 @@ def test_a_run_is_checked_as_a_whole_before_it_starts(tmp_path, monkeypatch, cap
         f"--model {tmp_path / 'nowhere'}", "stage1", "stage3.trl.generation_batch_size 40 is no multiple of 1 "
         "process(es) x 16 rows; take 32 or 48",
     ]  # fmt: skip
-    flags = ["--num-processes", "2", "--model", EMBEDDED, "--stage1.trl", "{per_device_train_batch_size: 12}"]
-    assert stage_entry(lambda: preflight.main(flags)) == 0  # 2 x 12 is a multiple of 8
+    batch = "{per_device_train_batch_size: 12, generation_batch_size: 24}"
+    flags = ["--num-processes", "2", "--model", EMBEDDED, "--stage1.trl", batch]
+    assert stage_entry(lambda: preflight.main(flags[2:])) == 0  # 24 is a multiple of 8
     assert capsys.readouterr().out == "no problem found\n"
-    assert stage_entry(lambda: preflight.main(flags[2:])) == 1
+    assert stage_entry(lambda: preflight.main(flags)) == 1  # 12 is none
     errors = capsys.readouterr().err.splitlines()
     assert errors[0].startswith("error: stage1: num_generations 8 does not divide")
     assert errors[1] == "error: 1 problem(s), named above"
