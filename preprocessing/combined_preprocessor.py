@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from preprocessing.bars import REPAIRS, BarsReport, MarketDataError
+from preprocessing.bars import REPAIRS, WARNINGS, BarsReport, MarketDataError
 from preprocessing.bars_store import BarsStore
 from preprocessing.command_line import parse_config
 from preprocessing.config import DataConfig
@@ -252,12 +252,13 @@ def _as_texts(cut: CalendarCut) -> dict[str, str]:
 
 
 def notices(report: Mapping[str, Any]) -> list[str]:
-    """One line per stock that was repaired or left out, from what `preprocess` returns."""
+    """One line per stock that was repaired, looks odd or is left out, from what `preprocess` returns."""
     lines = []
     for name, entry in report["stocks"].items():
-        repairs = [f"{key.replace('_', ' ')} {entry[key]}" for key in REPAIRS if entry[key]]
-        if repairs:
-            lines.append(f"stock {name} was repaired: {', '.join(repairs)}")
+        for what, fields in (("was repaired", REPAIRS), ("has, unchanged", WARNINGS)):
+            found = [f"{key.replace('_', ' ')} {entry[key]}" for key in fields if entry[key]]
+            if found:
+                lines.append(f"stock {name} {what}: {', '.join(found)}")
         if entry["skipped"]:
             lines.append(f"stock {name} is left out: {entry['skipped']}")
     return lines
