@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,17 @@ class ValidationGuard(TrainerCallback):
     checkpoint is written with each score, and a score that is repeated changes nothing, so a resumed run repeats
     the same decisions.
 
+    Under several processes each samples the same paths from the same seed; rank 0 alone decides and writes, and the
+    training of the others does not depend on what it decides.
+
     Args:
         windows: validation windows.
         make_forecaster: the current policy as a forecaster.
         save: writes the current adapter into a folder.
         every: steps between two scores.
         folder: the kept adapter lies in folder/kept, the best score so far in folder/best_validation.json.
+        seed: of the samples.
+        whole_model: entered by every process around sampling and saving, to gather weights that are sharded.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class ValidationGuard(TrainerCallback):
         every: int,
         folder: Path,
         seed: int,
+        whole_model: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.windows = windows
         self.make_forecaster = make_forecaster
@@ -94,6 +101,7 @@ class ValidationGuard(TrainerCallback):
         self.kept_folder = folder / "kept"
         self.best_file = folder / "best_validation.json"
         self.seed = seed
+        self.whole_model = whole_model
         self.trainer: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -102,12 +110,14 @@ class ValidationGuard(TrainerCallback):
             if state.is_world_process_zero:
                 shutil.rmtree(self.kept_folder, ignore_errors=True)
                 self.best_file.unlink(missing_ok=True)
-            self._score(state)
+            with self.whole_model():
+                self._score(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Score every few steps and at the end."""
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            self._score(state)
+            with self.whole_model():
+                self._score(state)
             control.should_save = True
         return control
 

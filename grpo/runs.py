@@ -334,13 +334,15 @@ def _is_expected(error: Exception) -> bool:
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """Say how to go on after a full disk or Ctrl-C."""
+    """Say how to go on after a full disk, a lost process or Ctrl-C."""
     way_out = f"./run_pipeline.sh --resume {folder}"
     try:
         yield
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(f"interrupted; go on with: {way_out}") from interrupt
     except Exception as error:
+        if "gloo/transport" in str(error):  # several processes on a CPU; on GPUs the launcher ends the others
+            raise RunError(f"another process of this run ended, its message says why; go on with: {way_out}") from error
         if not (_is_disk_full(error) or _is_cut_short_save(error, folder)):
             raise
         raise RunError(f"disk full: free space on the disk of {folder} and go on with: {way_out}") from error

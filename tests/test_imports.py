@@ -19,8 +19,8 @@ LEVELS = [
     {"grpo.adapters", "grpo.answers", "grpo.config", "grpo.checkpoints", "grpo.endpoint", "grpo.hub", "grpo.machine",
      "grpo.manifest", "grpo.model_card", "grpo.prediction_files", "grpo.prompts", "grpo.runs"},
     {"grpo.callbacks", "grpo.completion_logits", "grpo.forecaster", "grpo.generation", "grpo.memory", "grpo.modeling",
-     "grpo.preflight", "grpo.probes", "grpo.rejection", "grpo.rewards", "grpo.shared_attention", "grpo.trainer",
-     "grpo.vllm_engine"},
+     "grpo.preflight", "grpo.probes", "grpo.processes", "grpo.rejection", "grpo.rewards", "grpo.shared_attention",
+     "grpo.trainer", "grpo.vllm_engine"},
     {"grpo.doctor", "grpo.embedded", "grpo.predict", "grpo.stages"},
 ]  # fmt: skip
 # preprocessing/__init__.py

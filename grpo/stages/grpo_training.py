@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from grpo.evaluation.harness import choose_windows
 from grpo.forecaster import LLMForecaster, completion_length, tokenize_prompts
 from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter, training_arguments
 from grpo.preflight import check_training
+from grpo.processes import num_processes, run_training, whole_model
 from grpo.prompts import render_prompts, to_levels
 from grpo.rewards import make_reward
 from grpo.runs import RunError, RunPaths, StageRun, publish_adapter, resolve_paths
@@ -47,11 +47,6 @@ def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
         "processes": num_processes(),
         "grpo": plain(stage),
     }
-
-
-def num_processes() -> int:
-    """Processes that train together, as the launcher says; their number decides the global batch."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def train_grpo(
@@ -109,8 +104,7 @@ def train_grpo(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(guard)
     trainer.add_callback(StageProgress(title))
-    trainer.train(resume_from_checkpoint=str(stage.resume_from) if stage.resume_from else None)
-    trainer.accelerator.wait_for_everyone()
+    run_training(trainer, stage)
     if trainer.accelerator.is_main_process:
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
         publish_adapter(guard.kept_folder, target, describe_adapter(config, stage.name, train))
@@ -228,7 +222,15 @@ def validation(
     def save(target: Path) -> None:
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, target, config)
 
-    callback = ValidationGuard(windows, policy, save, every=settings.eval_every, folder=folder, seed=config.seed)
+    callback = ValidationGuard(
+        windows,
+        policy,
+        save,
+        every=settings.eval_every,
+        folder=folder,
+        seed=config.seed,
+        whole_model=lambda: whole_model(trainer),
+    )
     callback.trainer = trainer
     return callback
 

@@ -23,8 +23,9 @@ from grpo.forecaster import tokenize_prompts
 from grpo.hub import push_after_stage
 from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter, training_arguments
 from grpo.preflight import check_training
+from grpo.processes import num_processes, run_training, whole_model
 from grpo.runs import RunError, StageRun, publish_adapter, resolve_paths, run_stage, stage_entry
-from grpo.stages.grpo_training import adapter_place, build_trl_config, last_logged, num_processes, refused_settings
+from grpo.stages.grpo_training import adapter_place, build_trl_config, last_logged, refused_settings
 from preprocessing.files import write_atomically
 from preprocessing.windows import read_windows
 
@@ -84,11 +85,12 @@ def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> di
         )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(StageProgress("stage 2 SFT"))
-    trainer.train(resume_from_checkpoint=str(stage.resume_from) if stage.resume_from else None)
-    trainer.accelerator.wait_for_everyone()
+    run_training(trainer, stage)
+    with whole_model(trainer) as trained:
+        if trainer.accelerator.is_main_process:
+            save_adapter(trained, tokenizer, stage.folder / "last", config)
     if trainer.accelerator.is_main_process:
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
-        save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, stage.folder / "last", config)
         windows = read_windows(paths.train_x, paths.train_y) if paths.train_x.exists() else None
         publish_adapter(stage.folder / "last", paths.sft_lora, describe_adapter(config, stage.name, windows))
         publish_adapter(paths.sft_lora, adapter_place(config, "sft_lora"))

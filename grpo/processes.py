@@ -1,0 +1,77 @@
+"""Several processes that train one model: how many there are, that they have met, and who holds the weights.
+
+`torchrun` and `accelerate launch` start the processes and number them in the environment. All of them sample, train
+and take part in validation; rank 0 alone decides and writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from trl.models.utils import unwrap_model_for_generation
+
+from grpo.runs import RunError, StageRun
+
+ASKED = "GRPO_NUM_PROCESSES"
+"""Environment variable in which run_pipeline.sh says how many processes it asked the launcher for."""
+
+
+def num_processes() -> int:
+    """Processes that train together, as the launcher says; their number decides the global batch.
+
+    Raises:
+        RunError: the launcher was asked for another number. `accelerate launch` starts one process, without a word,
+            for a file whose distributed_type is "NO" or MULTI_CPU, and for `--cpu`.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    asked = int(os.environ.get(ASKED, started))
+    if asked != started:
+        raise RunError(
+            f"--num-processes {asked}: the launcher started {started}; give an --accelerate-config whose "
+            "distributed_type joins processes, such as configs/accelerate/ddp.yaml"
+        )
+    return started
+
+
+def run_training(trainer: Any, stage: StageRun) -> None:
+    """Train from the start or from the stage's checkpoint, until every process has ended.
+
+    Raises:
+        RunError: the processes were started together, but have not met.
+    """
+    met = trainer.accelerator.num_processes
+    if met != num_processes():
+        raise RunError(
+            f"{num_processes()} processes were started, but each trains with {met}; on a CPU start them with "
+            "ACCELERATE_USE_CPU=true"
+        )
+    _load_onto_numbered_cpus()
+    trainer.train(resume_from_checkpoint=str(stage.resume_from) if stage.resume_from else None)
+    trainer.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def whole_model(trainer: Any) -> Iterator[Any]:
+    """The trained model as one process has it: without its wrappers, and with all weights where ZeRO-3 shards them.
+
+    Every process must enter and leave, since gathering is done together.
+    """
+    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+        yield model
+
+
+@cache
+def _load_onto_numbered_cpus() -> None:
+    """Let `torch.load` put tensors onto "cpu:0", as accelerate calls the CPU where there are several processes.
+
+    Without this a resumed run of several processes on a CPU stops at its optimizer's state (torch 2.13, transformers
+    5.17). Remove when torch.load knows numbered CPUs.
+    """
+    torch.serialization.register_package(
+        15, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
+    )

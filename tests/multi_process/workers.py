@@ -1,0 +1,80 @@
+"""What runs inside the processes: a stage of a tiny run, with what a test wants to see of it recorded per rank."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import grpo.stages.stage1_train_grpo
+import grpo.stages.stage2_train_sft
+import grpo.stages.stage3_train_grpo_from_sft  # noqa: F401
+from grpo.callbacks import StageProgress
+from grpo.prompts import render_answer
+from grpo.runs import rank
+from grpo.trainer import SharedPromptGRPOTrainer
+from tests.tiny_runs import TinyRun
+
+
+def run_stage(root: Path, stage: str, flags: list[str]) -> None:
+    """The stage as it is; ends with its exit code."""
+    sys.exit(TinyRun(root).stage(stage, *flags))
+
+
+def recorded_stage(root: Path, stage: str, flags: list[str], record: Path) -> None:
+    """The stage with completions from a table; leaves record/rankN.pt with gradients, and rankN.json with windows."""
+    torch.set_num_threads(1)
+    record.mkdir(parents=True, exist_ok=True)
+    seen: dict[str, list[Any]] = {"windows": [], "rewards": []}
+    gradients: list[dict[str, torch.Tensor]] = []
+    SharedPromptGRPOTrainer._generate_single_turn = answers_of_the_table  # type: ignore[method-assign]
+    calculate: Callable[..., Any] = SharedPromptGRPOTrainer._calculate_rewards
+
+    def calculate_rewards(self: Any, inputs: Any, *arguments: Any) -> Any:
+        rewards = calculate(self, inputs, *arguments)
+        seen["windows"].append([row["window_id"] for row in inputs])
+        seen["rewards"].append(rewards.tolist())
+        return rewards
+
+    def on_pre_optimizer_step(self: Any, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        named = model.module.named_parameters() if hasattr(model, "module") else model.named_parameters()
+        gradients.append({name: value.grad.clone() for name, value in named if value.grad is not None})
+
+    SharedPromptGRPOTrainer._calculate_rewards = calculate_rewards  # type: ignore[method-assign]
+    StageProgress.on_pre_optimizer_step = on_pre_optimizer_step  # type: ignore[method-assign]
+    code = TinyRun(root).stage(stage, *flags)
+    torch.save(gradients, record / f"rank{rank()}.pt")
+    (record / f"rank{rank()}.json").write_text(json.dumps(seen))
+    sys.exit(code)
+
+
+def answers_of_the_table(self: Any, prompt_ids: list[list[int]], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
+    """A walk for each prompt and each of its copies, told by the prompt alone; some are cut short."""
+    copies: dict[tuple[int, ...], int] = {}
+    answers = []
+    for prompt in prompt_ids:
+        copy = copies[tuple(prompt)] = copies.get(tuple(prompt), -1) + 1
+        noise = np.random.default_rng([zlib.crc32(np.array(prompt).tobytes()), copy])
+        levels = np.clip(500 + np.cumsum(noise.normal(0, 20, self._horizon)), 1, 999)
+        ids = self._tokenizer(render_answer(levels, style=self._style), add_special_tokens=False)["input_ids"]
+        answers.append([*ids, self.eos_token_ids[0]] if copy % 4 else ids[: len(ids) // 2])
+    return answers, None
+
+
+def killed_stage(root: Path, stage: str, victim: int, step: int) -> None:
+    """The stage, in which one rank is killed before a step."""
+
+    def on_step_begin(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == step and rank() == victim:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    StageProgress.on_step_begin = on_step_begin  # type: ignore[method-assign]
+    run_stage(root, stage, [])
