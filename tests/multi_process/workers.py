@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
+import safetensors.torch
 import torch
 
 import grpo.stages.stage1_train_grpo
@@ -69,7 +71,38 @@ def answers_of_the_table(self: Any, prompt_ids: list[list[int]], *_: Any, **__: 
     return answers, None
 
 
-def killed_stage(root: Path, stage: str, victim: int, step: int) -> None:
+def watched_stage(root: Path, stage: str, flags: list[str], record: Path) -> None:
+    """The stage; leaves record/rankN.json with every path under the run that this process wrote, moved or removed."""
+    record.mkdir(parents=True, exist_ok=True)
+    touched: list[str] = []
+
+    def note(path: Any) -> None:
+        if isinstance(path, (str, os.PathLike)) and Path(path).is_relative_to(root):
+            touched.append(str(Path(path).relative_to(root)))
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+        opened = event == "open" and isinstance(arguments[2], int) and arguments[2] & writing
+        if opened or event in ("os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"):
+            note(arguments[0])
+
+    def noting(save: Callable[..., Any]) -> Callable[..., Any]:
+        def saved(content: Any, file: Any, *arguments: Any, **settings: Any) -> Any:
+            note(file)
+            return save(content, file, *arguments, **settings)
+
+        return saved
+
+    sys.addaudithook(audit)
+    # These two write from C++ and Rust, past the interpreter's audit.
+    torch.save = noting(torch.save)
+    peft.peft_model.safe_save_file = noting(safetensors.torch.save_file)
+    code = TinyRun(root).stage(stage, *flags)
+    (record / f"rank{rank()}.json").write_text(json.dumps(sorted(set(touched))))
+    sys.exit(code)
+
+
+def killed_stage(root: Path, stage: str, flags: list[str], victim: int, step: int) -> None:
     """The stage, in which one rank is killed before a step."""
 
     def on_step_begin(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -77,4 +110,4 @@ def killed_stage(root: Path, stage: str, victim: int, step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     StageProgress.on_step_begin = on_step_begin  # type: ignore[method-assign]
-    run_stage(root, stage, [])
+    run_stage(root, stage, flags)
