@@ -20,9 +20,10 @@ stage 2 (SFT), stage 3 (GRPO from SFT), compare. Without flags: the embedded mod
 
   --resume DIR              go on with a run: finished stages are skipped, a broken one continues
   --cuda-devices 0,1,...    GPUs to use, one process each (default: one process on the first GPU, or on the CPU)
-  --num-processes N         number of processes, in place of one per GPU of --cuda-devices
-  --accelerate-config FILE  how several processes work together (default: configs/accelerate/ddp.yaml)
-  --install [EXTRA,...]     only make .venv, with the extras of pyproject.toml (dev, vllm, unsloth)
+  --num-processes N         number of processes, in place of one per GPU of --cuda-devices; on a CPU too
+  --accelerate-config FILE  how several processes work together (default: configs/accelerate/ddp.yaml), and their
+                            number where no other flag says it
+  --install [EXTRA,...]     only make .venv, with the extras of pyproject.toml (dev, vllm, unsloth, deepspeed)
   --help                    this text and every setting
 
 Every other flag sets a field of the configuration and is kept in the run's config.yaml.
@@ -79,12 +80,13 @@ install() {
   exec 9>&-
 }
 
-# One process needs no launcher; several share the work as --accelerate-config says.
+# One process needs no launcher; several share the work as --accelerate-config says. A stage stops where another number
+# started than GRPO_NUM_PROCESSES: accelerate starts a single process, without a word, for some files and flags.
 launch() {
   if [[ $processes -eq 1 && -z $accelerate_config ]]; then
     "$python" -m "$@"
   else
-    "$python" -m accelerate.commands.accelerate_cli launch --num_processes "$processes" \
+    GRPO_NUM_PROCESSES=$processes "$python" -m accelerate.commands.accelerate_cli launch --num_processes "$processes" \
       --config_file "${accelerate_config:-$root/configs/accelerate/ddp.yaml}" -m "$@"
   fi
 }
@@ -96,7 +98,12 @@ choose_devices() {
     [[ $gpus -eq $(count_items "$cuda_devices") ]] ||
       fail "--cuda-devices $cuda_devices: PyTorch sees $gpus of these; look at nvidia-smi and the driver's version"
   fi
-  processes=${processes:-$(if [[ -n ${cuda_devices:-} ]]; then count_items "$cuda_devices"; else echo 1; fi)}
+  if [[ -z $processes && -n $cuda_devices ]]; then
+    processes=$(count_items "$cuda_devices")
+  elif [[ -z $processes && -n $accelerate_config ]]; then
+    processes=$(sed -n 's/^num_processes: *\([0-9][0-9]*\).*/\1/p' "$accelerate_config")
+  fi
+  processes=${processes:-1}
   # accelerate would start several processes that do not know of each other, or pick another accelerator
   [[ $gpus -gt 0 ]] || export ACCELERATE_USE_CPU=true
   device=$(if [[ $gpus -gt 0 ]]; then echo GPU; else echo CPU; fi)
@@ -158,6 +165,7 @@ done
 [[ -z $resume || ${#arguments[@]} -eq 0 ]] ||
   fail "--resume takes the settings from $resume/config.yaml; leave out ${arguments[*]}, or start another run"
 [[ $processes =~ ^([1-9][0-9]*)?$ ]] || fail "--num-processes must be a positive number; got $processes"
+[[ -z $accelerate_config || -f $accelerate_config ]] || fail "--accelerate-config $accelerate_config: no such file"
 [[ -z $cuda_devices ]] || export CUDA_VISIBLE_DEVICES=$cuda_devices
 
 installed dev || install ''

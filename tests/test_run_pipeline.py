@@ -24,7 +24,7 @@ STAGES = [
 ]
 
 STAND_IN = """#!/usr/bin/env bash
-echo "$* | cuda=${CUDA_VISIBLE_DEVICES:-} cpu=${ACCELERATE_USE_CPU:-}" >>"$CALLS"
+echo "$* | cuda=${CUDA_VISIBLE_DEVICES:-} cpu=${ACCELERATE_USE_CPU:-}${GRPO_NUM_PROCESSES:+ asked=$GRPO_NUM_PROCESSES}" >>"$CALLS"
 case "$*" in
 "-c "*device_count*) echo "${GPUS:-0}" ;;
 "-c "*) exit "${BAD_PYTHON:-0}" ;;
@@ -210,7 +210,7 @@ def test_one_process_per_gpu_of_cuda_devices(checkout: Checkout):
     call = checkout.calls("grpo.stages.stage1")[0]
     assert "accelerate_cli launch --num_processes 2" in call
     assert f"--config_file {checkout.folder}/configs/accelerate/ddp.yaml" in call
-    assert call.endswith("| cuda=2,3 cpu=")
+    assert call.endswith("| cuda=2,3 cpu= asked=2")
 
 
 def test_gpus_that_are_not_there_are_an_error(checkout: Checkout):
@@ -224,12 +224,15 @@ def test_processes_on_a_cpu_are_told_so(checkout: Checkout):
     assert checkout.run("--num-processes", "2").returncode == 0
     call = checkout.calls("grpo.stages.stage1")[0]
     assert "launch --num_processes 2" in call
-    assert call.endswith("| cuda= cpu=true")
+    assert call.endswith("| cuda= cpu=true asked=2")
 
 
 def test_another_accelerate_config_is_passed_on(checkout: Checkout):
+    (checkout.folder / "mine.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 3  # by default\n")
     assert checkout.run("--accelerate-config", "mine.yaml").returncode == 0
-    assert "launch --num_processes 1 --config_file mine.yaml -m" in checkout.calls("grpo.stages.stage1")[0]
+    assert "launch --num_processes 3 --config_file mine.yaml -m" in checkout.calls("grpo.stages.stage1")[0]
+    assert checkout.run("--accelerate-config", "mine.yaml", "--num-processes", "2").returncode == 0
+    assert "launch --num_processes 2 --config_file mine.yaml -m" in checkout.calls("grpo.stages.stage1")[0]
 
 
 @pytest.mark.parametrize(
@@ -239,6 +242,7 @@ def test_another_accelerate_config_is_passed_on(checkout: Checkout):
         (["--cuda-devices", "--stock", "AAPL"], "--cuda-devices needs a value"),
         (["--num-processes", "two"], "--num-processes must be a positive number; got two"),
         (["--num-processes=0"], "--num-processes must be a positive number; got 0"),
+        (["--accelerate-config", "none.yaml"], "--accelerate-config none.yaml: no such file"),
     ],
 )
 def test_wrong_flags_stop_before_the_install(checkout: Checkout, arguments: list[str], message: str):
