@@ -95,7 +95,10 @@ class GenerationConfig:
     """How completions are sampled in every stage."""
 
     backend: Literal["transformers", "vllm"] = "transformers"
-    """`transformers` samples in the training process; `vllm` needs a CUDA device and the vllm extra."""
+    """`transformers` samples with the trained model itself, each prompt forwarded once; `vllm` with vLLM in the same
+    process, which the vllm extra installs."""
+    vllm_server: str | None = None
+    """Address of a `trl vllm-serve` for the rollouts of GRPO, http://HOST:8000, in place of the same process."""
     gpu_memory_utilization: float = 0.4
     """Share of each GPU's memory that vLLM may take (0 to 1); ignored without vLLM."""
     rows_per_batch: int = 1024
@@ -104,6 +107,10 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         _require(0 < self.gpu_memory_utilization <= 1, "generation.gpu_memory_utilization must be in (0, 1]")
         _require(self.rows_per_batch > 0, "generation.rows_per_batch must be at least 1")
+        _require(
+            self.vllm_server is None or self.backend == "vllm",
+            "generation.vllm_server needs generation.backend vllm",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +218,7 @@ class SftConfig:
 class CompareConfig:
     """The comparison on the test split."""
 
-    forecasters: tuple[str, ...] | str = ("llm", "random_walk", "random_walk_drift")
+    forecasters: tuple[str, ...] | str = ("llm", "random_walk", "random_walk_drift", "fhs_drift", "ridge")
     """Which to compare, a list or a,b,c: base, grpo_1st, sft, grpo_2nd (the language model at each stage), `llm` (base
     and every adapter that there is), any installed plugin by name, `all` (every plugin whose packages are installed).
     random_walk is always among them."""

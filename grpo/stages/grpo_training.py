@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 from trl import GRPOConfig
@@ -26,6 +24,7 @@ from grpo.prompts import render_prompts, to_levels
 from grpo.rewards import make_reward
 from grpo.runs import RunError, RunPaths, StageRun, publish_adapter, resolve_paths
 from grpo.trainer import SharedPromptGRPOTrainer
+from grpo.vllm_engine import engine_for, require_vllm
 from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet, read_windows
 
@@ -97,6 +96,7 @@ def train_grpo(
             completions_dir=stage.folder / "completions",
             style=config.prompt.style,
             horizon=train.horizon,
+            engine=engine_for(config) if uses_engine(config) else None,
         )
     guard = validation(
         trainer, tokenizer, config, settings, val.take(choose_windows(val.context, settings.eval_windows)), stage.folder
@@ -160,26 +160,15 @@ def trl_arguments(config: RunConfig, settings: GrpoConfig, stage: StageRun, leng
         "seed": config.seed,
         "data_seed": config.seed,
     }
-    if config.generation.backend == "vllm":
+    if config.generation.vllm_server is not None:
         require_vllm()
-        values |= {
-            "use_vllm": True,
-            "vllm_mode": "colocate",
-            "vllm_gpu_memory_utilization": config.generation.gpu_memory_utilization,
-        }
+        values |= {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": config.generation.vllm_server}
     return build_trl_config(GRPOConfig, values, settings.trl, section=f"{stage.name}.trl")
 
 
-def require_vllm() -> None:
-    """TRL imports vLLM itself, and only when training starts.
-
-    Raises:
-        RunError: vLLM is not installed, or there is no GPU for it.
-    """
-    if importlib.util.find_spec("vllm") is None:
-        raise RunError("generation.backend vllm: vLLM is not installed; run `./run_pipeline.sh --install vllm`")
-    if not torch.cuda.is_available():
-        raise RunError("generation.backend vllm: PyTorch sees no GPU; take generation.backend transformers")
+def uses_engine(config: RunConfig) -> bool:
+    """Whether rollouts come from a vLLM in the training process (not from a server, which TRL talks to)."""
+    return config.generation.backend == "vllm" and config.generation.vllm_server is None
 
 
 def build_trl_config(config_class: Any, ours: dict[str, Any], given: dict[str, Any], *, section: str) -> Any:
