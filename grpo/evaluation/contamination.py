@@ -16,8 +16,9 @@ import pandas as pd
 from scipy import stats
 
 from grpo.evaluation.comparison import Comparison, Fold, table_by
+from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.leaderboard import LEVEL, join_names
-from preprocessing.windows import WindowSet
+from preprocessing.windows import Context, WindowSet
 
 SIMULATED = "simulated data"
 """Stands for a date where a model has seen no real price at all."""
@@ -93,6 +94,23 @@ def cutoff_warnings(table: pd.DataFrame, names: Sequence[str], cutoff: str) -> l
 def _beats(table: pd.DataFrame, name: str) -> bool:
     row = table.loc[name].to_dict()
     return row["p_holm"] < LEVEL and row["dm_statistic"] < 0
+
+
+def choose_apart(context: Context, count: int) -> np.ndarray:
+    """Row numbers of at most `count` windows, spread over stocks and dates, of which no two share a day of one stock.
+
+    A stock whose windows all overlap keeps one.
+    """
+    # L trading days span at most 7/5 L calendar days and a few holidays
+    gap = np.timedelta64(context.past.shape[1] * 3 // 2 + 5, "D")
+    chosen = choose_windows(context, count)
+    kept, last = [], {}
+    for row in chosen[np.argsort(context.origin[chosen], kind="stable")]:
+        item = context.item_id[row]
+        if item not in last or context.origin[row] - last[item] > gap:
+            kept.append(row)
+            last[item] = context.origin[row]
+    return np.sort(np.array(kept))
 
 
 @dataclass(frozen=True, kw_only=True)

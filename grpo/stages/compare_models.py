@@ -25,6 +25,7 @@ from grpo.stages.folds import read_folds
 from grpo.stages.forecasters import LANGUAGE_MODEL, Choice, Forecasters, ask_all, choose_forecasters, knows_optimum
 from grpo.stages.placebos import run_placebos
 from grpo.stages.preprocess import make_run_windows
+from grpo.stages.probes_section import run_probes
 from grpo.stages.trading_section import trading_section
 from preprocessing.windows import concatenate
 
@@ -89,6 +90,10 @@ def compare(run: StageRun, config: RunConfig, choice: Choice, forecasters: Forec
         warnings += cutoff_warnings(by_cutoff, language_models, config.compare.base_cutoff)
     identities = {name: key_of(forecasters.identity(name)) for name in names}
     sections += trading_section(config, comparison, identities, run.logger)
+    if config.compare.probes and language_models:
+        probe_sections, probe_warnings = run_probes(forecasters, language_models, folds)
+        sections += probe_sections
+        warnings += probe_warnings
     if config.compare.placebo != "none":
         placebo_sections, placebo_warnings = run_placebos(forecasters, choice.names, folds)
         sections += placebo_sections

@@ -63,7 +63,7 @@ class Section:
 
     Attributes:
         title: its heading.
-        table: what is shown of it.
+        table: what is shown of it; without rows the note says why.
         note: what it means; may be empty.
         full: all columns, written to {TITLE}.csv; None: those of `table`.
         long: too long for leaderboard.md; the page and the CSV have it.
@@ -104,7 +104,7 @@ def write_results(
     write_atomically(folder / "rows.csv", rows.to_csv(index=False))
     write_forecasts_table(comparison.evaluations, windows.context, folder / "forecasts.parquet", seeds=comparison.seed)
     write_atomically(folder / "leaderboard.csv", table.to_csv(index=False))
-    for section in sections:
+    for section in filter(lambda section: len(section.table), sections):
         full = section.table if section.full is None else section.full
         write_atomically(folder / f"{slug(section.title.lower())}.csv", full.to_csv(index=False))
     write_atomically(folder / "leaderboard.md", _markdown(config, comparison, table, sections, warnings))
@@ -120,7 +120,7 @@ def write_results(
         histories=histories,
         completions=example_completions(comparison, language_models, config),
         warnings=warnings,
-        extra_tables={section.title: section.table for section in sections},
+        extra_tables={section.title: section.table for section in sections if len(section.table)},
         optimum_note=optimum_note(table),
         subject=_subject(evaluations, language_models).name,
     )
@@ -219,8 +219,8 @@ def example_completions(
                 rows.append(
                     {
                         "forecaster": evaluation.name,
-                        "stock": windows.context.item_id[row],
-                        "date": f"{np.datetime_as_string(windows.context.origin[row], unit='D')}, {place} window",
+                        "stock": f"{windows.context.item_id[row]} ({place} window)",
+                        "date": str(np.datetime_as_string(windows.context.origin[row], unit="D")),
                         "text": texts[row][sample],
                         "valid": bool(evaluation.forecast.valid[row, sample]),
                         **{name: float(values[sample]) for name, values in rewards.items()},

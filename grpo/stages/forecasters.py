@@ -153,7 +153,7 @@ class Forecasters:
         """
         if name in LANGUAGE_MODEL:
             context = concatenate([fold.test for fold in folds]).context
-            return self._ask(name, {}, context, folds[0].test.horizon, seed, lambda: self._load_language_model(name))
+            return self._ask(name, {}, context, folds[0].test.horizon, seed, lambda: self.language_model(name))
         if name == OPTIMUM:
             context = concatenate([fold.test for fold in folds]).context
             return self._ask_optimum(context, folds[0].test.horizon, seed)
@@ -226,7 +226,8 @@ class Forecasters:
         valid = np.broadcast_to(known[:, None], samples.shape[:2]).copy()
         return Forecast(samples=samples, valid=valid), seconds
 
-    def _load_language_model(self, name: str) -> Forecaster:
+    def language_model(self, name: str) -> Forecaster:
+        """The language model of that name; it stays loaded until another is asked for, or `release`."""
         if self._language_model is None or self._language_model[0] != name:
             from grpo.forecaster import load_llm_forecaster  # brings torch, which --help and plugins do not need
 

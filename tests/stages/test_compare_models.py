@@ -134,7 +134,7 @@ def test_a_comparison_writes_tables_and_pictures(run, capsys):
     page = (out / "report.html").read_text()
     assert all(f">{name}<" in page for name in names)
     assert "stage 1: GRPO" in page
-    assert [page.count(f", {place} window") for place in ("best", "median", "worst")] == [2 * 4] * 3
+    assert [page.count(f" ({place} window)") for place in ("best", "median", "worst")] == [2 * 4] * 3
     metrics = json.loads((out / "manifest.json").read_text())["metrics"]
     invalid = "20% of the answers of {} are invalid; each counts as the last close."
     assert sorted(metrics["warnings"]) == [invalid.format("base"), invalid.format("sft")]
@@ -340,6 +340,12 @@ def test_placebos_fit_again_and_ask_the_language_model_only_where_contexts_chang
     assert (table["p_holm"] > 0.05).all()
     assert len(list(out.glob("forecasters/random_walk_drift-*/fitted"))) == 4  # fitted on four kinds of windows
     assert "## Placebo" in (out / "leaderboard.md").read_text()
+
+
+def test_probes_of_the_embedded_model_are_not_applicable(run):
+    assert run("--probes", "true", forecasters="base") == 0
+    report = (run.folder / "model_comparison" / "leaderboard.md").read_text()
+    assert "## Probes\n\nNot applicable: the embedded model has read no text" in report
 
 
 def test_a_placebo_that_the_windows_do_not_allow_is_left_out_and_said(run):
