@@ -97,6 +97,8 @@ def write_results(
         warnings: what a reader must know before the numbers.
         language_models: names of the forecasters that answer in text.
     """
+    for former in folder.glob("*.csv"):
+        former.unlink()  # a table that these settings do not make would be taken for theirs
     evaluations, windows = comparison.ranked, comparison.windows
     rows = rows_table(comparison.evaluations, windows)
     for column, values in (("fold", comparison.fold), ("seed", comparison.seed)):

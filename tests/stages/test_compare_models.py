@@ -193,6 +193,14 @@ def test_other_settings_make_it_again_from_what_is_there(run, capsys):
     assert set(table["forecaster"]) == {"base", "sft", "random_walk", "optimum"}
 
 
+def test_tables_of_former_settings_do_not_stay(run):
+    assert run("--base-cutoff", "2002-06-01") == 0
+    former = run.folder / "model_comparison" / "before_and_after_the_cut-off_of_the_base_model.csv"
+    assert former.exists()
+    assert run() == 0
+    assert not former.exists()
+
+
 def test_a_damaged_forecast_is_made_again_with_a_warning(run, capsys):
     assert run() == 0
     out = run.folder / "model_comparison"
