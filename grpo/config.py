@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
-from preprocessing.command_line import parse_config
+from preprocessing.command_line import UsageError, parse_config
 from preprocessing.config import DataConfig
 from preprocessing.files import slug
 
@@ -369,8 +370,23 @@ class RunConfig:
 
 
 def parse_run_config(argv: Sequence[str] | None = None, *, prog: str, description: str) -> RunConfig:
-    """Flags and `--config FILE` to a RunConfig; `--help` explains every field."""
+    """Flags and `--config FILE` to a RunConfig; `--help` explains every field.
+
+    Raises:
+        UsageError: a wrong flag or key; the message names the place.
+    """
+    _refuse_scattered_settings(sys.argv[1:] if argv is None else argv, prog)
     return parse_config(RunConfig, argv, prog=prog, description=description, aliases=SHORT_NAMES)
+
+
+def _refuse_scattered_settings(argv: Sequence[str], prog: str) -> None:
+    """Of several `--baselines.NAME.FIELD` of one plugin the parser would keep the last alone, without a word."""
+    names = [match[1] for argument in argv if (match := re.match(r"--baselines\.([^.=]+)\.", argument))]
+    for name in names:
+        if names.count(name) > 1:
+            way_out = f"give its settings together: --baselines.{name} '{{FIELD: VALUE, ...}}'"
+            print(f"{prog}: error: baselines.{name}: {way_out} (see --help)", file=sys.stderr)
+            raise UsageError(2)
 
 
 def plain(value: Any) -> Any:

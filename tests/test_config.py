@@ -197,6 +197,12 @@ def test_settings_of_a_plugin_from_flags_and_file_are_equal(tmp_path: Path):
     assert parse("--baselines.garch_t", "{decay: 0.9}").baselines == {"garch_t": {"decay": 0.9}}
 
 
+def test_scattered_settings_of_a_plugin_are_refused(capsys: pytest.CaptureFixture[str]):
+    assert parse("--baselines.fhs.a", "1", "--baselines.ridge.b", "2").baselines == {"fhs": {"a": 1}, "ridge": {"b": 2}}
+    line = error_line(capsys, "--baselines.fhs.a", "1", "--baselines.fhs.b=2")
+    assert "baselines.fhs: give its settings together: --baselines.fhs '{FIELD: VALUE, ...}'" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
