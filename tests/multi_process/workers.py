@@ -20,6 +20,7 @@ import grpo.stages.stage1_train_grpo
 import grpo.stages.stage2_train_sft
 import grpo.stages.stage3_train_grpo_from_sft  # noqa: F401
 from grpo.callbacks import StageProgress
+from grpo.completion_logits import unwrapped
 from grpo.prompts import render_answer
 from grpo.runs import rank
 from grpo.trainer import SharedPromptGRPOTrainer
@@ -31,7 +32,7 @@ def run_stage(root: Path, stage: str, flags: list[str]) -> None:
     sys.exit(TinyRun(root).stage(stage, *flags))
 
 
-def recorded_stage(root: Path, stage: str, flags: list[str], record: Path) -> None:
+def recorded_stage(root: Path, stage: str, record: Path, flags: list[str]) -> None:
     """The stage with completions from a table; leaves record/rankN.pt with gradients, and rankN.json with windows."""
     torch.set_num_threads(1)
     record.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,7 @@ def recorded_stage(root: Path, stage: str, flags: list[str], record: Path) -> No
         return rewards
 
     def on_pre_optimizer_step(self: Any, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
-        named = model.module.named_parameters() if hasattr(model, "module") else model.named_parameters()
+        named = unwrapped(model).named_parameters()
         gradients.append({name: value.grad.clone() for name, value in named if value.grad is not None})
 
     SharedPromptGRPOTrainer._calculate_rewards = calculate_rewards  # type: ignore[method-assign]
@@ -111,3 +112,7 @@ def killed_stage(root: Path, stage: str, flags: list[str], victim: int, step: in
 
     StageProgress.on_step_begin = on_step_begin  # type: ignore[method-assign]
     run_stage(root, stage, flags)
+
+
+if __name__ == "__main__":  # under a real launcher: ROOT STAGE RECORD FLAGS...
+    recorded_stage(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4:])
