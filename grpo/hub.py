@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     prog = "python -m grpo.hub"
     if len(arguments) < 2 or arguments[0] != "push" or arguments[1].startswith("-"):
-        if arguments[:1] in (["-h"], ["--help"]):
+        if {"-h", "--help"} & set(arguments):
             print(__doc__)
             return
         raise RunError(f"usage: {prog} push RUN [--repo-id user/name] [--private false] [--base-model-id user/name]")
