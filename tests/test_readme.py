@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +29,14 @@ OWN_FLAGS = {"--resume", "--cuda-devices", "--num-processes", "--accelerate-conf
 def commands() -> list[list[str]]:
     blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    lines += re.findall(r"`((?:\./|python -m |accelerate launch )[^`]*)`", README)
+    lines += re.findall(r"`((?:\./|python -m |python benchmarks/|accelerate launch )[^`]*)`", README)
     return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+@functools.cache
+def shown_help(*words: str) -> str:
+    command = [sys.executable, "-m", *words, "--help"]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
 def test_the_readme_shows_commands():
@@ -38,6 +47,10 @@ def test_the_readme_shows_commands():
 def test_every_command_is_understood(words):
     if words[0] == "./tests/run.sh":
         assert (ROOT / words[0]).is_file()
+        return
+    if len(words) > 1 and words[1].startswith("benchmarks/"):
+        explained = subprocess.run([sys.executable, words[1], "--help"], cwd=ROOT, capture_output=True, text=True)
+        assert all(word in explained.stdout for word in words[2:] if word.startswith("--"))
         return
     if words[0] == "./run_pipeline.sh":
         rest, skip = [], False
@@ -54,6 +67,12 @@ def test_every_command_is_understood(words):
         if module == "preprocessing.combined_preprocessor":
             aliases = {"root_path": "data_dir"}
             parse_config(PreprocessConfig, rest, prog="readme", description="", aliases=aliases)
+            return
+        if not module.startswith("grpo.stages."):
+            subcommand = [word for word in rest[:1] if not word.startswith("-")]
+            explained = shown_help(module, *subcommand)
+            for flag in (word for word in rest if word.startswith("--")):
+                assert flag.replace("-", "_").lstrip("_") in explained.replace("-", "_"), flag
             return
         if "--config" in rest:
             rest = []  # the config of a run that the reader has made
