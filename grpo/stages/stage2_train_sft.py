@@ -65,13 +65,13 @@ def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> di
     """Train and leave the adapter at `paths.sft_lora`; returns the headline metrics."""
     set_seed(config.seed)
     paths = resolve_paths(config)
-    arguments = sft_arguments(config, stage.folder)
     tokenizer = load_tokenizer(config)
     dataset = sft_dataset(paths.sft_data)
     answers = tokenizer([answer[-1]["content"] for answer in dataset["completion"]], add_special_tokens=False)
     longest = max(map(len, answers["input_ids"])) + 1  # and its end
     prompt_ids = tokenize_prompts(list(dataset["prompt"]), tokenizer)
     check_training(config, stage.name, prompt_ids=prompt_ids, completion_length=longest, processes=num_processes())
+    arguments = sft_arguments(config, stage.folder)  # from here on ZeRO-3 shards every model that is made
     model: Any = load_base_model(config)
     if start_from is not None:
         model = attach_adapter(model, start_from, config, trainable=True)
