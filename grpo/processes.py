@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-import torch
-from trl.models.utils import unwrap_model_for_generation
-
 from grpo.runs import RunError, StageRun
 
 ASKED = "GRPO_NUM_PROCESSES"
 """Environment variable in which run_pipeline.sh says how many processes it asked the launcher for."""
+
+SHARDING = {"DEEPSPEED": "ACCELERATE_USE_DEEPSPEED", "FSDP": "ACCELERATE_USE_FSDP"}
+"""Kinds of sharded training, and the variable in which `accelerate launch` asks for each."""
 
 
 def num_processes() -> int:
@@ -42,7 +42,7 @@ def run_training(trainer: Any, stage: StageRun) -> None:
     """Train from the start or from the stage's checkpoint, until every process has ended.
 
     Raises:
-        RunError: the processes were started together, but have not met.
+        RunError: the processes were started together, but have not met, or would not shard what they were asked to.
     """
     met = trainer.accelerator.num_processes
     if met != num_processes():
@@ -50,6 +50,13 @@ def run_training(trainer: Any, stage: StageRun) -> None:
             f"{num_processes()} processes were started, but each trains with {met}; on a CPU start them with "
             "ACCELERATE_USE_CPU=true"
         )
+    for sharding, variable in SHARDING.items():
+        running = trainer.accelerator.distributed_type.value
+        if os.environ.get(variable) == "true" and running != sharding:
+            raise RunError(
+                f"--accelerate-config asks for {sharding}, in place of which accelerate runs {running} without a GPU; "
+                "take configs/accelerate/ddp.yaml"
+            )
     _load_onto_numbered_cpus()
     trainer.train(resume_from_checkpoint=str(stage.resume_from) if stage.resume_from else None)
     trainer.accelerator.wait_for_everyone()
@@ -61,6 +68,8 @@ def whole_model(trainer: Any) -> Iterator[Any]:
 
     Every process must enter and leave, since gathering is done together.
     """
+    from trl.models.utils import unwrap_model_for_generation  # brings torch, which counting processes does not need
+
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
         yield model
 
@@ -72,6 +81,8 @@ def _load_onto_numbered_cpus() -> None:
     Without this a resumed run of several processes on a CPU stops at its optimizer's state (torch 2.13, transformers
     5.17). Remove when torch.load knows numbered CPUs.
     """
+    import torch
+
     torch.serialization.register_package(
         15, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
     )

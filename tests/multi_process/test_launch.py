@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from grpo.processes import ASKED, num_processes, run_training
+from grpo.processes import ASKED, SHARDING, num_processes, run_training
 from grpo.runs import RunError
 from tests.multi_process.processes import LAUNCHER_VARIABLES
 from tests.tiny_runs import TinyRun
@@ -99,3 +99,12 @@ def test_processes_that_do_not_know_of_each_other_are_found_out(monkeypatch):
     alone = SimpleNamespace(accelerator=SimpleNamespace(num_processes=1))
     with pytest.raises(RunError, match="2 processes were started, but each trains with 1"):
         run_training(alone, stage=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sharding, variable", SHARDING.items())
+def test_sharding_that_accelerate_would_leave_out_is_found_out(sharding, variable, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv(variable, "true")
+    plain = SimpleNamespace(num_processes=1, distributed_type=SimpleNamespace(value="MULTI_CPU"))
+    with pytest.raises(RunError, match=f"asks for {sharding}, in place of which accelerate runs MULTI_CPU"):
+        run_training(SimpleNamespace(accelerator=plain), stage=None)  # type: ignore[arg-type]

@@ -16,9 +16,8 @@ import peft
 import safetensors.torch
 import torch
 
-import grpo.stages.stage1_train_grpo
-import grpo.stages.stage2_train_sft
-import grpo.stages.stage3_train_grpo_from_sft  # noqa: F401
+import grpo.stages.grpo_training
+import grpo.stages.stage2_train_sft  # noqa: F401
 from grpo.callbacks import StageProgress
 from grpo.completion_logits import unwrapped
 from grpo.prompts import render_answer
