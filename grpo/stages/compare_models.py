@@ -19,6 +19,7 @@ from grpo.evaluation.comparison import limit_windows, pooled_table
 from grpo.evaluation.contamination import cutoff_table, cutoff_warnings, training_warnings
 from grpo.evaluation.identity import key_of
 from grpo.evaluation.leaderboard import OPTIMUM, verdict
+from grpo.hub import push_after_stage
 from grpo.runs import StageRun, logger, rank, resolve_paths, run_stage, stage_entry, stage_folder
 from grpo.stages.comparison_report import cutoff_section, usual_sections, usual_warnings, write_results
 from grpo.stages.folds import read_folds
@@ -56,6 +57,7 @@ def main() -> None:
             "model": config.model,
             "prompt": config.prompt,
             "generation": config.generation,
+            "loading": config.loading,
             "baselines": config.baselines,
             "seed": config.seed,
         },
@@ -64,6 +66,8 @@ def main() -> None:
         body=lambda run: compare(run, config, choice, forecasters),
         remake=True,
     )
+    if any(LANGUAGE_MODEL.get(name) for name in choice.names):
+        push_after_stage(config)  # the cards now have scores
     print((folder / "leaderboard.md").read_text())
     print(f"Everything else: {folder}")
 

@@ -144,6 +144,7 @@ class Forecasters:
             "prompt": plain(self.config.prompt),
             "prompt_format": prompt_format(self.config.prompt.style),
             "generation": plain(self.config.generation),
+            "loading": plain(self.config.loading),
         }
 
     def ask(self, name: str, folds: Sequence[Fold], seed: int) -> tuple[Forecast, float]:
