@@ -113,6 +113,10 @@ def test_nothing_imports_in_a_circle():
 WITHOUT_TORCH = [
     *(m for m in modules() if level_of(m, LEVELS[:3]) is not None),
     "grpo.stages.preprocess",
+    "grpo.stages.stage1_train_grpo",
+    "grpo.stages.sft_data_generation",
+    "grpo.stages.stage2_train_sft",
+    "grpo.stages.stage3_train_grpo_from_sft",
     "grpo.stages.compare_models",
 ]
 

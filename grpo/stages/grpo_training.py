@@ -14,7 +14,7 @@ from trl import GRPOConfig
 
 from grpo.adapters import describe_adapter
 from grpo.callbacks import StageProgress, ValidationGuard
-from grpo.config import GrpoConfig, RunConfig, plain
+from grpo.config import GrpoConfig, RunConfig
 from grpo.evaluation.harness import choose_windows
 from grpo.forecaster import LLMForecaster, completion_length, tokenize_prompts
 from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter, training_arguments
@@ -22,30 +22,12 @@ from grpo.preflight import check_training
 from grpo.processes import num_processes, run_training, whole_model
 from grpo.prompts import render_prompts, to_levels
 from grpo.rewards import make_reward
-from grpo.runs import RunError, RunPaths, StageRun, publish_adapter, resolve_paths
+from grpo.runs import RunError, StageRun, publish_adapter, resolve_paths
+from grpo.stages.training_settings import adapter_place
 from grpo.trainer import SharedPromptGRPOTrainer
 from grpo.vllm_engine import engine_for, require_vllm
 from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet, read_windows
-
-
-def grpo_inputs(paths: RunPaths) -> dict[str, Path]:
-    """The window files that a GRPO stage reads."""
-    return {name: getattr(paths, name) for name in ("train_x", "train_y", "val_x", "val_y")}
-
-
-def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
-    """The parts of the configuration that decide a GRPO stage's result."""
-    return {
-        "model": config.model,
-        "seed": config.seed,
-        "prompt": plain(config.prompt),
-        "lora": plain(config.lora),
-        "loading": plain(config.loading),
-        "generation": plain(config.generation),
-        "processes": num_processes(),
-        "grpo": plain(stage),
-    }
 
 
 def train_grpo(
@@ -228,8 +210,3 @@ def last_logged(history: list[dict[str, float]], key: str) -> float | None:
     """The last value of a key in TRL's log history."""
     values = [entry[key] for entry in history if key in entry]
     return values[-1] if values else None
-
-
-def adapter_place(config: RunConfig, name: str) -> Path:
-    """Where a finished adapter is published: models_dir/MODEL/STOCK/NAME."""
-    return config.models_dir / config.model_slug / config.stock_slug / name

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from grpo.config import RunConfig, parse_run_config, plain
-from grpo.forecaster import load_llm_forecaster
 from grpo.prompts import parse_answers, render_prompts, to_levels
 from grpo.rejection import draw_stratified, select, strata
 from grpo.rewards import energy, scale_paths
@@ -53,6 +52,8 @@ class Sampled:
 
 def sample(config: RunConfig, rng: np.random.Generator) -> Sampled:
     """Sample K answers for each of a stratified choice of training windows from the stage-1 model."""
+    from grpo.forecaster import load_llm_forecaster  # brings torch, which a finished stage does not need
+
     files, settings = resolve_paths(config), config.rejection
     windows = read_windows(files.train_x, files.train_y)
     move = np.log(windows.truth.future[:, -1] / windows.context.last_price)

@@ -9,10 +9,28 @@ stage1_grpo_training/adapter.
 
 from __future__ import annotations
 
-from grpo.config import parse_run_config
+from typing import Any
+
+from grpo.config import RunConfig, parse_run_config
 from grpo.hub import push_after_stage
-from grpo.runs import resolve_paths, run_stage, stage_entry
-from grpo.stages.grpo_training import grpo_inputs, grpo_sections, train_grpo
+from grpo.runs import StageRun, resolve_paths, run_stage, stage_entry
+from grpo.stages.training_settings import grpo_inputs, grpo_sections
+
+
+def train(config: RunConfig, stage: StageRun) -> dict[str, Any]:
+    """Train; returns the headline metrics."""
+    from grpo.stages.grpo_training import train_grpo  # brings torch and TRL, which a finished stage does not need
+
+    paths = resolve_paths(config)
+    return train_grpo(
+        config,
+        config.stage1,
+        stage,
+        target=paths.grpo_lora_1st,
+        start_from=None,
+        published_as="grpo_lora_1st",
+        title="stage 1 GRPO",
+    )
 
 
 def main() -> None:
@@ -25,15 +43,7 @@ def main() -> None:
         sections=grpo_sections(config, config.stage1),
         inputs=grpo_inputs(paths),
         outputs={"adapter": paths.grpo_lora_1st},
-        body=lambda stage: train_grpo(
-            config,
-            config.stage1,
-            stage,
-            target=paths.grpo_lora_1st,
-            start_from=None,
-            published_as="grpo_lora_1st",
-            title="stage 1 GRPO",
-        ),
+        body=lambda stage: train(config, stage),
     )
     push_after_stage(config, "grpo_lora_1st")
 

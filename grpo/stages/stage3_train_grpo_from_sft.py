@@ -7,10 +7,28 @@
 
 from __future__ import annotations
 
-from grpo.config import parse_run_config
+from typing import Any
+
+from grpo.config import RunConfig, parse_run_config
 from grpo.hub import push_after_stage
-from grpo.runs import resolve_paths, run_stage, stage_entry
-from grpo.stages.grpo_training import grpo_inputs, grpo_sections, train_grpo
+from grpo.runs import StageRun, resolve_paths, run_stage, stage_entry
+from grpo.stages.training_settings import grpo_inputs, grpo_sections
+
+
+def train(config: RunConfig, stage: StageRun) -> dict[str, Any]:
+    """Train; returns the headline metrics."""
+    from grpo.stages.grpo_training import train_grpo  # brings torch and TRL, which a finished stage does not need
+
+    paths = resolve_paths(config)
+    return train_grpo(
+        config,
+        config.stage3,
+        stage,
+        target=paths.grpo_lora_2nd,
+        start_from=paths.sft_lora,
+        published_as="grpo_lora_2nd",
+        title="stage 3 GRPO",
+    )
 
 
 def main() -> None:
@@ -23,15 +41,7 @@ def main() -> None:
         sections=grpo_sections(config, config.stage3),
         inputs={**grpo_inputs(paths), "sft_lora": paths.sft_lora},
         outputs={"adapter": paths.grpo_lora_2nd},
-        body=lambda stage: train_grpo(
-            config,
-            config.stage3,
-            stage,
-            target=paths.grpo_lora_2nd,
-            start_from=paths.sft_lora,
-            published_as="grpo_lora_2nd",
-            title="stage 3 GRPO",
-        ),
+        body=lambda stage: train(config, stage),
     )
     push_after_stage(config, "grpo_lora_2nd")
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from grpo.forecaster import load_llm_forecaster
 from grpo.prompts import parse_answers
 from grpo.runs import STAGE_FOLDERS
-from grpo.stages import grpo_training, sft_data_generation
+from grpo.stages import grpo_training
 from preprocessing.windows import read_windows
 from tests.tiny_runs import GROUP, KEPT, PROMPTS, SAMPLES, SLUG, STEPS, STOCK, WINDOWS, TinyRun
 
@@ -116,7 +116,7 @@ def test_rejection_says_why_each_sample_was_left_out(tmp_path, monkeypatch):
             paths[0], paths[3] = "up", paths[3] + " [cut off]"
             return [paths] * len(context)
 
-    monkeypatch.setattr(sft_data_generation, "load_llm_forecaster", lambda *args, **kwargs: Answers())
+    monkeypatch.setattr("grpo.forecaster.load_llm_forecaster", lambda *args, **kwargs: Answers())
     flags = ("--grpo-saved-lora-1st", adapter, "--rejection.num_samples", 6, "--rejection.keep", 3)
     assert run.stage("rejection", *flags) == 0
     rejected = pd.read_parquet(run.place("rejection") / "rejected.parquet")
@@ -141,7 +141,7 @@ def test_sft_teaches_every_kept_answer_once(run):
 
 def test_the_comparison_ranks_every_stage(run):
     table = pd.read_csv(run.place("compare") / "leaderboard.csv").set_index("forecaster")
-    names = {"base", "grpo_1st", "sft", "grpo_2nd", "random_walk", "random_walk_drift", "optimum"}
+    names = {"base", "grpo_1st", "sft", "grpo_2nd", "random_walk", "random_walk_drift", "fhs_drift", "ridge", "optimum"}
     assert set(table.index) == names
     assert table["valid"].min() > 0.9
     assert np.isfinite(table["rel_crps"]).all()
