@@ -24,7 +24,8 @@ STAGES = [
 ]
 
 STAND_IN = """#!/usr/bin/env bash
-echo "$* | cuda=${CUDA_VISIBLE_DEVICES:-} cpu=${ACCELERATE_USE_CPU:-}${GRPO_NUM_PROCESSES:+ asked=$GRPO_NUM_PROCESSES}" >>"$CALLS"
+asked=${GRPO_NUM_PROCESSES:+ asked=$GRPO_NUM_PROCESSES}
+echo "$* | cuda=${CUDA_VISIBLE_DEVICES:-} cpu=${ACCELERATE_USE_CPU:-}$asked" >>"$CALLS"
 case "$*" in
 "-c "*device_count*) echo "${GPUS:-0}" ;;
 "-c "*) exit "${BAD_PYTHON:-0}" ;;

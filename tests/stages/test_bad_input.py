@@ -111,7 +111,10 @@ def test_an_sft_example_that_does_not_fit(finished, refused, sft_data):
     [
         (("--stage1.trl", "{learnin_rate: 3}"), "stage1.trl: GRPOConfig has no field learnin_rate"),
         (("--stage1.trl", "{optim: nonsense}"), "stage1.trl: GRPOConfig refuses {'optim': 'nonsense'}"),
-        (("--stage1.trl", "{generation_batch_size: 7}"), "stage1.trl.generation_batch_size 7 is no multiple of 1 process.* take 8"),
+        (
+            ("--stage1.trl", "{generation_batch_size: 7}"),
+            "stage1.trl.generation_batch_size 7 is no multiple of 1 process.* take 8",
+        ),
         (("--stage1.trl", "{reward_weights: [1.0, 2.0]}"), "stage1: Number of reward weights"),
         (("--lora.target_modules", "[nothing]"), "stage1: Target modules {'nothing'} not found"),
     ],
