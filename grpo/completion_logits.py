@@ -1,8 +1,9 @@
 """Logits of completions with gradients, each distinct prompt forwarded once: by a cache, or packed into one row.
 
 `cached_logits` forwards the prompts, then the completions on the prompts' key-value cache. Gradient checkpointing
-drops that cache, so under it `packed_logits` puts a prompt and all its completions into one row, where a
-completion sees the prompt and itself: more attention is computed than needed, and none of it is stored.
+drops that cache, and FSDP2 has freed the weights of the first of two forwards when its backward comes, so under these
+`packed_logits` puts a prompt and all its completions into one row, where a completion sees the prompt and itself: more
+attention is computed than needed, and none of it is stored.
 
 Letters: B rows (one per completion), U distinct prompts, N most completions of one prompt, P prompt length,
 C completion length, V vocabulary.
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache
 
 
@@ -64,8 +66,8 @@ def completion_logits(
         [B, C, V]
     """
     inner = unwrapped(model)
-    checkpointed = inner.training and inner.is_gradient_checkpointing and torch.is_grad_enabled()
-    logits = packed_logits if checkpointed else cached_logits
+    one_forward = (inner.training and inner.is_gradient_checkpointing) or isinstance(inner, FSDPModule)
+    logits = packed_logits if one_forward and torch.is_grad_enabled() else cached_logits
     return logits(model, input_ids, attention_mask, completion_length)
 
 

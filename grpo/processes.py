@@ -64,14 +64,34 @@ def run_training(trainer: Any, stage: StageRun) -> None:
 
 @contextmanager
 def whole_model(trainer: Any) -> Iterator[Any]:
-    """The trained model as one process has it: without its wrappers, and with all weights where ZeRO-3 shards them.
+    """The trained model as one process has it: without its wrappers, and with all weights where ZeRO-3 or FSDP2 shards.
 
-    Every process must enter and leave, since gathering is done together.
+    Every process must enter and leave, since gathering is done together; within, each may go its own way.
     """
     from trl.models.utils import unwrap_model_for_generation  # brings torch, which counting processes does not need
 
-    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model, unsharded(model):
         yield model
+
+
+@contextmanager
+def unsharded(model: Any) -> Iterator[None]:
+    """Keep the weights that FSDP2 shards whole while the block runs; nothing for other models.
+
+    After it every shard is freed after its forward, also one that FSDP2 would have kept: slower, and nothing else.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    shards = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for shard in shards:
+        shard.set_reshard_after_forward(False, recurse=False)
+        shard.unshard()
+    try:
+        yield
+    finally:
+        for shard in shards:
+            shard.set_reshard_after_forward(True, recurse=False)
+            shard.reshard()
 
 
 @cache

@@ -26,11 +26,11 @@ from typing import Any, cast
 import pandas as pd
 import torch
 from trl import GRPOTrainer
-from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import selective_log_softmax_and_entropy, split_tensor_dict
 
 from grpo.completion_logits import completion_logits
 from grpo.generation import sample_completions, trim_completions
+from grpo.processes import whole_model
 from grpo.prompts import Style, parse_answers
 from grpo.rewards import completion_text
 from grpo.vllm_engine import VllmEngine
@@ -85,6 +85,8 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         args: Any = self.args
         if args.use_liger_kernel:
             return "the Liger loss scores whole sequences"
+        if not args.ds3_gather_for_generation:
+            return "ds3_gather_for_generation is false"
         if args.top_k or args.top_p != 1.0 or args.min_p or args.repetition_penalty != 1.0:
             return "top_k, top_p, min_p or repetition_penalty is set"
         if any(getattr(config, "lora_dropout", 0) for config in getattr(self.model, "peft_config", {}).values()):
@@ -93,8 +95,8 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         layer_types = getattr(config, "layer_types", None) or []
         if any("linear" in kind or "mamba" in kind for kind in layer_types):
             return "the model has recurrent layers"
-        if args.gradient_checkpointing and config._attn_implementation not in ("sdpa", "eager"):
-            return f"gradient checkpointing packs prompts, which {config._attn_implementation} attention cannot mask"
+        if self._packs() and config._attn_implementation not in ("sdpa", "eager"):
+            return f"prompts are packed, which {config._attn_implementation} attention cannot mask"
         return None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -127,13 +129,7 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         copies = max(len(row) for row in rows)
         assert isinstance(self._tokenizer.pad_token_id, int)
         assert self.max_completion_length is not None
-        args: Any = self.args
-        with unwrap_model_for_generation(
-            self.model_wrapped,
-            self.accelerator,
-            gather_deepspeed3_params=args.ds3_gather_for_generation,
-            generation_kwargs=self.generation_kwargs,
-        ) as model:
+        with whole_model(self) as model:
             tokens = sample_completions(
                 model,
                 distinct,
@@ -152,10 +148,7 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
 
     def _generate_with_engine(self, engine: VllmEngine, prompt_ids: list[list[int]]) -> Any:
         assert self.max_completion_length is not None
-        args: Any = self.args
-        with unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator, gather_deepspeed3_params=args.ds3_gather_for_generation
-        ) as model:
+        with whole_model(self) as model:
             changed = self.state.global_step != self._engine_step
             if changed:
                 folder = Path(self._engine_folder.name, str(self.state.global_step))
@@ -232,8 +225,12 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
     def _slides(self, length: int) -> bool:
         """Whether a packed row would show a completion more of its past than a sliding window lets it see."""
         window = getattr(self.accelerator.unwrap_model(self.model).config, "sliding_window", None)
+        return self._packs() and window is not None and length > window
+
+    def _packs(self) -> bool:
+        """Whether the loss packs a prompt and its completions into one row (`grpo.completion_logits`)."""
         args: Any = self.args
-        return args.gradient_checkpointing and window is not None and length > window
+        return args.gradient_checkpointing or self.is_fsdp_enabled
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
