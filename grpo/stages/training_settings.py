@@ -5,6 +5,7 @@ A stage looks at these before it loads anything heavy, so that one that is finis
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
         "prompt": plain(config.prompt),
         "lora": plain(config.lora),
         "loading": plain(config.loading),
-        "generation": plain(config.generation),
+        "generation": plain(replace(config.generation, vllm_server=None)),  # where it runs decides nothing
         "processes": num_processes(),
         "grpo": plain(stage),
     }

@@ -21,6 +21,7 @@ from trl.scripts.vllm_serve import ScriptArguments
 
 from grpo.config import parse_run_config
 from grpo.runs import STAGE_MODULES
+from grpo.stages.training_settings import grpo_sections
 from tests.multi_process.test_launch import CONFIGS, ROOT, clean_environment
 
 FILES = sorted(CONFIGS.glob("*.yaml"))
@@ -127,3 +128,12 @@ def test_every_flag_of_the_batch_script_exists(tmp_path):
     config = parse_run_config([places.get(flag, flag) for flag in flags], prog=stage, description="")
     assert config.generation.vllm_server == "http://node1:8000"
     assert config.run_dir == tmp_path
+
+
+def test_a_job_that_is_given_other_nodes_goes_on_with_the_same_run():
+    def sections(address: str) -> dict[str, object]:
+        flags = ["--generation.backend", "vllm", "--generation.vllm_server", address]
+        config = parse_run_config(flags, prog="stage1", description="")
+        return grpo_sections(config, config.stage1)
+
+    assert sections("http://node1:8000") == sections("http://node7:8000")
