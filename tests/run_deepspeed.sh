@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests that need DeepSpeed, on the CPU, in an environment laid over the one of run_pipeline.sh; arguments go to
-# pytest. On two cores about 4 minutes, and 2 more the first time: DeepSpeed compiles, which needs a C++ compiler.
+# pytest. On two cores about 5 minutes, the install included; DeepSpeed compiles, which needs a C++ compiler.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 over="$root/.venv-deepspeed"
