@@ -116,8 +116,10 @@ class ValidationGuard(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Score every few steps and at the end."""
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            due = control.should_log
             with self.whole_model():
                 self._score(state)
+            control.should_log = due  # the score's log entry stands for none of the step's own (loss, learning rate)
             control.should_save = True
         return control
 

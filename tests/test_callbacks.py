@@ -64,7 +64,7 @@ class Training:
         self.callback.on_train_begin(None, self.state(rank), None)
         for step in range(first + 1, (max(self.scores) if until is None else until) + 1):
             self.step = step
-            control = self.callback.on_step_end(None, self.state(rank), SimpleNamespace(should_save=False))
+            control = self.callback.on_step_end(None, self.state(rank), SimpleNamespace(should_save=False, should_log=True))
             if control.should_save:
                 self.saves.append(step)
         return self
@@ -201,6 +201,6 @@ def test_the_latest_adapter_is_kept_while_it_is_not_clearly_worse(tmp_path):
         if step[0] == 0:
             callback.on_train_begin(None, state, None)
         else:
-            callback.on_step_end(None, state, SimpleNamespace(should_save=False))
+            callback.on_step_end(None, state, SimpleNamespace(should_save=False, should_log=True))
         kept.append(callback.read_kept()["step"])
     assert kept == [0, 1, 2, 2]

@@ -132,6 +132,12 @@ def test_only_the_first_process_samples(tmp_path, monkeypatch):
     assert not run.place("rejection").exists()
 
 
+def test_every_step_has_its_own_log_entry_beside_the_validation_scores(run):
+    history = json.loads((run.place("stage1") / "log_history.json").read_text())
+    assert [entry["step"] for entry in history if "loss" in entry] == list(range(1, STEPS + 1))
+    assert [entry["step"] for entry in history if "eval_crps" in entry] == list(range(0, STEPS + 1, 2))
+
+
 def test_sft_teaches_every_kept_answer_once(run):
     history = json.loads((run.place("stage2") / "log_history.json").read_text())
     losses = [entry["loss"] for entry in history if "loss" in entry]
