@@ -1,7 +1,7 @@
 """One GRPO step with the prompt forwarded once, against stock TRL, in alternation in one run.
 
     .venv/bin/python benchmarks/grpo_step.py                                    # CPU, 1M and 5M parameters
-    .venv/bin/python benchmarks/grpo_step.py --sizes 1M --shapes 800x60x16 --rounds 5
+    .venv/bin/python benchmarks/grpo_step.py --sizes 1M --shapes 400x60x8 --prompts 8 --rounds 5
     .venv/bin/python benchmarks/grpo_step.py --device cuda --sizes Qwen2.5-0.5B,Qwen2.5-1.5B --shapes 512x48x8
 
 Both trainers get the same random weights, LoRA on all linear layers, the same prompts and TRL's settings that are
@@ -45,7 +45,8 @@ from trl import GRPOConfig, GRPOTrainer
 from grpo.embedded.tokenizer import build_tokenizer
 from grpo.trainer import SharedPromptGRPOTrainer
 
-PROMPTS_PER_STEP = 2
+Shape = tuple[int, int, int, int]
+"""Prompt length, completion length, G, and prompts per step."""
 PARTS = ("generation", "forward", "backward", "step")
 TRAINERS = {"stock": GRPOTrainer, "shared": SharedPromptGRPOTrainer}
 
@@ -131,9 +132,9 @@ def prompt_texts(tokenizer: PreTrainedTokenizerFast, length: int, count: int) ->
     ]
 
 
-def make_trainer(kind: str, size: str, shape: tuple[int, int, int], device: str, folder: str) -> GRPOTrainer:
+def make_trainer(kind: str, size: str, shape: Shape, device: str, folder: str) -> GRPOTrainer:
     """A trainer for prompts of P tokens, completions of C and groups of G."""
-    prompt, completion, group = shape
+    prompt, completion, group, prompts = shape
     tokenizer: Any = build_tokenizer(10)
     torch.manual_seed(0)
     model = MODELS[size](len(tokenizer))
@@ -143,7 +144,7 @@ def make_trainer(kind: str, size: str, shape: tuple[int, int, int], device: str,
         reward_funcs=lambda completion_ids, **_: [float(sum(ids) % 97) for ids in completion_ids],
         args=GRPOConfig(
             output_dir=folder,
-            per_device_train_batch_size=PROMPTS_PER_STEP * group,
+            per_device_train_batch_size=prompts * group,
             num_generations=group,
             max_completion_length=completion,
             max_steps=1,
@@ -174,7 +175,7 @@ def watch(trainer: Any, clock: Clock) -> None:
     trainer.training_step = clock.around("step", trainer.training_step)
 
 
-def measure(size: str, shape: tuple[int, int, int], device: str, rounds: int) -> dict[str, dict[str, float]]:
+def measure(size: str, shape: Shape, device: str, rounds: int) -> dict[str, dict[str, float]]:
     """Median seconds of each part, for each trainer; the first round warms up and does not count."""
     with tempfile.TemporaryDirectory() as folder:
         trainers = {kind: make_trainer(kind, size, shape, device, folder) for kind in TRAINERS}
@@ -189,15 +190,15 @@ def measure(size: str, shape: tuple[int, int, int], device: str, rounds: int) ->
     }
 
 
-def peak_memory(kind: str, size: str, shape: tuple[int, int, int], device: str) -> float:
+def peak_memory(kind: str, size: str, shape: Shape, device: str) -> float:
     """MiB that one step adds to the peak of a fresh process (GPU: peak of allocated memory)."""
     command = [sys.executable, __file__, "--memory-of", kind, "--sizes", size, "--device", device]
-    command += ["--shapes", "x".join(map(str, shape))]
+    command += ["--shapes", "x".join(map(str, shape[:3])), "--prompts", str(shape[3])]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def report_memory(kind: str, size: str, shape: tuple[int, int, int], device: str) -> None:
+def report_memory(kind: str, size: str, shape: Shape, device: str) -> None:
     """Make one step and print its peak."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(kind, size, shape, device, folder)
@@ -228,9 +229,9 @@ def matmul_rate(device: str) -> float:
     return 2 * n**3 / statistics.median(clock.seconds["product"][2:])
 
 
-def step_flops(size: str, shape: tuple[int, int, int]) -> float:
+def step_flops(size: str, shape: Shape) -> float:
     """Operations of the matrix products of one step with the prompt forwarded once, attention included."""
-    prompt, completion, group = shape
+    prompt, completion, group, prompts = shape
     with torch.device("meta"):
         model = MODELS[size](len(build_tokenizer(10)))
     config = model.config
@@ -240,18 +241,19 @@ def step_flops(size: str, shape: tuple[int, int, int]) -> float:
     pairs = prompt**2 / 2 + group * completion * (prompt + completion / 2)  # query and key positions
     attention = 4 * config.num_hidden_layers * config.hidden_size * pairs
     forward = 2 * body * tokens + 2 * head * group * completion + attention
-    return PROMPTS_PER_STEP * 3 * forward  # to sample, to score, and back through the activations
+    return prompts * 3 * forward  # to sample, to score, and back through the activations
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="1M,5M", help=f"of {', '.join(MODELS)}")
     parser.add_argument("--shapes", default="400x60x8,800x60x16", help="prompt x completion x group, with commas")
+    parser.add_argument("--prompts", type=int, default=2, help="prompts per step")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory-of", choices=list(TRAINERS), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    shapes = [tuple(map(int, text.split("x"))) for text in options.shapes.split(",")]
+    shapes = [_shape(text, options.prompts) for text in options.shapes.split(",")]
     sizes = options.sizes.split(",")
     torch.set_num_threads(1)
     logging.set_verbosity_error()
@@ -259,7 +261,7 @@ def main() -> None:
         report_memory(options.memory_of, sizes[0], shapes[0], options.device)
         return
     rate = matmul_rate(options.device)
-    print(f"{rate / 1e9:.0f} GFLOP/s in a large matrix product, {PROMPTS_PER_STEP} prompts a step", flush=True)
+    print(f"{rate / 1e9:.0f} GFLOP/s in a large matrix product, {options.prompts} prompts a step", flush=True)
     header = "| model | prompt x completion x G | stock: gen + fwd + bwd | shared: gen + fwd + bwd | ratio | limit |"
     print(header + " memory stock / shared |\n|" + "---|" * 7)
     for size in sizes:
@@ -269,12 +271,17 @@ def main() -> None:
             cells = [_split(seconds[kind]) for kind in TRAINERS]
             ratio = seconds["stock"]["step"] / seconds["shared"]["step"]
             limit = step_flops(size, shape) / rate
-            name = " x ".join(map(str, shape))
+            name = " x ".join(map(str, shape[:3]))
             print(
                 f"| {size} | {name} | {cells[0]} | {cells[1]} | {ratio:.1f} | {limit:.2f} s, "
                 f"{seconds['shared']['step'] / limit:.1f} away | {memory['stock']:.0f} / {memory['shared']:.0f} MiB |",
                 flush=True,
             )
+
+
+def _shape(text: str, prompts: int) -> Shape:
+    prompt, completion, group = map(int, text.split("x"))
+    return prompt, completion, group, prompts
 
 
 def _split(seconds: dict[str, float]) -> str:
