@@ -64,7 +64,8 @@ class Training:
         self.callback.on_train_begin(None, self.state(rank), None)
         for step in range(first + 1, (max(self.scores) if until is None else until) + 1):
             self.step = step
-            control = self.callback.on_step_end(None, self.state(rank), SimpleNamespace(should_save=False, should_log=True))
+            control = SimpleNamespace(should_save=False, should_log=True)
+            control = self.callback.on_step_end(None, self.state(rank), control)
             if control.should_save:
                 self.saves.append(step)
         return self
