@@ -40,11 +40,12 @@ def test_one_command_ends_with_the_table_and_a_resumed_run_skips_all(settings, t
     stamps = {file: file.stat().st_mtime_ns for file in VENV.glob("installed-*")}
     first = pipeline(*settings)
     assert first.returncode == 0, first.stderr
-    [run] = (tmp_path / "results").iterdir()
+    [run] = (path for path in (tmp_path / "results").iterdir() if path.is_dir())
     report = run / STAGE_FOLDERS["compare"]
     assert first.stdout.startswith((report / "leaderboard.md").read_text())
     assert first.stdout.splitlines()[-1].endswith(str(report))
-    names = {"base", "grpo_1st", "sft", "grpo_2nd", "random_walk", "random_walk_drift", "optimum"}
+    assert (report / "report.html").is_file()
+    names = {"base", "grpo_1st", "sft", "grpo_2nd", "random_walk", "random_walk_drift", "fhs_drift", "ridge", "optimum"}
     assert set(pd.read_csv(report / "leaderboard.csv")["forecaster"]) == names
     headings = re.findall(r"^\[(\d)/6 ", first.stderr, flags=re.MULTILINE)
     assert headings == list("123456")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tests.test_probes import character_tokenizer
@@ -22,6 +23,7 @@ def test_a_blank_model_from_a_folder_is_probed_and_acquitted(tmp_path):
         num_key_value_heads=2,
         eos_token_id=tokenizer.eos_token_id,
     )
+    torch.manual_seed(0)
     Qwen2ForCausalLM(config).save_pretrained(tmp_path / "blank")
     tokenizer.save_pretrained(tmp_path / "blank")
     run = TinyRun(tmp_path)
