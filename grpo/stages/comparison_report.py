@@ -21,6 +21,7 @@ from grpo.evaluation import chart_data, plots
 from grpo.evaluation.comparison import Comparison, table_by, table_by_step, tally_table
 from grpo.evaluation.forecast_files import write_forecasts_table
 from grpo.evaluation.harness import Evaluation, on_common_valid, rows_table
+from grpo.evaluation.intervals import interval_table
 from grpo.evaluation.leaderboard import (
     OPTIMUM,
     REFERENCE,
@@ -130,7 +131,7 @@ def write_results(
 
 
 def usual_sections(comparison: Comparison) -> list[Section]:
-    """The tables that follow from the windows: folds, stocks, simulated stocks, days ahead, common answers."""
+    """What follows from the windows: common answers, folds, stocks, simulated stocks, days ahead, and intervals."""
     sections = [*_common_valid(comparison)]
     if len(np.unique(comparison.fold)) > 1:
         sections += _folds(table_by(comparison, "fold", comparison.fold))
@@ -146,7 +147,11 @@ def usual_sections(comparison: Comparison) -> list[Section]:
         sections.append(Section("Simulated stocks alone", _short(leaderboard(part.ranked, part.windows)), note))
     by_step = table_by_step(comparison)
     shown = _columns(by_step, "step", "forecaster", "rel_crps", "skill", "rel_mae", "coverage_80")
-    return [*sections, Section("By day ahead", shown, full=by_step, long=True)]
+    sections.append(Section("By day ahead", shown, full=by_step, long=True))
+    intervals = interval_table(comparison)
+    pooled = _columns(intervals.query("scope == 'pooled'"), "forecaster", "score", "estimate", "low", "high")
+    note = "95 %, block bootstrap over dates; the CSV also has each day ahead and each stock."
+    return [*sections, Section("Intervals", pooled.reset_index(drop=True), note, intervals, long=True)]
 
 
 def cutoff_section(by_cutoff: pd.DataFrame, cutoff: str) -> Section:
