@@ -45,7 +45,7 @@ def test_the_readme_shows_commands():
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_every_command_is_understood(words):
-    if words[0] == "./tests/run.sh":
+    if words[0].startswith("./tests/"):
         assert (ROOT / words[0]).is_file()
         return
     if len(words) > 1 and words[1].startswith("benchmarks/"):
