@@ -32,7 +32,7 @@ from preprocessing.bars_store import BarsStore
 from preprocessing.command_line import parse_config
 from preprocessing.config import DataConfig
 from preprocessing.files import AtomicFiles, slug
-from preprocessing.market_data import MANY_STOCKS, TooFewRowsError, locate_stocks
+from preprocessing.market_data import MANY_STOCKS, locate_stocks, none_long_enough
 from preprocessing.parallel import Map, WorkerError, open_workers
 from preprocessing.presets import PresetName, expand_preset
 from preprocessing.simulation import SimulationError
@@ -171,9 +171,7 @@ def _read_stocks(
             store.append(name, bars)
             calendar = np.union1d(calendar, days_of(bars))
     if not len(store):
-        reason = str(next(iter(reports.values())).skipped)
-        many = len(located) > 1
-        raise TooFewRowsError(f"none of the {len(located)} stocks is long enough: {reason}" if many else reason)
+        raise none_long_enough(reports)
     return reports, calendar
 
 

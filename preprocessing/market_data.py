@@ -15,7 +15,7 @@ import dataclasses
 import difflib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -78,10 +78,16 @@ def load_stocks(stock: str, config: DataConfig) -> tuple[dict[str, pd.DataFrame]
         if reports[name].skipped is None:
             bars[name] = table
     if not bars:
-        reason = next(iter(reports.values())).skipped
-        many = len(located) > 1
-        raise TooFewRowsError(f"none of the {len(located)} stocks is long enough: {reason}" if many else reason)
+        raise none_long_enough(reports)
     return bars, reports
+
+
+def none_long_enough(reports: Mapping[str, BarsReport]) -> TooFewRowsError:
+    """What to raise where every stock was skipped: why the first was, and of how many."""
+    reason = str(next(iter(reports.values())).skipped)
+    return TooFewRowsError(
+        f"none of the {len(reports)} stocks is long enough: {reason}" if len(reports) > 1 else reason
+    )
 
 
 def load_stock(name: str, path: Path | None, config: DataConfig) -> tuple[pd.DataFrame, BarsReport]:
