@@ -14,9 +14,10 @@ import numpy as np
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from grpo.evaluation.dates import average_by_date
 from grpo.evaluation.metrics import score_windows, summarise
 from grpo.evaluation.protocol import Forecaster
-from grpo.evaluation.significance import average_by_date, diebold_mariano
+from grpo.evaluation.significance import diebold_mariano
 from grpo.runs import publish_adapter
 from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet
