@@ -18,6 +18,7 @@ Implementation details that matter:
 
 from __future__ import annotations
 
+import shutil
 import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -156,6 +157,8 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
                     str(folder), selected_adapters=["default"], save_embedding_layers=False
                 )
                 engine.load_adapter(folder)
+                if self._engine_step is not None:  # one adapter a step would fill the disk
+                    shutil.rmtree(Path(self._engine_folder.name, str(self._engine_step)))
                 self._engine_step = self.state.global_step
             distinct, rows = _distinct(prompt_ids)
             sampled = engine.sample(

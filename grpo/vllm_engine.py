@@ -140,8 +140,6 @@ class VllmEngine:
         end_ids: Sequence[int],
         seed: int,
         temperature: float = 1.0,
-        answer_regex: str | None = None,
-        progress: bool = False,
     ) -> list[list[Completion]]:
         """Sample completions from the full distribution: no top-k, no top-p.
 
@@ -152,15 +150,11 @@ class VllmEngine:
             end_ids: tokens that end a completion.
             seed: the same seed gives the same samples; each prompt has its own stream.
             temperature: divides the logits; 0 takes the most likely token and allows one sample.
-            answer_regex: only answers of this form are sampled: the law is then the model's, renormalised token
-                by token over what the form allows, and `log_probs` are those of that law.
-            progress: show vLLM's bar.
 
         Returns:
             [U][S] completions.
         """
         parameters_of = _import("vllm.sampling_params")
-        form = parameters_of.StructuredOutputsParams(regex=answer_regex) if answer_regex else None
         parameters = [
             parameters_of.SamplingParams(
                 n=num_samples,
@@ -169,13 +163,12 @@ class VllmEngine:
                 stop_token_ids=list(end_ids),
                 logprobs=0,
                 seed=seed + num_samples * number,
-                structured_outputs=form,
-                detokenize=form is not None,
+                detokenize=False,
             )
             for number in range(len(prompts))
         ]
         asked: Any = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        answers = self._llm.generate(asked, parameters, lora_request=self._adapter, use_tqdm=progress)
+        answers = self._llm.generate(asked, parameters, lora_request=self._adapter, use_tqdm=False)
         return [[_completion(output) for output in answer.outputs] for answer in answers]
 
     @torch.no_grad()
