@@ -326,6 +326,9 @@ class RunConfig:
     """A ticker, several (AAPL,MSFT), `all` (every CSV of data.data_dir), or a simulated stock (sim:ou?half_life=10)."""
     model: str = EMBEDDED
     """`embedded`, a Hub model id, or a local folder with a transformers model."""
+    backend: Literal["transformers", "unsloth"] = "transformers"
+    """What trains: `transformers`, or `unsloth`, whose own GRPO trainer samples and shares prompts; it needs a CUDA
+    device and the unsloth extra. Rejection sampling and comparison do not depend on it."""
     seed: int = 0
     """Seed of every random choice."""
     results_dir: Path = Path("results")

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
+from transformers import GenerationConfig as SamplingLaw
 from transformers import PreTrainedTokenizerBase
 
 from grpo.adapters import ModelError, check_adapter
 from grpo.answers import CUT_OFF, answers_to_forecast
 from grpo.config import GenerationConfig, PromptConfig, RunConfig
 from grpo.evaluation.protocol import Forecast
-from grpo.generation import batches, model_device, sample_completions, trim_completions
+from grpo.generation import batches, left_pad, model_device, sample_completions, trim_completions
 from grpo.modeling import attach_adapter, load_base_model, load_generation_config, load_tokenizer
 from grpo.prompts import Messages, render_answer, render_prompts
 from grpo.vllm_engine import VllmEngine, engine_for
@@ -96,6 +97,35 @@ class LLMForecaster:
         """Write the adapter (or the whole base model) and the tokenizer into a folder."""
         self.model.save_pretrained(str(path))
         self.tokenizer.save_pretrained(str(path))
+
+
+class GenerateForecaster(LLMForecaster):
+    """The same, sampled by the model's own `generate`: for a model whose layers are not those of transformers."""
+
+    def _sample(
+        self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int
+    ) -> Iterator[list[list[int]]]:
+        device = model_device(self.model)
+        law = SamplingLaw(  # the full law at temperature 1, whatever the base model recommends
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            repetition_penalty=1.0,
+            num_return_sequences=num_samples,
+            max_new_tokens=length,
+            eos_token_id=self.end_ids,
+            pad_token_id=pad_token(self.tokenizer),
+        )
+        was_training = self.model.training
+        self.model.eval()
+        for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
+            ids, mask = left_pad(prompt_ids[rows], pad_token(self.tokenizer), device)
+            with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(seed + rows.start * num_samples)
+                whole: Any = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=law)
+            yield trim_completions(whole[:, ids.shape[1] :], self.end_ids)
+        self.model.train(was_training)
 
 
 class VllmForecaster(LLMForecaster):

@@ -22,7 +22,9 @@ from transformers import (
 from grpo.adapters import ModelError, base_name, check_adapter, model_source
 from grpo.config import EMBEDDED, LoraSettings, RunConfig
 from grpo.machine import loading_problems
+from grpo.unsloth_backend import load_model as load_with_unsloth
 
+WEIGHTS_FILE = "adapter_model.safetensors"
 _LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
@@ -89,6 +91,41 @@ def load_base_model(config: RunConfig) -> PreTrainedModel:
     return model
 
 
+def load_policy(config: RunConfig, start_from: Path | None) -> tuple[Any, LoraConfig | None]:
+    """The model that a stage trains, from `config.backend`.
+
+    Args:
+        config: the run.
+        start_from: adapter to continue; None trains a fresh one.
+
+    Returns:
+        The model, and the adapter that the trainer has yet to put onto it (None: it is there).
+
+    Raises:
+        ModelError: the model or the adapter cannot be loaded, or they do not belong together.
+    """
+    if config.backend == "unsloth":
+        return _load_unsloth_policy(config, start_from), None
+    model = load_base_model(config)
+    if start_from is None:
+        return model, lora_config(config.lora)
+    return attach_adapter(model, start_from, config, trainable=True), None
+
+
+def _load_unsloth_policy(config: RunConfig, start_from: Path | None) -> PeftModel:
+    if start_from is not None:
+        check_adapter(start_from, config)
+    try:
+        model = load_with_unsloth(config, start_from, dtype=weights_dtype(config))
+    except _LOAD_ERRORS as error:
+        model = f"adapter {start_from} on --model {config.model}" if start_from else f"--model {config.model}"
+        raise ModelError(f"backend unsloth: {model} cannot be loaded: {_reason(error)}") from error
+    if start_from is not None:
+        _require_fitting(model, start_from, config)
+    model.peft_config["default"].base_model_name_or_path = model_source(config.model)
+    return model
+
+
 def _loading_arguments(config: RunConfig) -> dict[str, Any]:
     """What `config.loading` says beyond the precision, in transformers' words."""
     loading, arguments = config.loading, {}
@@ -136,21 +173,33 @@ def attach_adapter(model: PreTrainedModel, adapter: Path, config: RunConfig, *, 
         ModelError: damaged weights, weights that do not fit, or an adapter of another base model.
     """
     check_adapter(adapter, config)
-    weights = Path(adapter) / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise ModelError(f"adapter {adapter} has no {weights.name}; make it again.")
+    if not (Path(adapter) / WEIGHTS_FILE).is_file():
+        raise ModelError(f"adapter {adapter} has no {WEIGHTS_FILE}; make it again.")
     try:
         peft_model = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
-        with safe_open(weights, "pt") as file:
+    except _LOAD_ERRORS as error:
+        raise ModelError(f"adapter {adapter} cannot be loaded onto {base_name(config)}: {_reason(error)}") from error
+    _require_fitting(peft_model, adapter, config)
+    peft_model.peft_config["default"].base_model_name_or_path = model_source(config.model)
+    return peft_model
+
+
+def _require_fitting(peft_model: PeftModel, adapter: Path, config: RunConfig) -> None:
+    """Compare the layers of an adapter's file with those that it was loaded onto.
+
+    PEFT leaves a layer that the file lacks untrained, and drops what the model has no layer for.
+
+    Raises:
+        ModelError: they are not the same.
+    """
+    try:
+        with safe_open(Path(adapter) / WEIGHTS_FILE, "pt") as file:
             stored = {name for name in file.keys() if "lora_" in name}  # noqa: SIM118, the file is no mapping
     except _LOAD_ERRORS as error:
         raise ModelError(f"adapter {adapter} cannot be loaded onto {base_name(config)}: {_reason(error)}") from error
-    # PEFT leaves a layer that the file lacks untrained, and drops what the model has no layer for
     expected = {name for name in get_peft_model_state_dict(peft_model, save_embedding_layers=False) if "lora_" in name}
     if stored != expected:
         raise ModelError(f"adapter {adapter} does not fit {base_name(config)}: {_some(stored ^ expected)}")
-    peft_model.peft_config["default"].base_model_name_or_path = model_source(config.model)
-    return peft_model
 
 
 def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, config: RunConfig) -> None:

@@ -23,6 +23,7 @@ from grpo.hub import HubError, require_pushable
 from grpo.machine import declared_packages, free_disk, free_memory, is_port_free, loading_problems, splits_weights
 from grpo.memory import Batch, MemoryEstimate, ModelSize, estimate, model_size
 from grpo.runs import RunError, run_folder, stage_entry
+from grpo.unsloth_backend import unsloth_problems
 
 CHECKPOINTS_KEPT = 3
 """Two by save_total_limit, and the next one that is being written."""
@@ -188,6 +189,8 @@ def version_problems() -> list[str]:
 
 def _machine_problems(config: RunConfig) -> list[str]:
     problems = version_problems() + loading_problems(config.loading)
+    if config.backend == "unsloth":
+        problems += unsloth_problems(config)
     if config.loading.quantization == "4bit" and config.generation.backend == "vllm":
         problems.append(
             "loading.quantization 4bit: vLLM would sample from other weights; take generation.backend transformers"

@@ -38,14 +38,15 @@ from grpo.vllm_engine import VllmEngine
 from preprocessing.files import write_atomically
 
 
-class SharedPromptGRPOTrainer(GRPOTrainer):
-    """GRPOTrainer whose completions share their prompt's forward pass, in the rollout and in the loss.
+class RecordingGRPOTrainer(GRPOTrainer):
+    """GRPOTrainer that keeps groups within a process, writes down what was sampled, and resumes with its reference.
+
+    It changes no number, so that it also serves a GRPOTrainer that another library has put in place of TRL's.
 
     Args:
         completions_dir: folder for one parquet file per step, or None.
         style: answer style, to log the parsed paths.
         horizon: number of closes in an answer.
-        engine: vLLM in this process, for the rollouts; None samples with the trained model itself.
         **kwargs: of GRPOTrainer.
 
     Raises:
@@ -58,7 +59,6 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         completions_dir: Path | None = None,
         style: Style = "direct",
         horizon: int = 10,
-        engine: VllmEngine | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -69,14 +69,62 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
                 f"num_generations {settings.num_generations} does not divide the {rows} completions of a process, so "
                 "that a group would be split over processes, and with it what its rewards compare"
             )
+        self._completions_dir = completions_dir
+        self._style: Style = style
+        self._horizon = horizon
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # Beside the trained adapter a checkpoint holds TRL's KL reference in the subfolder "ref"; transformers then
+        # reads the subfolders alone (huggingface/transformers#30478, still so in 5.17), and training would go on
+        # from the starting weights. Remove when Trainer._load_from_checkpoint reads both.
+        model = model or self.model
+        if Path(resume_from_checkpoint, "ref").is_dir():
+            model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self._completions_dir is not None and self.accelerator.is_main_process:
+            self._write_completions(inputs, prompts, completions, rewards[: len(prompts)])
+        return rewards
+
+    def _write_completions(self, inputs: Any, prompts: Any, completions: Any, rewards: torch.Tensor) -> None:
+        assert self._completions_dir is not None
+        texts = [completion_text(completion) for completion in completions]
+        paths = parse_answers(texts, horizon=self._horizon, style=self._style)
+        table = pd.DataFrame(
+            {
+                "step": self.state.global_step,
+                "window_id": [row["window_id"] for row in inputs],
+                "prompt": [prompt[-1]["content"] for prompt in prompts],
+                "completion": texts,
+                "levels": [None if (path != path).any() else path.tolist() for path in paths],
+            }
+        )
+        for column, name in enumerate(self.reward_func_names):
+            table[f"reward_{name}"] = rewards[:, column].tolist()
+        file = self._completions_dir / f"step_{self.state.global_step:06d}.parquet"
+        write_atomically(file, table.to_parquet(index=False))
+
+
+class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
+    """GRPOTrainer whose completions share their prompt's forward pass, in the rollout and in the loss.
+
+    Args:
+        engine: vLLM in this process, for the rollouts; None samples with the trained model itself.
+        **kwargs: of RecordingGRPOTrainer.
+
+    Raises:
+        ValueError: a group would be split over processes.
+    """
+
+    def __init__(self, *args: Any, engine: VllmEngine | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._engine = engine
         self._engine_step: int | None = None  # optimizer step whose adapter the engine has
         self._engine_folder = TemporaryDirectory(prefix="grpo_adapter_")
         # Makes TRL correct the loss for the difference between the law that was sampled and the policy, and log it.
         self.use_vllm = self.use_vllm or engine is not None
-        self._completions_dir = completions_dir
-        self._style: Style = style
-        self._horizon = horizon
         obstacle = self._sharing_obstacle()
         self.share_prompts = obstacle is None
         if obstacle is not None and self.accelerator.is_main_process:
@@ -234,39 +282,6 @@ class SharedPromptGRPOTrainer(GRPOTrainer):
         """Whether the loss packs a prompt and its completions into one row (`grpo.completion_logits`)."""
         args: Any = self.args
         return args.gradient_checkpointing or self.is_fsdp_enabled
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        # Beside the trained adapter a checkpoint holds TRL's KL reference in the subfolder "ref"; transformers then
-        # reads the subfolders alone (huggingface/transformers#30478, still so in 5.17), and training would go on
-        # from the starting weights. Remove when Trainer._load_from_checkpoint reads both.
-        model = model or self.model
-        if Path(resume_from_checkpoint, "ref").is_dir():
-            model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
-
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        if self._completions_dir is not None and self.accelerator.is_main_process:
-            self._write_completions(inputs, prompts, completions, rewards[: len(prompts)])
-        return rewards
-
-    def _write_completions(self, inputs: Any, prompts: Any, completions: Any, rewards: torch.Tensor) -> None:
-        assert self._completions_dir is not None
-        texts = [completion_text(completion) for completion in completions]
-        paths = parse_answers(texts, horizon=self._horizon, style=self._style)
-        table = pd.DataFrame(
-            {
-                "step": self.state.global_step,
-                "window_id": [row["window_id"] for row in inputs],
-                "prompt": [prompt[-1]["content"] for prompt in prompts],
-                "completion": texts,
-                "levels": [None if (path != path).any() else path.tolist() for path in paths],
-            }
-        )
-        for column, name in enumerate(self.reward_func_names):
-            table[f"reward_{name}"] = rewards[:, column].tolist()
-        file = self._completions_dir / f"step_{self.state.global_step:06d}.parquet"
-        write_atomically(file, table.to_parquet(index=False))
 
 
 def _take(batch: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:

@@ -17,7 +17,7 @@ LEVELS = [
     {"preprocessing"},
     {"grpo.evaluation"},
     {"grpo.adapters", "grpo.answers", "grpo.config", "grpo.checkpoints", "grpo.endpoint", "grpo.hub", "grpo.machine",
-     "grpo.manifest", "grpo.model_card", "grpo.prediction_files", "grpo.prompts", "grpo.runs"},
+     "grpo.manifest", "grpo.model_card", "grpo.prediction_files", "grpo.prompts", "grpo.runs", "grpo.unsloth_backend"},
     {"grpo.callbacks", "grpo.completion_logits", "grpo.forecaster", "grpo.generation", "grpo.memory", "grpo.modeling",
      "grpo.preflight", "grpo.probes", "grpo.processes", "grpo.rejection", "grpo.rewards", "grpo.shared_attention",
      "grpo.trainer", "grpo.vllm_engine"},
@@ -128,11 +128,13 @@ def test_what_needs_no_model_loads_without_torch():
     assert shown.strip() == "[]"
 
 
-def test_vllm_is_imported_by_one_module_and_on_first_use():
-    assert '_import("vllm' in modules()["grpo.vllm_engine"].read_text()
+@pytest.mark.parametrize(("package", "home"), [("vllm", "grpo.vllm_engine"), ("unsloth", "grpo.unsloth_backend")])
+def test_an_optional_engine_is_imported_by_one_module_and_on_first_use(package, home):
     for module, file in modules().items():
-        assert module == "grpo.vllm_engine" or 'import("vllm' not in file.read_text()
+        assert (f'import("{package}' in file.read_text() or f'import_module("{package}' in file.read_text()) == (
+            module == home
+        )
         for node in ast.walk(ast.parse(file.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
-            assert not [name for name in names if name.partition(".")[0] == "vllm"]
+            assert not [name for name in names if name.partition(".")[0] == package]

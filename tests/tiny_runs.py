@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from grpo.adapters import ADAPTER_STAGES
 from grpo.config import RunConfig, parse_run_config
 from grpo.runs import STAGE_FOLDERS, STAGE_MODULES, stage_entry
 
@@ -60,3 +64,28 @@ class TinyRun:
 
     def place(self, stage: str) -> Path:
         return self.folder / STAGE_FOLDERS[stage]
+
+
+NEEDS_UNSLOTH = pytest.mark.skipif(
+    importlib.util.find_spec("unsloth") is None, reason="Unsloth is not installed: tests/run_unsloth.sh"
+)
+UNSLOTH_STAGE = """
+import importlib, sys, torch
+from grpo import unsloth_backend
+from grpo.runs import STAGE_MODULES, stage_entry
+if not torch.cuda.is_available():  # Unsloth then takes a slow path of its own, which the stages refuse
+    unsloth_backend.cuda_devices = lambda: ["none, but the same calls"]
+raise SystemExit(stage_entry(importlib.import_module(STAGE_MODULES[sys.argv.pop(1)]).main))
+"""
+
+
+class UnslothRun(TinyRun):
+    """Trains with Unsloth, in a process of its own, since it must be imported before all that is imported here."""
+
+    def stage(self, stage: str, *flags: object) -> int:
+        if stage not in ADAPTER_STAGES.values():
+            return super().stage(stage, *flags)
+        command = [sys.executable, "-c", UNSLOTH_STAGE, stage, *self.arguments(stage, "--backend", "unsloth", *flags)]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        # in a folder of its own, where Unsloth leaves what it compiles
+        return subprocess.run(command, cwd=self.root, env=environment, check=False).returncode

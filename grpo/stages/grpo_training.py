@@ -16,15 +16,16 @@ from grpo.adapters import describe_adapter
 from grpo.callbacks import StageProgress, ValidationGuard
 from grpo.config import GrpoConfig, RunConfig
 from grpo.evaluation.harness import choose_windows
-from grpo.forecaster import LLMForecaster, completion_length, tokenize_prompts
-from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter, training_arguments
+from grpo.forecaster import GenerateForecaster, LLMForecaster, completion_length, tokenize_prompts
+from grpo.modeling import load_policy, load_tokenizer, save_adapter, training_arguments
 from grpo.preflight import check_training
 from grpo.processes import num_processes, run_training, whole_model
 from grpo.prompts import render_prompts, to_levels
 from grpo.rewards import make_reward
-from grpo.runs import RunError, StageRun, publish_adapter, resolve_paths
+from grpo.runs import RunError, StageRun, publish_adapter, rank, resolve_paths
 from grpo.stages.training_settings import adapter_place
-from grpo.trainer import SharedPromptGRPOTrainer
+from grpo.trainer import RecordingGRPOTrainer, SharedPromptGRPOTrainer
+from grpo.unsloth_backend import require_reference
 from grpo.vllm_engine import engine_for, require_vllm
 from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet, read_windows
@@ -63,23 +64,23 @@ def train_grpo(
     prompt_ids = tokenize_prompts(list(dataset["prompt"]), tokenizer)
     check_training(config, stage.name, prompt_ids=prompt_ids, completion_length=length, processes=num_processes())
     arguments = trl_arguments(config, settings, stage, length)
-    model: Any = load_base_model(config)
-    if start_from is not None:
-        model = attach_adapter(model, start_from, config, trainable=True)
+    model, adapter = load_policy(config, start_from)
     rewards = [make_reward(name, style=config.prompt.style, horizon=train.horizon) for name in settings.rewards]
     with refused_settings(stage.name):
-        trainer = SharedPromptGRPOTrainer(
+        trainer = make_trainer(
+            config,
             model=model,
             reward_funcs=rewards,
             args=arguments,
             train_dataset=dataset,
             processing_class=tokenizer,
-            peft_config=None if start_from is not None else lora_config(config.lora),
+            peft_config=adapter,
             completions_dir=stage.folder / "completions",
             style=config.prompt.style,
             horizon=train.horizon,
-            engine=engine_for(config) if uses_engine(config) else None,
         )
+    if config.backend == "unsloth" and start_from is not None:
+        require_reference(trainer.model, beta=settings.beta)
     guard = validation(
         trainer, tokenizer, config, settings, val.take(choose_windows(val.context, settings.eval_windows)), stage.folder
     )
@@ -93,6 +94,21 @@ def train_grpo(
         publish_adapter(target, adapter_place(config, published_as))
     trainer.accelerator.wait_for_everyone()
     return {"kept": guard.read_kept(), "last_reward": last_logged(trainer.state.log_history, "reward")}
+
+
+def make_trainer(config: RunConfig, **arguments: Any) -> RecordingGRPOTrainer:
+    """The trainer of the run's backend.
+
+    Args:
+        config: the run.
+        **arguments: of RecordingGRPOTrainer.
+    """
+    if config.backend == "unsloth":
+        if rank() == 0:
+            print("note: GRPO samples and shares prompts as Unsloth's own trainer does.")
+        return RecordingGRPOTrainer(**arguments)
+    engine = engine_for(config) if uses_engine(config) else None
+    return SharedPromptGRPOTrainer(engine=engine, **arguments)
 
 
 def grpo_dataset(windows: WindowSet, config: RunConfig) -> Dataset:
@@ -176,7 +192,7 @@ def refused_settings(place: str) -> Iterator[None]:
 
 
 def validation(
-    trainer: SharedPromptGRPOTrainer,
+    trainer: RecordingGRPOTrainer,
     tokenizer: PreTrainedTokenizerBase,
     config: RunConfig,
     settings: GrpoConfig,
@@ -187,8 +203,9 @@ def validation(
 
     def policy() -> LLMForecaster:
         model = trainer.accelerator.unwrap_model(trainer.model)
+        forecaster = GenerateForecaster if config.backend == "unsloth" else LLMForecaster
         # without a progress bar of its own: the stage's is on screen
-        return LLMForecaster("validation", model, tokenizer, config.prompt, config.generation, progress=False)
+        return forecaster("validation", model, tokenizer, config.prompt, config.generation, progress=False)
 
     def save(target: Path) -> None:
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, target, config)

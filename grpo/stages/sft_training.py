@@ -15,7 +15,7 @@ from grpo.adapters import describe_adapter
 from grpo.callbacks import StageProgress
 from grpo.config import RunConfig
 from grpo.forecaster import tokenize_prompts
-from grpo.modeling import attach_adapter, load_base_model, load_tokenizer, lora_config, save_adapter, training_arguments
+from grpo.modeling import load_policy, load_tokenizer, save_adapter, training_arguments
 from grpo.preflight import check_training
 from grpo.processes import num_processes, run_training, whole_model
 from grpo.runs import RunError, StageRun, publish_adapter, resolve_paths
@@ -67,16 +67,14 @@ def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> di
     prompt_ids = tokenize_prompts(list(dataset["prompt"]), tokenizer)
     check_training(config, stage.name, prompt_ids=prompt_ids, completion_length=longest, processes=num_processes())
     arguments = sft_arguments(config, stage.folder)  # from here on ZeRO-3 shards every model that is made
-    model: Any = load_base_model(config)
-    if start_from is not None:
-        model = attach_adapter(model, start_from, config, trainable=True)
+    model, adapter = load_policy(config, start_from)
     with refused_settings(stage.name):
         trainer = SFTTrainer(
             model=model,
             args=arguments,
             train_dataset=dataset,
             processing_class=tokenizer,
-            peft_config=None if start_from is not None else lora_config(config.lora),
+            peft_config=adapter,
         )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(StageProgress("stage 2 SFT"))

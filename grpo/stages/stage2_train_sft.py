@@ -14,10 +14,12 @@ from grpo.config import RunConfig, parse_run_config, plain
 from grpo.hub import push_after_stage
 from grpo.processes import num_processes
 from grpo.runs import StageRun, resolve_paths, run_stage, stage_entry
+from grpo.unsloth_backend import activate
 
 
 def train(config: RunConfig, stage: StageRun, start_from: Path | None) -> dict[str, Any]:
     """Train; returns the headline metrics."""
+    activate(config)
     from grpo.stages.sft_training import train_sft  # brings torch and TRL, which a finished stage does not need
 
     return train_sft(config, stage, start_from)
@@ -34,6 +36,7 @@ def main() -> None:
         config,
         sections={
             "model": config.model,
+            "backend": config.backend,
             "seed": config.seed,
             "prompt": plain(config.prompt),
             "lora": plain(config.lora),

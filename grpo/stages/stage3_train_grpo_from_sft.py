@@ -13,10 +13,12 @@ from grpo.config import RunConfig, parse_run_config
 from grpo.hub import push_after_stage
 from grpo.runs import StageRun, resolve_paths, run_stage, stage_entry
 from grpo.stages.training_settings import grpo_inputs, grpo_sections
+from grpo.unsloth_backend import activate
 
 
 def train(config: RunConfig, stage: StageRun) -> dict[str, Any]:
     """Train; returns the headline metrics."""
+    activate(config)
     from grpo.stages.grpo_training import train_grpo  # brings torch and TRL, which a finished stage does not need
 
     paths = resolve_paths(config)

@@ -23,6 +23,7 @@ def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
     """The parts of the configuration that decide a GRPO stage's result."""
     return {
         "model": config.model,
+        "backend": config.backend,
         "seed": config.seed,
         "prompt": plain(config.prompt),
         "lora": plain(config.lora),

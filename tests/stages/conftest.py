@@ -3,10 +3,16 @@ from __future__ import annotations
 import pytest
 
 from grpo.runs import STAGE_FOLDERS
-from tests.tiny_runs import TinyRun
+from tests.tiny_runs import TinyRun, UnslothRun
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> TinyRun:
     """A run of all stages with the embedded model; tests read it and leave it as it is."""
     return TinyRun(tmp_path_factory.mktemp("finished")).stages(*STAGE_FOLDERS)
+
+
+@pytest.fixture(scope="session")
+def finished_with_unsloth(tmp_path_factory) -> TinyRun:
+    """The same, trained with `--backend unsloth`."""
+    return UnslothRun(tmp_path_factory.mktemp("finished_with_unsloth")).stages(*STAGE_FOLDERS)

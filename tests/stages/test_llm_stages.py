@@ -16,16 +16,16 @@ from grpo.prompts import parse_answers
 from grpo.runs import STAGE_FOLDERS
 from grpo.stages import grpo_training
 from preprocessing.windows import read_windows
-from tests.tiny_runs import GROUP, KEPT, PROMPTS, SAMPLES, SLUG, STEPS, STOCK, WINDOWS, TinyRun
+from tests.tiny_runs import GROUP, KEPT, NEEDS_UNSLOTH, PROMPTS, SAMPLES, SLUG, STEPS, STOCK, WINDOWS, TinyRun
 
 STAGES = list(STAGE_FOLDERS)
 ADAPTERS = {"stage1": "grpo_lora_1st", "stage2": "sft_lora", "stage3": "grpo_lora_2nd"}
 TOKENS = torch.randint(5, 900, (3, 40), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture
-def run(finished) -> TinyRun:
-    return finished
+@pytest.fixture(params=["finished", pytest.param("finished_with_unsloth", marks=NEEDS_UNSLOTH)])
+def run(request) -> TinyRun:
+    return request.getfixturevalue(request.param)
 
 
 @torch.no_grad()
@@ -38,10 +38,10 @@ def read_manifest(run: TinyRun, stage: str) -> dict:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_second_call_skips_a_finished_stage(run, stage, capsys):
+def test_a_second_call_skips_a_finished_stage(run, stage, capfd):
     before = {path: path.stat().st_mtime_ns for path in run.place(stage).rglob("*")}
     assert run.stage(stage) == 0
-    assert f"{stage}: already done" in capsys.readouterr().err
+    assert f"{stage}: already done" in capfd.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in run.place(stage).rglob("*")} == before
 
 
@@ -64,7 +64,7 @@ def test_a_grpo_stage_logs_each_step_and_keeps_the_best_validation_score(run, st
     scores = {entry["step"]: entry["eval_crps"] for entry in history if "eval_crps" in entry}
     assert list(scores) == [0, 2, 4]
     best = read_manifest(run, stage)["metrics"]["kept"]
-    assert best["step"] == min(scores, key=scores.__getitem__)
+    assert scores[best["step"]] == min(scores.values())
     assert best["eval_crps"] == pytest.approx(scores[best["step"]])
 
 
