@@ -49,14 +49,14 @@ def fit_thresholds(net_sizes: np.ndarray, strong_quantile: float) -> ActionThres
             (the smallest that at least this share does not exceed), so that a trader of two sizes is cut between them.
 
     Raises:
-        TraderDataError: there is no net purchase or no net sale, so that a side has no size to compare with.
+        TraderDataError: no train bar holds a net purchase, or none a net sale.
     """
-    bought, sold = net_sizes[net_sizes > 0], -net_sizes[net_sizes < 0]
-    for sizes, side in ((bought, "purchase"), (sold, "sale")):
+    thresholds = {}
+    for name, sizes in (("buy", net_sizes[net_sizes > 0]), ("sell", -net_sizes[net_sizes < 0])):
         if len(sizes) == 0:
-            raise TraderDataError(f"no train bar holds a net {side}: five actions need both; give more markets.")
-    quantiles = (float(np.quantile(sizes, strong_quantile, method="inverted_cdf")) for sizes in (bought, sold))
-    return ActionThresholds(strong_buy=next(quantiles), strong_sell=next(quantiles))
+            raise TraderDataError(f"the trader does not {name} in any train bar: a strong one cannot be told apart.")
+        thresholds[f"strong_{name}"] = float(np.quantile(sizes, strong_quantile, method="inverted_cdf"))
+    return ActionThresholds(**thresholds)
 
 
 def label_actions(net_sizes: np.ndarray, thresholds: ActionThresholds) -> np.ndarray:

@@ -1,10 +1,20 @@
-"""Step 4: the 17 features of a state, and their scaling, which is fitted on train alone."""
+"""Step 4: the 17 features of a state, and their scaling, which is fitted on train alone.
+
+A state is what the trader could know at the close of its bar: the market's features and his own books.
+
+Letters: T bars.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
+
+from baselines.decision_transformer.books import Books
+from baselines.decision_transformer.features import MOMENTS
+from baselines.decision_transformer.ingestion import Bars
 
 STATE_NAMES = (
     "fracdiff_price",
@@ -13,12 +23,7 @@ STATE_NAMES = (
     "rsi",
     "macd_histogram",
     "bollinger_width",
-    "time_of_day_sin",
-    "time_of_day_cos",
-    "hour_sin",
-    "hour_cos",
-    "day_of_week_sin",
-    "day_of_week_cos",
+    *(f"{moment}_{wave}" for moment in MOMENTS for wave in ("sin", "cos")),
     "unrealised_pnl",
     "pnl_percent",
     "inventory",
@@ -28,6 +33,38 @@ STATE_NAMES = (
 """The features in the order in which every array holds them."""
 CYCLIC = tuple(name.endswith(("_sin", "_cos")) for name in STATE_NAMES)
 """Which are sines and cosines: these have a scale of their own and are left as they are."""
+
+
+def market_states(
+    features: pd.DataFrame, fracdiff_price: np.ndarray, bars: Bars, books: Books, capital: float
+) -> pd.DataFrame:
+    """States [T, 17] of one market, unscaled.
+
+    Args:
+        features: of the T bars, as `features.market_features` gives them.
+        fracdiff_price: [T] fractional difference of the log close.
+        bars: T bars.
+        books: at their closes.
+        capital: of the trader, USDC.
+
+    Returns:
+        The columns of STATE_NAMES. unrealised_pnl is in USDC, inventory in tokens, negative if short; pnl_percent is
+        the unrealised profit in percent of what the position cost, position_size_ratio what it is worth over the
+        capital, time_since_entry in bars; these are 0 where nothing is held.
+    """
+    held = books.inventory != 0
+    cost = np.where(held, np.abs(books.inventory) * books.entry_price, 1.0)
+    bar = bars.close_time[1] - bars.close_time[0]  # milliseconds
+    columns = {name: features[name].to_numpy(float) for name in STATE_NAMES if name in features}
+    columns |= {
+        "fracdiff_price": fracdiff_price,
+        "unrealised_pnl": books.unrealised_pnl,
+        "pnl_percent": np.where(held, 100 * books.unrealised_pnl / cost, 0.0),
+        "inventory": books.inventory,
+        "position_size_ratio": np.abs(books.inventory) * bars.close / capital,
+        "time_since_entry": np.where(held, (bars.close_time - books.opened) / bar, 0.0),
+    }
+    return pd.DataFrame({name: columns[name] for name in STATE_NAMES})
 
 
 @dataclass(frozen=True, kw_only=True)
