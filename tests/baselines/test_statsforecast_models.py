@@ -56,6 +56,27 @@ def test_days_of_auto_ets_have_the_deviation_of_its_interval(form, damped):
     np.testing.assert_allclose(np.sqrt((root**2).sum(axis=1)), deviations(model), rtol=1e-6)
 
 
+@pytest.mark.parametrize("components", ["ANNN", "AANN", "AAND"])
+def test_days_of_auto_ets_have_the_variances_of_the_closed_forms(components):
+    """Hyndman, Koehler, Ord and Snyder (2008), Forecasting with exponential smoothing, table 6.2, models of class 1."""
+    sigma, alpha, beta, phi = 1.7, 0.4, 0.15, 0.9
+    fitted = {"components": components, "par": np.array([alpha, beta, np.nan, phi]), "sigma2": sigma**2}
+    if components != "AAND":
+        fitted["par"][3] = np.nan
+    if components == "ANNN":
+        fitted["par"][1] = np.nan
+    h = np.arange(1, HORIZON + 1)
+    level = beta * phi * h / (1 - phi) ** 2 * (2 * alpha * (1 - phi) + beta * phi)
+    decaying = 2 * alpha * (1 - phi**2) + beta * phi * (1 + 2 * phi - phi**h)
+    expected = {
+        "ANNN": 1 + alpha**2 * (h - 1),
+        "AANN": 1 + (h - 1) * (alpha**2 + alpha * beta * h + beta**2 * h * (2 * h - 1) / 6),
+        "AAND": 1 + alpha**2 * (h - 1) + level - beta * phi * (1 - phi**h) / ((1 - phi) ** 2 * (1 - phi**2)) * decaying,
+    }[components]
+    root = AutoEts._root(fitted, HORIZON)
+    np.testing.assert_allclose((root**2).sum(axis=1), sigma**2 * expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize("form, damped", [("AAN", False), ("AAN", True)])  # the library cannot simulate ANN
 def test_a_shock_of_auto_ets_passes_on_as_in_the_library(form, damped):
     ets = pytest.importorskip("statsforecast.ets")
