@@ -20,7 +20,6 @@ import torch
 from grpo import unsloth_backend
 from grpo.config import GenerationConfig, LoadingConfig, LoraSettings, PromptConfig, RunConfig, parse_run_config
 from grpo.forecaster import GenerateForecaster
-from grpo.generation import left_pad
 from grpo.preflight import PreflightError, check_training
 from grpo.runs import RunError
 from grpo.unsloth_backend import activate, load_model, require_reference, unsloth_problems
@@ -209,7 +208,7 @@ def test_generate_samples_the_models_own_law_and_leaves_the_global_stream_alone(
     model, tokenizer = tiny_model("qwen2")
     model.generation_config.update(do_sample=False, temperature=0.1, top_k=3, repetition_penalty=5.0)  # ignored
     forecaster = GenerateForecaster("x", model.eval(), tokenizer, PromptConfig(), GenerationConfig(rows_per_batch=1000))
-    prompts = [[50, 60, 70, 80], [90, 100]]  # of different lengths: padded on the left
+    prompts = [list(range(50, 250)), list(range(100, 180))]  # of different lengths: padded on the left
     before = torch.random.get_rng_state()
     [sampled] = forecaster._sample(prompts, 500, 2, seed=3)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -217,13 +216,15 @@ def test_generate_samples_the_models_own_law_and_leaves_the_global_stream_alone(
     assert [sampled] != list(forecaster._sample(prompts, 500, 2, seed=4))
     more = [batch for seed in range(10) for batch in forecaster._sample(prompts, 500, 2, seed=seed)]
     for number, prompt in enumerate(prompts):
-        ids, mask = left_pad([prompt], 0, model.device)
         with torch.no_grad():
-            expected = torch.softmax(model(input_ids=ids, attention_mask=mask).logits[0, -1], -1)
+            log_probs = torch.log_softmax(model(input_ids=torch.tensor([prompt])).logits[0, -1], -1)
         first = torch.tensor([row[0] for batch in more for row in batch[500 * number : 500 * (number + 1)]])
-        observed = torch.bincount(first, minlength=len(expected)) / len(first)
-        noise = (2 * expected * (1 - expected) / (torch.pi * len(first))).sqrt().sum()  # of a multinomial's deviations
-        assert (observed - expected).abs().sum() < 1.3 * noise
+        # expectations under the law itself: of the log-probability (which a temperature or a cut would raise), and of
+        # a token that the prompt holds (which a penalty would lower)
+        for values in (log_probs, torch.isin(torch.arange(len(log_probs)), torch.tensor(prompt)).float()):
+            mean = (log_probs.exp() * values).sum()
+            sd = ((log_probs.exp() * values**2).sum() - mean**2).sqrt()
+            assert (values[first].mean() - mean).abs() < 3.5 * sd / len(first) ** 0.5
 
 
 @NEEDS_UNSLOTH
