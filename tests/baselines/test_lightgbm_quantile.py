@@ -8,7 +8,11 @@ import pytest
 from baselines.features import PRICES, SCALE_FREE, scale_free_features
 from baselines.lightgbm_quantile import LEVELS, LightgbmQuantile, LightgbmQuantileConfig
 from baselines.volatility import daily_volatility
+from grpo.evaluation.harness import evaluate
+from grpo.evaluation.metrics import summarise
+from grpo.evaluation.optimum import Optimum
 from tests.baselines.series import fit, random_walk, windows_of, with_feature
+from tests.windows_factory import simulated_windows
 
 lightgbm = pytest.importorskip("lightgbm")
 
@@ -99,6 +103,25 @@ def test_features_are_in_units_of_the_volatility():
     assert table["rsi"] == 1
     assert len(set(SCALE_FREE)) == len(SCALE_FREE)
     assert set(PRICES) < set(SCALE_FREE)
+
+
+@pytest.mark.parametrize("leak", [False, True])
+def test_on_a_random_walk_only_a_leak_beats_the_optimum(leak):
+    """The indicators of a random walk tell nothing of its future; if one held the future, the score would show it."""
+    splits = simulated_windows("sim:gbm?rows=3000&seed=5", window=30, horizon=2)
+    if leak:
+        for name, split in splits.items():
+            ahead = np.log(split.truth.future[:, -1] / split.context.last_price)
+            splits[name] = with_feature(split, "rsi", ahead)
+    forecaster = fit(LightgbmQuantile, splits["train"], CONFIG, splits["val"])
+    ours, best = (
+        summarise(evaluate(each, splits["test"], num_samples=200, seed=0).scores)["crps"]
+        for each in (forecaster, Optimum())
+    )
+    if leak:
+        assert ours < 0.8 * best
+    else:
+        assert ours == pytest.approx(best, rel=0.01)
 
 
 @pytest.mark.parametrize(
