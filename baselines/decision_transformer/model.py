@@ -6,6 +6,7 @@ Chen et al. 2021, https://arxiv.org/abs/2106.01345. Each bar is three tokens in 
 
 behind a causal mask: the action a_t is read off the token of s_t and the next return to go R_(t+1) off the token of
 a_t, so that no head sees what it predicts. (One token for all three of a bar would show the action to its own head.)
+Since R_(t+1) = R_t - r_t, the return head says what the bar earns, r_t, and R_t is known.
 Blocks normalise before attention and MLP (pre-LN); every token adds the embedding of its bar's position. Without
 returns to go the same network is behaviour cloning: two tokens per bar and no return head.
 
@@ -15,7 +16,6 @@ Letters: B sequences, T bars, S state features, A actions, D width, K tokens per
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -184,7 +184,10 @@ class DecisionTransformer(nn.Module):
         tokens = [self._encode_return(returns_to_go), self.state_encoder(states), self.action_encoder(actions)]
         stacked = torch.stack([token + where for token in tokens if token is not None], dim=2)  # [B, T, K, D]
         hidden = self._transform(stacked.flatten(1, 2), cache=None).unflatten(1, (bars, -1))
-        next_returns = self.return_head(hidden[:, :, -1]).squeeze(-1) if self.return_head is not None else None
+        next_returns = None
+        if self.return_head is not None and returns_to_go is not None:
+            earned = self.return_head(hidden[:, :, -1]).squeeze(-1)
+            next_returns = self.config.return_scale * returns_to_go - earned
         return Predictions(self.action_head(hidden[:, :, -2]), next_returns)
 
     def new_cache(self, batch: int) -> KeyValueCache:
@@ -244,18 +247,16 @@ class DecisionTransformer(nn.Module):
 
     def _initialise(self) -> None:
         """Normal(0, .02) weights and zero biases; what is added to the residual stream is scaled by its depth."""
+        residual: list[Tensor] = []
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
-        for weight in self._residual_weights():
+            if isinstance(module, _Block):
+                residual.extend((module.attention_out.weight, module.mlp_out.weight))
+        for weight in residual:
             nn.init.normal_(weight, std=0.02 / math.sqrt(2 * self.config.num_layers))
-
-    def _residual_weights(self) -> Iterator[Tensor]:
-        for block in self.blocks:
-            yield block.attention_out.weight  # pyright: ignore[reportAttributeAccessIssue]
-            yield block.mlp_out.weight  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def losses(

@@ -134,7 +134,7 @@ def test_the_blocks_are_torch_pre_norm_encoder_layers(batch):
     x = net.output_norm(x)
     found = net(states, actions, returns)
     torch.testing.assert_close(found.action_logits, net.action_head(x[:, 1::3]))
-    torch.testing.assert_close(found.next_returns, net.return_head(x[:, 2::3])[..., 0])
+    torch.testing.assert_close(found.next_returns, 100 * returns - net.return_head(x[:, 2::3])[..., 0])
 
 
 def test_a_clone_knows_nothing_of_returns(batch):
