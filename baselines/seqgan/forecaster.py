@@ -1,0 +1,222 @@
+"""SeqGAN as a forecaster: the generator conditioned on the window, with and without its adversarial stage.
+
+The sequence is the H daily log returns to come over the daily volatility at the origin; the context is what
+`baselines.neural.inputs` makes of a window. `seqgan_mle` stops after the pre-training; `seqgan` goes on from the same
+weights, with the same seed, so that the two differ by the adversarial stage alone.
+
+Letters: B windows, S samples, H horizon, C context inputs.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+
+from baselines.neural.checkpoints import CheckpointError, load_weights, read_tensors, write_tensors
+from baselines.neural.early_stopping import scaled_crps
+from baselines.neural.inputs import InputScaling
+from baselines.paths import require_horizon, require_validation
+from baselines.seqgan.discriminator import Discriminator
+from baselines.seqgan.generator import Generator, Sampler
+from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings, require_at_least, require_positive
+from baselines.seqgan.training import Schedule, SeqGanTraining, SequenceData
+from baselines.volatility import VolatilityConfig
+from grpo.evaluation.harness import choose_windows
+from grpo.evaluation.protocol import Forecast
+from grpo.evaluation.sampling import standard_normal
+from preprocessing.windows import Context, WindowSet
+
+STATE_FILE = "state.safetensors"
+_PATHS = 20_000
+"""Sample paths that are made at once when predicting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeqGanMleConfig(GeneratorSettings, VolatilityConfig):
+    """The generator, its pre-training, and the choice of its weights."""
+
+    pretraining_steps: int = 4000
+    """Gradient steps of the pre-training at most."""
+    evaluate_every: int = 50
+    """Gradient steps between two looks at the validation windows."""
+    patience: int = 10
+    """Looks in a row without a better CRPS after which a stage ends."""
+    validation_windows: int = 500
+    """Validation windows that are looked at, at most, spread evenly over stocks and dates."""
+    temperature: float = 1.0
+    """Of the forecast: the variance of each step is this many times what was learnt."""
+
+    def __post_init__(self) -> None:
+        GeneratorSettings.__post_init__(self)
+        VolatilityConfig.__post_init__(self)
+        require_at_least(self, 1, "pretraining_steps", "evaluate_every", "patience", "validation_windows")
+        require_positive(self, "temperature")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeqGanConfig(SeqGanMleConfig, AdversarialSettings):
+    """The same, and the adversarial stage; its schedule is shorter than the original's, to fit into a comparison."""
+
+    discriminator_pretraining_sets: int = 20
+    """Sets of freshly generated sequences that the discriminator is trained on before the adversarial stage."""
+    discriminator_sets: int = 1
+    """Sets per adversarial batch."""
+    adversarial_every: int = 10
+    """Adversarial batches between two looks at the validation windows."""
+
+    def __post_init__(self) -> None:
+        SeqGanMleConfig.__post_init__(self)
+        AdversarialSettings.__post_init__(self)
+        require_at_least(self, 1, "adversarial_every")
+
+
+@dataclass(frozen=True, eq=False)
+class SeqGanMle:
+    """The generator after maximum likelihood.
+
+    Attributes:
+        config: what it was fitted with.
+        horizon: days ahead that it was fitted for.
+        scaling: of the windows.
+        generator: float64, for samples that do not depend on their company.
+    """
+
+    name = "seqgan_mle"
+    Config: ClassVar[type[Any]] = SeqGanMleConfig
+
+    config: Any
+    horizon: int
+    scaling: InputScaling
+    generator: Generator
+
+    @classmethod
+    def fit(
+        cls, config: SeqGanMleConfig, train: WindowSet, val: WindowSet, *, horizon: int, seed: int, out_dir: Path
+    ) -> Self:
+        """Train, going on where a killed fit in `out_dir` stopped; learning curves are written there.
+
+        Raises:
+            NoValidationError: there are no validation windows.
+            CheckpointError: `out_dir` holds a killed fit of other windows, settings or seed.
+        """
+        require_validation(cls.name, val)
+        scaling = InputScaling.fit(train.context, _volatility(config))
+        data = SequenceData(scaling.targets(train), _context(scaling, train.context))
+        looked_at = val.take(choose_windows(val.context, config.validation_windows))
+
+        def validate(generator: Generator) -> float:
+            return scaled_crps(cls(config, horizon, scaling, _frozen(generator)), looked_at)
+
+        adversarial = config if isinstance(config, SeqGanConfig) else None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            size = data.context.shape[1]
+            generator = Generator(config, context_size=size)
+            discriminator = adversarial and Discriminator(
+                num_steps=horizon, context_size=size, dropout_keep=adversarial.dropout_keep
+            )
+        training = SeqGanTraining(
+            generator,
+            discriminator,
+            data,
+            settings=(config, adversarial),
+            schedule=_schedule(config),
+            seed=seed,
+            folder=out_dir,
+            title=cls.name,
+            validate=validate,
+        )
+        training.run()
+        training.file.unlink()
+        return cls(config, horizon, scaling, _frozen(generator))
+
+    def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
+        """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
+
+        Raises:
+            HorizonError: further ahead than it was fitted for.
+        """
+        require_horizon(self.name, fitted=self.horizon, asked=horizon)
+        noise = torch.from_numpy(standard_normal(context, num_samples=num_samples, horizon=horizon, seed=seed))
+        inputs = _context(self.scaling, context).double()
+        sampler = Sampler(self.generator)
+        at_once = max(1, _PATHS // num_samples)
+        daily = [
+            sampler.sample(part, part_noise, temperature=self.config.temperature)
+            for part, part_noise in zip(inputs.split(at_once), noise.split(at_once), strict=True)
+        ]
+        return self.scaling.forecast(context, torch.cat(daily).numpy())
+
+    def save(self, path: Path) -> None:
+        """Write weights, scaling and config into `path`/state.safetensors."""
+        tensors = {f"generator.{name}": tensor for name, tensor in self.generator.state_dict().items()}
+        tensors |= {f"scaling.{name}": tensor for name, tensor in self.scaling.state().items()}
+        header = {
+            "forecaster": self.name,
+            "config": dataclasses.asdict(self.config),
+            "horizon": self.horizon,
+            "context_size": self.generator.context_size,
+        }
+        write_tensors(Path(path) / STATE_FILE, tensors, header)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or of another forecaster.
+        """
+        file = Path(path) / STATE_FILE
+        try:
+            tensors, header = read_tensors(file)
+            if header["forecaster"] != cls.name:
+                raise ValueError(f"it is of {header['forecaster']}")
+            config = cls.Config(**header["config"])
+            state = {name: tensors[f"scaling.{name}"] for name in ("mean", "std")}
+            scaling = InputScaling.from_state(state, _volatility(config))
+            generator = Generator(config, context_size=header["context_size"]).double()
+            load_weights(file, generator, tensors, "generator.")
+            return cls(config, header["horizon"], scaling, generator)
+        except (CheckpointError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{file} does not hold a fitted {cls.name} ({reason}); fit it again.") from error
+
+
+@dataclass(frozen=True, eq=False)
+class SeqGan(SeqGanMle):
+    """The generator after maximum likelihood and the adversarial stage."""
+
+    name = "seqgan"
+    Config: ClassVar[type[Any]] = SeqGanConfig
+
+
+def _volatility(config: SeqGanMleConfig) -> VolatilityConfig:
+    return VolatilityConfig(decay=config.decay, recent_weight=config.recent_weight)
+
+
+def _context(scaling: InputScaling, context: Context) -> torch.Tensor:
+    """[B, C] float32 returns and features of the windows, side by side."""
+    inputs = scaling.inputs(context)
+    return torch.cat([inputs.returns, inputs.features], dim=1)
+
+
+def _frozen(generator: Generator) -> Generator:
+    """A copy in double precision."""
+    return copy.deepcopy(generator).double().requires_grad_(False)
+
+
+def _schedule(config: SeqGanMleConfig) -> Schedule:
+    adversarial = config if isinstance(config, SeqGanConfig) else None
+    return Schedule(
+        pretraining_steps=config.pretraining_steps,
+        pretraining_every=config.evaluate_every,
+        discriminator_sets=adversarial.discriminator_pretraining_sets if adversarial else 0,
+        adversarial_batches=adversarial.adversarial_batches if adversarial else 0,
+        adversarial_every=adversarial.adversarial_every if adversarial else 1,
+        patience=config.patience,
+    )

@@ -1,0 +1,353 @@
+"""Training in three stages: likelihood, discriminator, adversarial; each can be left out, and a killed one goes on.
+
+1. pretraining: the generator maximises the likelihood of the data, each value given those before it. There is no
+   squared error on sampled values, which would drive the spread to 0.
+2. discriminator: the discriminator learns to tell the data from sets of freshly generated sequences.
+3. adversarial: the generator takes a policy-gradient step on a batch of its own sequences, valued by Monte-Carlo
+   search (`baselines.seqgan.rollouts`); the rollout policy, a hard copy at first, follows; the discriminator learns
+   on fresh sets; and so on.
+
+Where a `validate` is given, the generator that it finds best is kept, in the adversarial stage too, which begins with
+the pre-trained one as the best so far: it cannot make a forecaster worse on the validation windows unseen.
+
+Letters: N sequences, T steps, C context inputs, B batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from baselines.neural.checkpoints import CheckpointError, load_training, read_tensors, save_training
+from baselines.neural.early_stopping import BestWeights
+from baselines.neural.learning_curves import LearningCurve
+from baselines.seqgan.discriminator import Discriminator
+from baselines.seqgan.generator import Generator, Sampler
+from baselines.seqgan.rollouts import RolloutPolicy, action_values, policy_gradient_loss
+from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings
+
+PRETRAINING, DISCRIMINATOR, ADVERSARIAL = "pretraining", "discriminator", "adversarial"
+STAGES = (PRETRAINING, DISCRIMINATOR, ADVERSARIAL)
+TRAINING_FILE = "training.safetensors"
+_MAX_GRADIENT_NORM = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceData:
+    """What is learnt: sequences in units of their spread, and what was known before each.
+
+    Attributes:
+        values: [N, T] float32.
+        context: [N, C] float32; C = 0 without contexts.
+    """
+
+    values: torch.Tensor
+    context: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: torch.Tensor) -> Self:
+        """Some sequences, by row numbers."""
+        return type(self)(self.values[rows], self.context[rows])
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return type(self)(self.values.to(device), self.context.to(device))
+
+    def fingerprint(self) -> str:
+        """Hash of the numbers."""
+        digest = hashlib.sha256(repr((self.values.shape, self.context.shape)).encode())
+        for tensor in (self.values, self.context):
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long each stage is, and how often it is measured and saved.
+
+    Attributes:
+        pretraining_steps: gradient steps at most; 0 leaves the stage out.
+        pretraining_every: steps between two measurements.
+        discriminator_sets: sets of the second stage; 0 leaves it out.
+        adversarial_batches: batches of the third at most; 0 leaves it out.
+        adversarial_every: batches between two measurements.
+        patience: measurements in a row without a better validation after which a stage ends.
+    """
+
+    pretraining_steps: int
+    pretraining_every: int
+    discriminator_sets: int = 0
+    adversarial_batches: int = 0
+    adversarial_every: int = 10
+    patience: int = 0
+
+
+def batch_rows(num_rows: int, batch_size: int, step: int, *, seed: int) -> torch.Tensor:
+    """Row numbers of the batch of a step: every epoch goes through all rows once, in an order of its own.
+
+    The order depends on seed and epoch alone, so that a resumed training takes the batches of an unbroken one.
+    """
+    per_epoch = -(-num_rows // batch_size)
+    epoch, position = divmod(step, per_epoch)
+    order = np.random.default_rng((seed, epoch)).permutation(num_rows)
+    rows = order[position * batch_size : (position + 1) * batch_size]
+    # a last batch of one row has no other to be compared with
+    return torch.from_numpy(rows if len(rows) > 1 or num_rows == 1 else order[-2:])
+
+
+class SeqGanTraining:
+    """Networks, optimizers and how far the training is.
+
+    Args:
+        generator: is trained in place.
+        discriminator: likewise; None where there is a pre-training alone.
+        data: real sequences, on the networks' device.
+        settings: of the generator, and of the other two stages where there is a discriminator.
+        schedule: how long.
+        seed: of everything random.
+        folder: gets the training checkpoint and the learning curves.
+        title: of progress bars and pictures.
+        validate: loss of a generator on data it was not trained on; None keeps the last generator.
+        watch: is called with the stage, the generator, and whether the stage has ended, after every measurement of
+            the generator and at the end of every stage.
+
+    Attributes:
+        curve: what was measured.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator | None,
+        data: SequenceData,
+        *,
+        settings: tuple[GeneratorSettings, AdversarialSettings | None],
+        schedule: Schedule,
+        seed: int,
+        folder: Path,
+        title: str,
+        validate: Callable[[Generator], float] | None = None,
+        watch: Callable[[str, Generator, bool], None] | None = None,
+    ) -> None:
+        self.generator, self.discriminator, self.data = generator, discriminator, data
+        self.learning, self._adversarial = settings
+        self.schedule, self.seed, self.title = schedule, seed, title
+        self.folder = Path(folder)
+        self.validate, self.watch = validate, watch
+        self.policy = RolloutPolicy(generator)
+        self.curve = LearningCurve()
+        self.best = BestWeights(schedule.patience)
+        self.done: dict[str, int] = dict.fromkeys(STAGES, 0)
+        self.finished: list[str] = []
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            PRETRAINING: torch.optim.Adam(generator.parameters(), lr=self.learning.learning_rate)
+        }
+        if discriminator is not None:
+            rates = self.adversarial
+            self.optimizers[DISCRIMINATOR] = torch.optim.Adam(
+                discriminator.parameters(), lr=rates.discriminator_learning_rate
+            )
+            self.optimizers[ADVERSARIAL] = torch.optim.Adam(generator.parameters(), lr=rates.adversarial_learning_rate)
+
+        self._identity = self._identity_of_start()
+
+    @property
+    def adversarial(self) -> AdversarialSettings:
+        """Settings of the second and third stage."""
+        assert self._adversarial is not None, "there are no settings for a discriminator"
+        return self._adversarial
+
+    @property
+    def file(self) -> Path:
+        """The training checkpoint."""
+        return self.folder / TRAINING_FILE
+
+    def run(self) -> bool:
+        """Train from where the checkpoint in the folder stands; the caller's random numbers stay as they are.
+
+        Returns:
+            Whether anything was left to do.
+
+        Raises:
+            CheckpointError: the folder holds another training.
+        """
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(self.seed)
+            if self.file.exists():
+                self._load()
+            before = len(self.finished)
+            self._stage(
+                PRETRAINING, self.schedule.pretraining_steps, self.schedule.pretraining_every, self._maximise_likelihood
+            )
+            if self.discriminator is not None:
+                self._stage(DISCRIMINATOR, self.schedule.discriminator_sets, 5, self._train_on_set)
+                self._stage(
+                    ADVERSARIAL, self.schedule.adversarial_batches, self.schedule.adversarial_every, self._play_batch
+                )
+        self.curve.write(self.folder, title=self.title)
+        return len(self.finished) > before
+
+    def _stage(self, stage: str, total: int, every: int, step: Callable[[int], Mapping[str, float]]) -> None:
+        """Take the steps of a stage that are not taken yet, measuring and saving on the way."""
+        if stage in self.finished:
+            return
+        if self.done[stage] == 0:
+            self._begin(stage)
+        recent: list[Mapping[str, float]] = []
+        with tqdm(
+            total=total, initial=self.done[stage], desc=f"{self.title}: {stage}", unit="step", leave=False
+        ) as bar:
+            while self.done[stage] < total and not (self.validate and self.best.exhausted):
+                recent.append(step(self.done[stage]))
+                self.done[stage] += 1
+                bar.update()
+                if self.done[stage] % every == 0 or self.done[stage] == total:
+                    self._measure(stage, {name: float(np.mean([row[name] for row in recent])) for name in recent[0]})
+                    recent.clear()
+                    self._save()
+        if self.validate and stage != DISCRIMINATOR:
+            self.best.restore(self.generator)
+        if self.watch:
+            self.watch(stage, self.generator, True)
+        self.finished.append(stage)
+        self._save()
+
+    def _begin(self, stage: str) -> None:
+        self.best.failures = 0
+        if stage == ADVERSARIAL:
+            self.policy.copy(self.generator)
+        if stage != DISCRIMINATOR and self.validate and self.best.step < 0:
+            loss = self.validate(self.generator)
+            self.best.offer(loss, 0, self.generator)
+            self.curve.add(stage, 0, validation_crps=loss)
+
+    def _measure(self, stage: str, values: dict[str, float]) -> None:
+        step = self.done[stage]
+        if stage != DISCRIMINATOR:
+            if stage == ADVERSARIAL:
+                values["data_nll"] = self._data_nll()
+            if self.validate:
+                values["validation_crps"] = self.validate(self.generator)
+                self.best.offer(values["validation_crps"], step, self.generator)
+            if self.watch:
+                self.watch(stage, self.generator, False)
+        self.curve.add(stage, step, **values)
+
+    @torch.no_grad()
+    def _data_nll(self) -> float:
+        """Negative log likelihood per step of the same thousand real sequences each time."""
+        sample = self.data.take(torch.arange(min(len(self.data), 1000)))
+        return -self.generator.log_prob(sample.values, sample.context).mean().item()
+
+    def _maximise_likelihood(self, step: int) -> dict[str, float]:
+        batch = self.data.take(batch_rows(len(self.data), self.learning.batch_size, step, seed=self.seed))
+        loss = -self.generator.log_prob(batch.values, batch.context).mean()
+        self._descend(PRETRAINING, self.generator, loss)
+        return {"nll": loss.item()}
+
+    def _train_on_set(self, number: int) -> dict[str, float]:
+        """Train the discriminator on one set: real sequences and generated ones of the same contexts."""
+        assert self.discriminator is not None
+        settings, size = self.adversarial, self.learning.batch_size
+        real = self.data.take(
+            batch_rows(len(self.data), settings.discriminator_set_batches * size, number, seed=self.seed)
+        )
+        generated = self._generate(real.context)
+        losses, accuracies = [], []
+        self.discriminator.train()
+        for _ in range(settings.discriminator_epochs):
+            for rows in torch.randperm(len(real)).split(size):
+                batch = real.take(rows)
+                encoded = self.discriminator.encode(batch.context)
+                loss, accuracy = self.discriminator.loss(batch.values, generated[rows], encoded, l2=settings.l2)
+                self._descend(DISCRIMINATOR, self.discriminator, loss)
+                losses.append(loss.item())
+                accuracies.append(accuracy.item())
+        self.discriminator.eval()
+        return {"discriminator_loss": float(np.mean(losses)), "accuracy": float(np.mean(accuracies))}
+
+    def _play_batch(self, number: int) -> dict[str, float]:
+        """One policy-gradient step on the generator's own sequences, then the discriminator's sets."""
+        assert self.discriminator is not None
+        settings = self.adversarial
+        context = self.data.take(batch_rows(len(self.data), self.learning.batch_size, number, seed=self.seed)).context
+        values = self._generate(context)
+        self.discriminator.eval()
+        worth = action_values(
+            self.discriminator, Sampler(self.policy.generator), values, context, num_rollouts=settings.rollouts
+        )
+        self._descend(
+            ADVERSARIAL, self.generator, policy_gradient_loss(self.generator.log_prob(values, context), worth)
+        )
+        self.policy.follow(self.generator, keep=settings.rollout_keep)
+        first = self.schedule.discriminator_sets + number * settings.discriminator_sets
+        sets = [self._train_on_set(first + offset) for offset in range(settings.discriminator_sets)]
+        measured = {name: float(np.mean([row[name] for row in sets])) for name in (sets[0] if sets else ())}
+        return {"reward": worth[:, -1].mean().item(), **measured}
+
+    def _generate(self, context: torch.Tensor) -> torch.Tensor:
+        """[B, T] one sequence of the generator for each context."""
+        noise = torch.randn(len(context), 1, self.data.values.shape[1], device=context.device)
+        return Sampler(self.generator).sample(context, noise)[:, 0]
+
+    def _descend(self, optimizer: str, network: nn.Module, loss: torch.Tensor) -> None:
+        self.optimizers[optimizer].zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), _MAX_GRADIENT_NORM)
+        self.optimizers[optimizer].step()
+
+    @property
+    def _modules(self) -> dict[str, nn.Module]:
+        modules: dict[str, nn.Module] = {"generator": self.generator, "rollout_policy": self.policy.generator}
+        if self.discriminator is not None:
+            modules["discriminator"] = self.discriminator
+        return modules
+
+    def _identity_of_start(self) -> str:
+        """What makes this training another than one with other settings, data, seed or first weights."""
+        settings = [asdict(part) for part in (self.learning, self._adversarial, self.schedule) if part is not None]
+        plain = json.dumps([settings, self.seed, self.data.fingerprint()], sort_keys=True, default=str)
+        digest = hashlib.sha256(plain.encode())
+        for module in self._modules.values():
+            for parameter in module.parameters():
+                digest.update(parameter.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def _save(self) -> None:
+        progress: dict[str, Any] = {
+            "identity": self._identity,
+            "done": self.done,
+            "finished": self.finished,
+            "curve": self.curve.rows,
+            "best": [self.best.loss, self.best.step, self.best.failures],
+        }
+        save_training(
+            self.file,
+            modules=self._modules,
+            optimizers=self.optimizers,
+            progress=progress,
+            tensors=self.best.weights,
+        )
+
+    def _load(self) -> None:
+        kept = read_tensors(self.file)[1].get("progress", {})
+        if kept.get("identity") != self._identity:
+            raise CheckpointError(
+                f"{self.file} is of a training with other settings, data or seed; delete it or take another folder"
+            )
+        progress, tensors = load_training(self.file, modules=self._modules, optimizers=self.optimizers)
+        self.done, self.finished = progress["done"], progress["finished"]
+        self.curve = LearningCurve(progress["curve"])
+        self.best.loss, self.best.step, self.best.failures = progress["best"]
+        self.best.weights = tensors
