@@ -20,7 +20,7 @@ Letters: N windows, T bars of a window.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def load_fitted(parquet: Path) -> dict[str, Any]:
     Raises:
         TraderDataError: the file is not there or was not written by the pipeline.
     """
-    return _read(Path(parquet), columns=[])[1]
+    return _read(Path(parquet), columns=())[1]
 
 
 def scaling_of(fitted: dict[str, Any]) -> StateScaling:
@@ -151,20 +151,19 @@ def _window_starts(start: int, end: int, window: int, stride: int) -> Iterator[i
             return
 
 
-def _read(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+def _read(path: Path, columns: Sequence[str] = NEEDED_COLUMNS) -> tuple[pa.Table, dict[str, Any]]:
     way_out = "write it with python -m baselines.decision_transformer pipeline"
     if not path.is_file():
         raise TraderDataError(f"{path} is not there; {way_out}.")
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        fitted = json.loads(metadata[METADATA_KEY])
-        table = pq.read_table(path, columns=columns if columns is not None else list(NEEDED_COLUMNS))
+        schema = pq.read_schema(path)
+        fitted = json.loads((schema.metadata or {})[METADATA_KEY])
+        missing = [name for name in NEEDED_COLUMNS if name not in schema.names]
+        if missing:
+            raise TraderDataError(f"{path} lacks the column(s) {', '.join(missing)}; {way_out}.")
+        return pq.read_table(path, columns=list(columns)), fitted
     except (OSError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0][:150].rstrip(" .")
         raise TraderDataError(f"{path} cannot be read ({reason}); {way_out}.") from error
-    except (KeyError, ValueError) as error:
+    except (KeyError, json.JSONDecodeError) as error:
         raise TraderDataError(f"{path} is a parquet file, but not the pipeline's; {way_out}.") from error
-    missing = [name for name in NEEDED_COLUMNS if name not in table.column_names] if columns is None else []
-    if missing:
-        raise TraderDataError(f"{path} lacks the column(s) {', '.join(missing)}; {way_out}.")
-    return table, fitted

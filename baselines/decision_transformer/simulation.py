@@ -38,8 +38,8 @@ from preprocessing.files import write_atomically
 
 PolicyName = Literal["rsi", "noisy_rsi"]
 LOW_RSI, VERY_LOW_RSI = 40.0, 32.0
-SMALL_INVENTORY, LARGE_INVENTORY = 60.0, 50.0
-"""Tokens below which the policy buys, and from which on it sells a lot."""
+SMALL_INVENTORY, LARGE_INVENTORY = 55.0, 45.0
+"""Tokens below which the policy buys, and from which on it sells a lot; they lie between what it can hold."""
 PROFIT_PERCENT = 5.0
 NORMAL, STRONG = 10.0, 30.0
 """Tokens of a trade."""
