@@ -15,11 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 from grpo.adapters import ModelError, check_adapter
 from grpo.answers import CUT_OFF, answers_to_forecast
-from grpo.config import GenerationConfig, PromptConfig, RunConfig
+from grpo.config import EMBEDDED, GenerationConfig, PromptConfig, RunConfig
 from grpo.evaluation.protocol import Forecast
 from grpo.generation import batches, left_pad, model_device, sample_completions, trim_completions
 from grpo.modeling import attach_adapter, load_base_model, load_generation_config, load_tokenizer
-from grpo.prompts import Messages, render_answer, render_prompts
+from grpo.prompts import Messages, answer_pattern, render_answer, render_prompts
+from grpo.runs import RunError
 from grpo.vllm_engine import VllmEngine, engine_for
 from preprocessing.windows import Context
 
@@ -63,18 +64,21 @@ class LLMForecaster:
         """[B][S] raw answers, for rejection sampling and inspection."""
         prompts = render_prompts(context, horizon=horizon, style=self.prompt.style)
         prompt_ids = tokenize_prompts(prompts, self.tokenizer)
-        length = completion_length(self.tokenizer, self.prompt, horizon)
+        length = self._longest_answer(horizon)
         check_lengths(prompt_ids, length, self.prompt)
         texts: list[list[str]] = []
         with tqdm(total=len(context), desc=f"sample {self.name}", unit="window", disable=not self.progress) as bar:
-            for sampled in self._sample(prompt_ids, num_samples, length, seed):
+            for sampled in self._sample(prompt_ids, num_samples, length, seed, horizon):
                 decoded = decode(sampled, self.end_ids, self.tokenizer)
                 texts += [decoded[i : i + num_samples] for i in range(0, len(decoded), num_samples)]
                 bar.update(len(sampled) // num_samples)
         return texts
 
+    def _longest_answer(self, horizon: int) -> int:
+        return completion_length(self.tokenizer, self.prompt, horizon)
+
     def _sample(
-        self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int
+        self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int, horizon: int
     ) -> Iterator[list[list[int]]]:
         """Sampled token ids batch by batch; the samples of one prompt next to each other."""
         generator = torch.Generator(device=model_device(self.model)).manual_seed(seed)
@@ -103,7 +107,7 @@ class GenerateForecaster(LLMForecaster):
     """The same, sampled by the model's own `generate`: for a model whose layers are not those of transformers."""
 
     def _sample(
-        self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int
+        self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int, horizon: int
     ) -> Iterator[list[list[int]]]:
         device = model_device(self.model)
         law = SamplingLaw(  # the full law at temperature 1, whatever the base model recommends
@@ -139,9 +143,10 @@ class VllmForecaster(LLMForecaster):
         self._engine, self._adapter = engine, adapter
 
     def _sample(
-        self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int
+        self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int, horizon: int
     ) -> Iterator[list[list[int]]]:
         self._engine.load_adapter(self._adapter)
+        held = self.generation.structured == "regex"
         for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
             sampled = self._engine.sample(
                 prompt_ids[rows],
@@ -149,8 +154,15 @@ class VllmForecaster(LLMForecaster):
                 max_new_tokens=length,
                 end_ids=self.end_ids,
                 seed=seed + rows.start * num_samples,
+                pattern=answer_pattern(horizon, style=self.prompt.style) if held else None,
             )
             yield [completion.ids for samples in sampled for completion in samples]
+
+    def _longest_answer(self, horizon: int) -> int:
+        length = super()._longest_answer(horizon)
+        if self.generation.structured == "none" or self.prompt.style != "direct" or self.prompt.max_completion_length:
+            return length
+        return max(length, 4 * horizon)  # three digits and what follows each number, one token each, always fit
 
     def save(self, path: Path) -> None:
         """Copy the adapter into a folder.
@@ -168,8 +180,13 @@ def load_llm_forecaster(config: RunConfig, adapter: Path | None, *, name: str) -
 
     Raises:
         ModelError: the model or adapter cannot be loaded, or the adapter belongs to another base.
-        RunError: vLLM is asked for and cannot run here.
+        RunError: vLLM is asked for and cannot run here, or cannot hold this model to a form.
     """
+    if config.generation.structured != "none" and config.model == EMBEDDED:
+        raise RunError(
+            "generation.structured regex: the embedded model has one token per number, which vLLM's grammars, made for "
+            "text, do not follow; take generation.structured none"
+        )
     if config.generation.backend == "vllm":
         if adapter is not None:
             check_adapter(adapter, config)

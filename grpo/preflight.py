@@ -83,6 +83,7 @@ def stage_problems(
     problems: list[str] = []
     if isinstance(settings, GrpoConfig):
         problems += batch_problems(settings, stage, processes, windows)
+        problems += rollout_problems(config)
     if size is None:
         return problems
     training, sampling = _batches(config, settings, prompt_length, completion_length)
@@ -129,6 +130,16 @@ def batch_problems(settings: GrpoConfig, stage: str, processes: int, windows: in
             f"{stage}.prompts_per_step, or give a longer history"
         ]
     return []
+
+
+def rollout_problems(config: RunConfig) -> list[str]:
+    """A law of the rollouts other than the one that is trained."""
+    if config.generation.structured == "none":
+        return []
+    return [
+        f"generation.structured {config.generation.structured}: GRPO trains the law that it samples from, and answers "
+        "held to a form come from another; give it to sft_data_generation or compare_models alone"
+    ]
 
 
 def memory_problems(

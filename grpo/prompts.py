@@ -143,6 +143,14 @@ def render_answer(levels: np.ndarray, *, style: Style, thought: str = "") -> str
     return f"<think>{thought}</think><answer>[{', '.join(numbers)}]</answer>"
 
 
+def answer_pattern(horizon: int, *, style: Style) -> str:
+    """Regular expression of an answer with levels from 0 to 999, 50 daily standard deviations around the last close."""
+    levels = ["[0-9]{1,3}"] * horizon
+    if style == "direct":
+        return " ".join(levels)
+    return rf"<think>[^<]*</think><answer>\[{', '.join(levels)}\]</answer>"
+
+
 def parse_answer(text: str, *, horizon: int, style: Style) -> np.ndarray | None:
     """Answer text to levels [H] float64, or None when it is not exactly `horizon` plain numbers in the style.
 

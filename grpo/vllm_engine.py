@@ -140,8 +140,13 @@ class VllmEngine:
         end_ids: Sequence[int],
         seed: int,
         temperature: float = 1.0,
+        pattern: str | None = None,
     ) -> list[list[Completion]]:
         """Sample completions from the full distribution: no top-k, no top-p.
+
+        With a pattern the distribution is another: each token is drawn from those that can still lead to a match, their
+        probabilities divided by their sum. The log-probabilities are then of this law, above the model's own by the
+        logarithm of that sum, so that a policy gradient that takes them for the model's is biased.
 
         Args:
             prompts: token ids of U prompts; vLLM's prefix cache forwards each once.
@@ -150,11 +155,16 @@ class VllmEngine:
             end_ids: tokens that end a completion.
             seed: the same seed gives the same samples; each prompt has its own stream.
             temperature: divides the logits; 0 takes the most likely token and allows one sample.
+            pattern: regular expression that every completion must match.
 
         Returns:
             [U][S] completions.
+
+        Raises:
+            RunError: vLLM cannot hold this model's tokens to the pattern.
         """
         parameters_of = _import("vllm.sampling_params")
+        form = parameters_of.StructuredOutputsParams(regex=pattern) if pattern else None
         parameters = [
             parameters_of.SamplingParams(
                 n=num_samples,
@@ -164,11 +174,17 @@ class VllmEngine:
                 logprobs=0,
                 seed=seed + num_samples * number,
                 detokenize=False,
+                structured_outputs=form,
             )
             for number in range(len(prompts))
         ]
         asked: Any = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         answers = self._llm.generate(asked, parameters, lora_request=self._adapter, use_tqdm=False)
+        if any(output.finish_reason == "error" for answer in answers for output in answer.outputs):
+            raise RunError(
+                "generation.structured regex: vLLM cannot hold this model's tokens to the form of an answer; take "
+                "generation.structured none"
+            )
         return [[_completion(output) for output in answer.outputs] for answer in answers]
 
     @torch.no_grad()

@@ -142,6 +142,7 @@ def test_an_unknown_key_is_named_with_its_path(
         (["--prompt.style", "poem"], "prompt.style"),
         (["--lora-rank", "0"], "lora.rank"),
         (["--rejection.keep", "99"], "rejection.keep"),
+        (["--generation.structured", "regex"], "generation.structured regex needs generation.backend vllm"),
         (["--generation.gpu-memory-utilization", "1.5"], "generation.gpu_memory_utilization"),
     ],
 )

@@ -23,6 +23,7 @@ from grpo.forecaster import (
 )
 from grpo.modeling import load_tokenizer
 from grpo.prompts import render_prompts
+from grpo.runs import RunError
 from tests.tiny_models import tiny_model
 from tests.windows_factory import simulated_windows
 
@@ -42,6 +43,12 @@ def with_generation(forecaster: LLMForecaster, **settings) -> LLMForecaster:
     return LLMForecaster(
         forecaster.name, forecaster.model, forecaster.tokenizer, forecaster.prompt, GenerationConfig(**settings)
     )
+
+
+def test_the_embedded_model_cannot_be_held_to_a_form():
+    config = RunConfig(generation=GenerationConfig(backend="vllm", structured="regex"))
+    with pytest.raises(RunError, match=r"one token per number.*take generation\.structured none"):
+        load_llm_forecaster(config, None, name="base")
 
 
 def test_it_is_a_forecaster(embedded):

@@ -11,7 +11,7 @@ import pytest
 from trl import GRPOConfig
 
 from grpo import machine, memory, preflight
-from grpo.config import EMBEDDED, GrpoConfig, HubConfig, LoadingConfig, PromptConfig, RunConfig
+from grpo.config import EMBEDDED, GenerationConfig, GrpoConfig, HubConfig, LoadingConfig, PromptConfig, RunConfig
 from grpo.machine import Package, declared_packages, free_disk, is_port_free, loading_problems
 from grpo.memory import Batch, model_size
 from grpo.preflight import (
@@ -108,6 +108,16 @@ def test_all_problems_are_named_at_once(caplog, monkeypatch):
     lines = [record.getMessage() for record in caplog.records]
     for part in ("--max-seq-length 310", "loading.dtype float16", "no token to push to me/demo", "does not divide"):
         assert sum(part in line for line in lines) == 1, part
+
+
+def test_grpo_refuses_rollouts_that_are_held_to_a_form():
+    config = RunConfig(generation=GenerationConfig(backend="vllm", structured="regex"))
+    with pytest.raises(
+        PreflightError, match=r"^generation\.structured regex: GRPO trains the law that it samples from"
+    ):
+        check_training(config, "stage1", prompt_ids=PROMPTS, completion_length=14, processes=1)
+    check_training(config, "stage2", prompt_ids=PROMPTS, completion_length=14, processes=1)  # samples nothing
+    assert len(problems_of_run(config, 1, 0)) == 1
 
 
 def test_one_problem_is_the_error_itself():

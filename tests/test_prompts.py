@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from grpo.embedded.tokenizer import build_tokenizer
 from grpo.prompts import (
     INSTRUCTIONS,
+    answer_pattern,
     parse_answer,
     parse_answers,
     prompt_numbers,
@@ -106,6 +108,23 @@ def test_parse_inverts_render(levels, style):
     )
     assert parsed is not None
     assert parsed.tolist() == levels
+
+
+@pytest.mark.parametrize("style", ["direct", "reasoning"])
+@given(data=st.data())
+def test_whatever_has_the_form_of_an_answer_is_one(data, style):
+    text = data.draw(st.from_regex(answer_pattern(HORIZON, style=style), fullmatch=True))
+    parsed = parse_answer(text, horizon=HORIZON, style=style)
+    assert parsed is not None
+    assert len(parsed) == HORIZON
+
+
+@pytest.mark.parametrize("style", ["direct", "reasoning"])
+@given(levels=st.lists(st.integers(0, 999), min_size=HORIZON, max_size=HORIZON))
+def test_every_answer_from_0_to_999_has_the_form(levels, style):
+    pattern = answer_pattern(HORIZON, style=style)
+    assert re.fullmatch(pattern, render_answer(np.array(levels), style=style))
+    assert not re.fullmatch(pattern, render_answer(np.array(levels[1:]), style=style))
 
 
 TEN = "1 2 3 4 5 6 7 8 9 10"

@@ -210,11 +210,11 @@ def test_generate_samples_the_models_own_law_and_leaves_the_global_stream_alone(
     forecaster = GenerateForecaster("x", model.eval(), tokenizer, PromptConfig(), GenerationConfig(rows_per_batch=1000))
     prompts = [list(range(50, 250)), list(range(100, 180))]  # of different lengths: padded on the left
     before = torch.random.get_rng_state()
-    [sampled] = forecaster._sample(prompts, 500, 2, seed=3)
+    [sampled] = forecaster._sample(prompts, 500, 2, seed=3, horizon=1)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert [sampled] == list(forecaster._sample(prompts, 500, 2, seed=3))
-    assert [sampled] != list(forecaster._sample(prompts, 500, 2, seed=4))
-    more = [batch for seed in range(10) for batch in forecaster._sample(prompts, 500, 2, seed=seed)]
+    assert [sampled] == list(forecaster._sample(prompts, 500, 2, seed=3, horizon=1))
+    assert [sampled] != list(forecaster._sample(prompts, 500, 2, seed=4, horizon=1))
+    more = [batch for seed in range(10) for batch in forecaster._sample(prompts, 500, 2, seed=seed, horizon=1)]
     for number, prompt in enumerate(prompts):
         with torch.no_grad():
             log_probs = torch.log_softmax(model(input_ids=torch.tensor([prompt])).logits[0, -1], -1)

@@ -14,8 +14,12 @@ from grpo.config import RunConfig
 from grpo.forecaster import load_llm_forecaster
 from grpo.generation import sample_completions, trim_completions
 from grpo.modeling import load_base_model, load_tokenizer, lora_config, save_adapter
+from grpo.prompts import answer_pattern, parse_answer
+from grpo.runs import RunError
 from grpo.vllm_engine import StaleWeightsError, VllmEngine, engine_for
 from preprocessing.windows import read_windows
+from tests.tiny_adapters import publish_random_adapter
+from tests.tiny_models import byte_tokenizer, save_byte_model
 from tests.tiny_runs import SLUG, TinyRun
 
 pytestmark = [
@@ -157,3 +161,73 @@ def test_rejection_sampling_and_comparison_run_on_vllm(trained):
     flags = ("--compare.forecasters", "[base, grpo_1st, random_walk]")
     assert trained.stage("compare", *FLAGS, *flags) == 0
     assert "grpo_1st" in (trained.place("compare") / "leaderboard.md").read_text()
+
+
+# Held to a form
+
+
+def test_one_token_per_number_cannot_be_held_to_a_form(engine, ends):
+    with pytest.raises(RunError, match="cannot hold this model's tokens to the form"):
+        engine.sample(PROMPTS, num_samples=2, max_new_tokens=80, end_ids=ends, seed=0, pattern="[0-9]{1,3} [0-9]{1,3}")
+
+
+@pytest.fixture(scope="module")
+def bytes_model(tmp_path_factory):
+    """A model over bytes, and the flags that ask for it."""
+    folder = save_byte_model(tmp_path_factory.mktemp("bytes") / "model")
+    return folder, (*FLAGS, "--model", folder, "--max-seq-length", 1024)
+
+
+def can_go_on(text: str, horizon: int) -> bool:
+    """Whether a text is the beginning of `horizon` numbers of one to three digits, by counting."""
+    numbers = text.split(" ")
+    whole, last = numbers[:-1], numbers[-1]
+    digits = all(letter in "0123456789" for letter in "".join(numbers))
+    return digits and len(numbers) <= horizon and all(1 <= len(number) <= 3 for number in whole) and len(last) <= 3
+
+
+def test_the_held_law_is_the_models_own_cut_to_the_form_and_renormalised(bytes_model):
+    folder, flags = bytes_model
+    horizon, tokenizer = 3, byte_tokenizer()
+    config = TinyRun(folder).config("compare", *flags)
+    prompt = tokenizer("closes 500 498 503 next 3")["input_ids"]
+    engine, model = engine_for(config), load_base_model(config).eval()
+    [held] = engine.sample(
+        [prompt],
+        num_samples=16,
+        max_new_tokens=12,
+        end_ids=[tokenizer.eos_token_id],
+        seed=0,
+        pattern=answer_pattern(horizon, style="direct"),
+    )
+    texts = {token: tokenizer.decode([token]) for token in range(2, len(tokenizer))}
+    taken = 0.0
+    for completion in held:
+        assert completion.ids[-1] == tokenizer.eos_token_id
+        assert parse_answer(tokenizer.decode(completion.ids[:-1]), horizon=horizon, style="direct") is not None
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + completion.ids])).logits[0, len(prompt) - 1 : -1]
+        own = torch.log_softmax(logits, -1)
+        for step, token in enumerate(completion.ids):
+            so_far = tokenizer.decode(completion.ids[:step])
+            allowed = [number for number, text in texts.items() if can_go_on(so_far + text, horizon)]
+            if so_far.count(" ") == horizon - 1 and so_far[-1] != " ":
+                allowed.append(tokenizer.eos_token_id)
+            mass = own[step, allowed].logsumexp(-1)
+            assert completion.log_probs[step] == pytest.approx(float(own[step, token] - mass), abs=1e-4)
+            taken -= float(mass)
+    assert taken / len(held) > 5  # nats per answer by which a trainer would take these for more likely than they are
+
+
+def test_rejection_sampling_held_to_the_form_has_no_invalid_answer(bytes_model, tmp_path):
+    _, flags = bytes_model
+    shares = []
+    for number, structured in enumerate(("regex", "none")):
+        run = TinyRun(tmp_path / str(number))
+        assert run.stage("preprocess") == 0
+        adapter = publish_random_adapter(run.config("rejection", *flags), tmp_path / "adapter")
+        held = (*flags, "--generation.structured", structured, "--grpo-saved-lora-1st", adapter)
+        code = run.stage("rejection", *held)
+        manifest = run.place("rejection") / "manifest.json"
+        shares.append(json.loads(manifest.read_text())["metrics"]["valid"] if code == 0 else 0)
+    assert shares == [1, 0]

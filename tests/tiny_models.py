@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -12,6 +16,7 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -53,6 +58,39 @@ def tiny_model(architecture: str, *, seed: int = 0):
                 scale = 0.4 if "q_proj" in name or "k_proj" in name else parameter.shape[1] ** -0.5
                 parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
     return model, tokenizer
+
+
+def byte_tokenizer():
+    """One token per byte and a few of two digits, as the tokenizers of large models have them."""
+    alphabet = sorted(ByteLevel.alphabet())
+    vocabulary = {text: number for number, text in enumerate(["<pad>", "<end>", *alphabet, "50", "49"])}
+    model = Tokenizer(BPE(vocabulary, [("5", "0"), ("4", "9")]))
+    model.pre_tokenizer, model.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=model, pad_token="<pad>", eos_token="<end>")
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+    return tokenizer
+
+
+def save_byte_model(folder: Path) -> Path:
+    """A two-layer Llama with random weights over bytes, as a checkpoint that `--model` takes."""
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=2048,
+        initializer_range=0.1,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def save_tiny_model(architecture: str, folder: Path) -> Path:
