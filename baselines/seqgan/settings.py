@@ -25,7 +25,7 @@ class GeneratorSettings:
     batch_size: int = 64
     """Sequences per gradient step; the original's."""
     learning_rate: float = 1e-3
-    """Adam's step in the pre-training."""
+    """Adam's first step in the pre-training; it falls linearly to 0."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "hidden", "context_channels")

@@ -253,6 +253,9 @@ class SeqGanTraining:
     def _maximise_likelihood(self, step: int) -> dict[str, float]:
         batch = self.data.take(batch_rows(len(self.data), self.learning.batch_size, step, seed=self.seed))
         loss = -self.generator.log_prob(batch.values, batch.context).mean()
+        # a linear decay to 0: the noise of the last steps would stay in the weights
+        rate = self.learning.learning_rate * (1 - step / self.schedule.pretraining_steps)
+        self.optimizers[PRETRAINING].param_groups[0]["lr"] = rate
         self._descend(PRETRAINING, self.generator, loss)
         return {"nll": loss.item()}
 
