@@ -1,0 +1,237 @@
+"""All distances between real and generated sequences, each beside what it is where both come from the real law.
+
+Letters: N, M sequences, T length.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from baselines.analyze_distributions import metrics
+from baselines.analyze_distributions.two_sample import FOLDS, PERMUTATIONS, TwoSampleTest, classifier_test, mmd_test
+
+REPLICATES = 50
+"""Draws of the null distribution."""
+MAX_LAGS = 10
+PAIR_LIMIT = 1000
+"""Sequences of each sample for what compares all pairs: diversity and MMD."""
+CLASSIFIER_LIMIT = 5000
+"""Sequences of each sample for the classifier."""
+FEWEST = 4 * FOLDS
+"""Fewer sequences than that are refused."""
+
+
+class SampleError(ValueError):
+    """Two samples that cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One distance.
+
+    Attributes:
+        name: what is compared.
+        distance: how far apart real and generated are; 0 is equal, but for the classifier, where .5 is.
+        noise: its mean where both samples come from the real law.
+        bound: its 95 % quantile there.
+        p_value: share of that null distribution at or above the distance.
+        real: the property itself in the real sample, where there is one.
+        generated: the same in the generated sample.
+    """
+
+    name: str
+    distance: float
+    noise: float
+    bound: float
+    p_value: float
+    real: float | None = None
+    generated: float | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Whether the distance is more than chance explains, one time in twenty wrongly."""
+        return self.distance > self.bound
+
+
+@dataclass(frozen=True)
+class DistributionReport:
+    """What was measured on how much.
+
+    Attributes:
+        real_shape: N and T.
+        generated_shape: M and T.
+        measures: every distance, in the order of the report.
+        lags: K, of the autocorrelations.
+        bins: of the Jensen-Shannon divergence.
+        pairs: sequences of each sample behind diversity and MMD.
+        classified: sequences of each sample behind the classifier.
+        seed: of the replicates and subsamples.
+    """
+
+    real_shape: tuple[int, int]
+    generated_shape: tuple[int, int]
+    measures: tuple[Measure, ...]
+    lags: int
+    bins: int
+    pairs: int
+    classified: int
+    seed: int
+
+    def measure(self, name: str) -> Measure:
+        """One distance by its name."""
+        return next(measure for measure in self.measures if measure.name == name)
+
+    def json(self) -> str:
+        """All fields, and for each measure whether it differs."""
+        content = dataclasses.asdict(self)
+        for entry, measure in zip(content["measures"], self.measures, strict=True):
+            entry["differs"] = measure.differs
+        return json.dumps(content, indent=2) + "\n"
+
+    def markdown(self) -> str:
+        """A table and a line on how it was made."""
+        lines = [
+            "| measure | real | generated | distance | by chance: mean | 95 % | p | |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for measure in self.measures:
+            numbers = (measure.real, measure.generated, measure.distance, measure.noise, measure.bound)
+            cells = " | ".join("" if number is None else f"{number:.4g}" for number in numbers)
+            verdict = "differs" if measure.differs else "as chance has it"
+            p_value = "<.001" if measure.p_value < 0.001 else f"{measure.p_value:.3f}"
+            lines.append(f"| {measure.name} | {cells} | {p_value} | {verdict} |")
+        differing = sum(measure.differs for measure in self.measures)
+        return "\n".join(["# Real against generated sequences", "", self._sizes(differing), "", *lines, ""])
+
+    def _sizes(self, differing: int) -> str:
+        return (
+            f"{self.real_shape[0]} real and {self.generated_shape[0]} generated sequences of {self.real_shape[1]} "
+            f"values. {differing} of {len(self.measures)} measures differ by more than chance explains; each does so "
+            f"one time in twenty where nothing differs. By chance: {REPLICATES} pairs of samples of these sizes, both "
+            f"drawn with replacement from the real sequences; for diversity {REPLICATES} pairs of disjoint halves of "
+            f"them; for MMD {PERMUTATIONS} exchanges of labels. Diversity and MMD take {self.pairs} sequences of each "
+            f"sample, the classifier (logistic regression on values, squares and products of neighbours, {FOLDS} "
+            f"folds) {self.classified}. Autocorrelation to lag {self.lags}; Jensen-Shannon divergence in bits on "
+            f"{self.bins} bins of equal real share. Seed {self.seed}."
+        )
+
+
+def compare_distributions(real: np.ndarray, generated: np.ndarray, seed: int = 0) -> DistributionReport:
+    """Measure every distance between two samples, and what each would be by chance.
+
+    Args:
+        real: [N, T] sequences.
+        generated: [M, T] sequences.
+        seed: of replicates, subsamples and folds.
+
+    Raises:
+        SampleError: other shapes, too few sequences, or values that are not finite or never vary.
+    """
+    _check(real, generated)
+    rng = np.random.default_rng(seed)
+    lags, edges = min(MAX_LAGS, real.shape[1] - 1), metrics.quantile_edges(real)
+    pairs = min(len(real) // 2, len(generated), PAIR_LIMIT)
+    classified = min(len(real), len(generated), CLASSIFIER_LIMIT)
+    mmd = mmd_test(_some(real, pairs, rng), _some(generated, pairs, rng), rng)
+    auc = classifier_test(_some(real, classified, rng), _some(generated, classified, rng), rng)
+    measures = (
+        *_value_measures(real, generated, edges, lags, rng),
+        *_diversity_measures(real, generated, pairs, rng),
+        _tested("squared MMD", mmd),
+        _tested("classifier AUC", auc),
+    )
+    shapes = ((len(real), real.shape[1]), (len(generated), generated.shape[1]))
+    return DistributionReport(*shapes, measures, lags, len(edges) + 1, pairs, classified, seed)
+
+
+def _value_measures(
+    real: np.ndarray, generated: np.ndarray, edges: np.ndarray, lags: int, rng: np.random.Generator
+) -> list[Measure]:
+    """Distances against pairs of bootstrap samples of the real sequences, of the same two sizes."""
+    distances = _distances(real, generated, edges, lags)
+    null = [
+        _distances(_resampled(real, len(real), rng), _resampled(real, len(generated), rng), edges, lags)
+        for _ in range(REPLICATES)
+    ]
+    of_real, of_generated = (dataclasses.asdict(metrics.moments(values)) for values in (real, generated))
+    return [
+        _measure(name, distance, [each[name] for each in null], of_real.get(name), of_generated.get(name))
+        for name, distance in distances.items()
+    ]
+
+
+def _distances(first: np.ndarray, second: np.ndarray, edges: np.ndarray, lags: int) -> dict[str, float]:
+    """Every distance of values and autocorrelations; moments by the absolute difference."""
+    ks, wasserstein = metrics.cdf_distances(first, second)
+    first_moments, second_moments = metrics.moments(first), metrics.moments(second)
+    return {
+        "Kolmogorov-Smirnov": ks,
+        "Wasserstein-1": wasserstein,
+        "Jensen-Shannon": metrics.jensen_shannon(first, second, edges),
+        "autocorrelation": metrics.autocorrelation_distance(first, second, lags),
+        "autocorrelation of absolute values": metrics.autocorrelation_distance(np.abs(first), np.abs(second), lags),
+    } | {
+        field.name: abs(getattr(first_moments, field.name) - getattr(second_moments, field.name))
+        for field in dataclasses.fields(metrics.Moments)
+    }
+
+
+def _diversity_measures(real: np.ndarray, generated: np.ndarray, count: int, rng: np.random.Generator) -> list[Measure]:
+    """Differences of diversity between subsamples of one size, against disjoint halves of the real sequences."""
+    halves, others, generations = [], [], []
+    for _ in range(REPLICATES):
+        order = rng.permutation(len(real))
+        halves.append(metrics.diversity(real[order[:count]]))
+        others.append(metrics.diversity(real[order[count : 2 * count]]))
+        generations.append(metrics.diversity(_some(generated, count, rng)))
+    measures = []
+    names = {
+        "nearest": "distance to the nearest",
+        "pairwise": "distance between two",
+        "duplicates": "share of duplicates",
+    }
+    for field, name in names.items():
+        ours, theirs, made = (np.array([getattr(d, field) for d in part]) for part in (halves, others, generations))
+        distance = float(np.median(np.abs(made - ours)))
+        measures.append(_measure(name, distance, np.abs(theirs - ours), float(ours.mean()), float(made.mean())))
+    return measures
+
+
+def _measure(
+    name: str, distance: float, null: np.ndarray | list[float], real: float | None, generated: float | None
+) -> Measure:
+    null = np.asarray(null)
+    p_value = float((1 + (null >= distance).sum()) / (1 + len(null)))
+    return Measure(name, distance, float(null.mean()), float(np.quantile(null, 0.95)), p_value, real, generated)
+
+
+def _tested(name: str, test: TwoSampleTest) -> Measure:
+    return Measure(name, test.statistic, test.noise, test.bound, test.p_value)
+
+
+def _some(sequences: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    return sequences[rng.permutation(len(sequences))[:count]]
+
+
+def _resampled(sequences: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    return sequences[rng.integers(len(sequences), size=count)]
+
+
+def _check(real: np.ndarray, generated: np.ndarray) -> None:
+    for name, sequences in (("real", real), ("generated", generated)):
+        if sequences.ndim != 2 or len(sequences) < FEWEST or sequences.shape[1] < 2:
+            shape = " x ".join(map(str, sequences.shape))
+            raise SampleError(f"the {name} sample is {shape}; at least {FEWEST} sequences of 2 values are needed")
+        if not np.isfinite(sequences).all():
+            raise SampleError(f"the {name} sequences hold values that are not finite")
+        if np.ptp(sequences) == 0:
+            raise SampleError(f"the {name} sequences all hold one and the same number, {sequences.flat[0]:g}")
+    if real.shape[1] != generated.shape[1]:
+        raise SampleError(
+            f"the real sequences have {real.shape[1]} values and the generated {generated.shape[1]}; "
+            "they have to be equally long"
+        )
