@@ -45,7 +45,8 @@ class TokenLstm(nn.Module):
         self.output = nn.Linear(hidden, vocabulary)
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=std)
-        nn.init.zeros_(self.lstm.bias_hh_l0).requires_grad_(False)  # a gate has one bias
+        second_bias = self.lstm.get_parameter("bias_hh_l0")
+        nn.init.zeros_(second_bias).requires_grad_(False)  # a gate has one bias
 
     def forward(self, sequences: Tensor) -> Tensor:
         """[B, T, V] logits of each token given those before it."""
@@ -174,14 +175,15 @@ class TokenDiscriminator(nn.Module):
         self.widths = [width for width in filters if width <= length]
         features = sum(filters[width] for width in self.widths)
         self.embedding = nn.Embedding(vocabulary, embedding)
-        self.filters = nn.ModuleList(nn.Linear(width * embedding, filters[width]) for width in self.widths)
+        convolutions = [nn.Linear(width * embedding, filters[width]) for width in self.widths]
+        self.filters = nn.ModuleList(convolutions)
         self.highway = nn.Linear(features, features)
         self.gate = nn.Linear(features, features)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(features, 2)
         self.penalty = penalty
         nn.init.uniform_(self.embedding.weight, -1, 1)
-        for layer in (*self.filters, self.output):
+        for layer in (*convolutions, self.output):
             nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
             nn.init.constant_(layer.bias, 0.1)
         for layer in (self.highway, self.gate):

@@ -256,7 +256,7 @@ class OracleBenchmark:
         return True
 
     def _judged(self) -> dict[str, float]:
-        """Mean probability of "real" that the discriminator gives to fresh sequences of the oracle and the generator."""
+        """Mean probability of "real" that the discriminator gives to fresh sequences of both."""
         written = sample(self.generator, _JUDGED, self.schedule.length)
         pairs = {"judged_real": self.fresh[:_JUDGED], "judged_generated": written}
         return {name: self.discriminator.probability(rows).mean().item() for name, rows in pairs.items()}
