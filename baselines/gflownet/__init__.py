@@ -1,0 +1,1 @@
+"""Stochastic generative flow networks, as samplers of small exact tasks and as a forecaster of price paths."""

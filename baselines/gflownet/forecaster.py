@@ -1,0 +1,386 @@
+"""A forecaster whose paths are drawn by a stochastic GFlowNet; `tasks.price_paths` says what it learns and why.
+
+Letters: B windows, L window length, S samples, H horizon, V bins, N training windows, M trajectories per window.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from baselines.features import SCALE_FREE
+from baselines.gflownet.generator import (
+    GeneratorConfig,
+    StochasticDBGFlowNetGenerator,
+    StochasticKLGFlowNetGenerator,
+)
+from baselines.gflownet.learner import Learner, LearnerConfig
+from baselines.gflownet.networks import ThoughtEncoder
+from baselines.gflownet.tasks.price_paths import PathKernel, PricePaths, ReturnBins, fit_temperature
+from baselines.neural.checkpoints import (
+    CheckpointError,
+    load_training,
+    load_weights,
+    read_tensors,
+    save_training,
+    write_tensors,
+)
+from baselines.neural.early_stopping import BestWeights, scaled_crps
+from baselines.neural.inputs import InputScaling, WindowInputs
+from baselines.neural.learning_curves import LearningCurve
+from baselines.paths import require_horizon, require_validation
+from baselines.regression import Ridge, RidgeConfig
+from baselines.volatility import VolatilityConfig
+from grpo.evaluation.protocol import Forecast
+from grpo.evaluation.sampling import window_generators
+from preprocessing.windows import Context, WindowSet
+
+FITTED_FILE = "gflownet.safetensors"
+TRAINING_FILE = "training.safetensors"
+ROWS_AT_ONCE = 16_384
+"""Paths that are walked together in a forecast."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GFlowNetConfig(VolatilityConfig):
+    """Settings of the forecaster."""
+
+    generator: Literal["db", "kl"] = "db"
+    """Plain squared residuals, or the KL and entropy-ratio weighting."""
+    bins: int = 21
+    """Equally likely bins of daily returns, the tokens."""
+    stick: float = 0.05
+    """Probability in [0, 1) that a day's return comes from any bin in place of the intended one."""
+    learn_dynamics: bool = False
+    """Whether the noise is learnt; false: its true law is used, which is known here."""
+    temperature: float | None = None
+    """Scale of the covariance of the reward, above 0; null: the one with the lowest CRPS on the validation windows."""
+    trunk: Literal["mlp", "transformer"] = "mlp"
+    """What reads a path so far."""
+    width: int = 64
+    """Units per layer."""
+    layers: int = 2
+    """Layers of the trunk."""
+    heads: int = 4
+    """Attention heads."""
+    thought_width: int = 32
+    """Units of the context encoder."""
+    thought_layers: int = 1
+    """Blocks of the context encoder."""
+    gamma: float = 0.5
+    """Of the entropy ratio of the KL generator, in (0, 1]."""
+    kl_share: float = 0.5
+    """Share of the KL penalty of the KL generator, in [0, 1]."""
+    explore: float = 0.1
+    """Share of uniformly drawn actions while training, in [0, 1)."""
+    steps: int = 3000
+    """Gradient steps at most."""
+    windows_per_step: int = 64
+    """Training windows per step."""
+    paths_per_window: int = 4
+    """Trajectories per window and step."""
+    learning_rate: float = 2e-3
+    """Step size of Adam at the start; it falls along a half cosine."""
+    check_every: int = 200
+    """Steps between two looks at the validation windows."""
+    patience: int = 6
+    """Looks without a better CRPS after which training stops."""
+    check_windows: int = 256
+    """Validation windows looked at, at most, evenly spread."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("steps", "windows_per_step", "paths_per_window", "check_every", "patience", "check_windows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.bins < 2:
+            raise ValueError(f"bins must be at least 2; got {self.bins}")
+        if self.generator not in ("db", "kl"):
+            raise ValueError(f"generator must be db or kl; got '{self.generator}'")
+        if self.temperature is not None and not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0; got {self.temperature}")
+        self.for_generator()
+        self.for_learner()
+
+    def for_generator(self) -> GeneratorConfig:
+        """What the generator is built with."""
+        return GeneratorConfig(forward_looking=True, **_shared(self, GeneratorConfig))
+
+    def for_learner(self) -> LearnerConfig:
+        """What the optimisers are built with."""
+        return LearnerConfig(**_shared(self, LearnerConfig))
+
+
+def _shared(config: GFlowNetConfig, other: type[Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(other)}
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name in names}
+
+
+@dataclass(frozen=True, eq=False)
+class GFlowNetForecaster:
+    """Paths drawn token by token, given the window.
+
+    Attributes:
+        config: settings.
+        scaling: of the window's features.
+        generator: the networks, in double precision.
+    """
+
+    name: ClassVar[str] = "gflownet"
+    Config: ClassVar[type[GFlowNetConfig]] = GFlowNetConfig
+    sees_context: ClassVar[bool] = True
+
+    config: GFlowNetConfig
+    scaling: InputScaling
+    generator: StochasticDBGFlowNetGenerator
+
+    @property
+    def environment(self) -> PricePaths:
+        """Bins and reward."""
+        environment = self.generator.environment
+        assert isinstance(environment, PricePaths)
+        return environment
+
+    @classmethod
+    def fit(
+        cls, config: GFlowNetConfig, train: WindowSet, val: WindowSet, *, horizon: int, seed: int, out_dir: Path
+    ) -> Self:
+        """Train on the training windows; keep the weights that forecast the validation windows best.
+
+        A training that was stopped goes on where `out_dir` holds its last checkpoint.
+
+        Raises:
+            NoValidationError: there are no validation windows.
+            CheckpointError: `out_dir` holds a training with other settings or data.
+        """
+        require_validation(cls.name, val)
+        scaling = InputScaling.fit(train.context, config)
+        environment = price_paths(config, train, val, scaling, sees_context=cls.sees_context)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            generator = build_generator(
+                config, environment, window=train.context.past.shape[1] if cls.sees_context else 0
+            )
+            training = _Training(cls, config, scaling, generator, train, val, seed, Path(out_dir))
+            training.run()
+        return cls(config, scaling, generator.double().eval())
+
+    def log_partition(self, context: Context) -> np.ndarray:
+        """[B] log Z(c): how far from an everyday path the window's future is expected to lie (0 at the least)."""
+        with torch.no_grad():
+            log_z = self.generator.log_partition(thoughts(self.scaling.inputs(context)) if self.sees_context else None)
+        return np.broadcast_to(log_z.numpy(), len(context))
+
+    def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
+        """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
+
+        Raises:
+            HorizonError: further ahead than the training windows reach.
+        """
+        require_horizon(self.name, fitted=self.environment.num_steps, asked=horizon)
+        shape = (num_samples, self.environment.num_steps, 2)
+        uniforms = np.stack([generator.random(shape) for generator in window_generators(context, seed)])
+        inputs = self.scaling.inputs(context)
+        at_once = max(1, ROWS_AT_ONCE // num_samples)
+        daily = np.empty((len(context), num_samples, horizon))
+        for first in range(0, len(context), at_once):
+            rows = slice(first, first + at_once)
+            daily[rows] = self._walk(inputs.take(rows), uniforms[rows], horizon)
+        return self.scaling.forecast(context, daily)
+
+    @torch.no_grad()
+    def _walk(self, inputs: WindowInputs, uniforms: np.ndarray, horizon: int) -> np.ndarray:
+        """[B, S, horizon] scaled daily returns by inversion of uniforms [B, S, H, 2]: bin, and place in the bin."""
+        count, samples = uniforms.shape[:2]
+        levels = torch.from_numpy(uniforms).flatten(0, 1)  # [B S, H, 2]
+        encoded = self.generator.encode(thoughts(inputs) if self.sees_context else None, count * samples)
+        states = self.environment.initial(count * samples)
+        for day in range(horizon):
+            law = self.generator.noise.executed_policy(
+                self.generator.action_law(states, encoded), self.environment.allowed(states)
+            )
+            chosen = (levels[:, day, :1] >= law.cumsum(dim=-1)[:, :-1]).sum(dim=-1)
+            states = self.environment.step(states, chosen)
+        tokens = states[:, 1 : horizon + 1].numpy().reshape(count, samples, horizon)
+        return self.environment.bins.decode(tokens, uniforms[:, :, :horizon, 1])
+
+    def save(self, path: Path) -> None:
+        """Write everything into `path`/gflownet.safetensors."""
+        tensors = {f"generator.{name}": tensor for name, tensor in self.generator.state_dict().items()}
+        tensors |= {f"scaling.{name}": tensor for name, tensor in self.scaling.state().items()}
+        kernel = self.environment.kernel
+        tensors["knots"] = torch.from_numpy(self.environment.bins.knots)
+        tensors["covariance"] = torch.from_numpy(kernel.covariance)
+        positions = 0 if self.generator.thought is None else len(self.generator.thought.positions)
+        header = {
+            "forecaster": self.name,
+            "config": dataclasses.asdict(self.config),
+            "variance": kernel.variance,
+            "window": positions,
+        }
+        write_tensors(Path(path) / FITTED_FILE, tensors, header)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or of another forecaster.
+        """
+        file = Path(path) / FITTED_FILE
+        tensors, header = read_tensors(file)
+        if header.get("forecaster") != cls.name:
+            raise CheckpointError(f"{file} does not hold a fitted {cls.name} but {header.get('forecaster')}")
+        try:
+            config = cls.Config(**header["config"])
+            state = {key: tensors[f"scaling.{key}"] for key in ("mean", "std")}
+            scaling = InputScaling.from_state(state, config)
+            kernel = PathKernel(tensors["covariance"].numpy(), header["variance"])
+            environment = PricePaths(ReturnBins(tensors["knots"].numpy()), kernel)
+            generator = build_generator(config, environment, window=header["window"]).double().eval()
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{file} does not hold a fitted {cls.name} ({error}); fit it again") from error
+        load_weights(file, generator, tensors, "generator.")
+        return cls(config, scaling, generator)
+
+
+class GFlowNetNoContext(GFlowNetForecaster):
+    """The same without the window: one law of paths for all windows, in units of the volatility at the origin."""
+
+    name = "gflownet_no_context"
+    sees_context = False
+
+
+def thoughts(inputs: WindowInputs) -> torch.Tensor:
+    """[B, L, F + 1] the context: the features, then one return per position, oldest first."""
+    count, length = inputs.returns.shape
+    features = torch.nn.functional.pad(inputs.features, (0, 1))[:, None]
+    returns = torch.cat(
+        [inputs.features.new_zeros(count, length, inputs.features.shape[1]), inputs.returns[..., None]], -1
+    )
+    return torch.cat([features, returns], dim=1)
+
+
+def build_generator(config: GFlowNetConfig, environment: PricePaths, *, window: int) -> StochasticDBGFlowNetGenerator:
+    """Networks from torch's global random numbers; `window` is L, or 0 for no context."""
+    settings = config.for_generator()
+    encoder = ThoughtEncoder(settings, window, features=len(SCALE_FREE) + 1) if window else None
+    kinds = {"db": StochasticDBGFlowNetGenerator, "kl": StochasticKLGFlowNetGenerator}
+    return kinds[config.generator](environment, settings, encoder)
+
+
+def price_paths(
+    config: GFlowNetConfig, train: WindowSet, val: WindowSet, scaling: InputScaling, *, sees_context: bool
+) -> PricePaths:
+    """Bins and reward. The covariance is that of a ridge regression's residuals, or of the returns themselves."""
+    targets, val_targets = (scaling.targets(windows).double().numpy() for windows in (train, val))  # [N, H]
+    if sees_context:
+        volatility = {field.name: getattr(config, field.name) for field in dataclasses.fields(VolatilityConfig)}
+        ridge = Ridge.fit(
+            RidgeConfig(features=True, **volatility), train, val, horizon=train.horizon, seed=0, out_dir=Path()
+        )
+        residuals = np.diff(ridge.residuals, axis=1, prepend=0.0)
+        val_mean = np.diff(ridge.scaled_mean(val.context), axis=1, prepend=0.0)
+    else:
+        residuals, val_mean = targets - targets.mean(axis=0), targets.mean(axis=0)
+    covariance = residuals.T @ residuals / len(residuals)
+    temperature = config.temperature or fit_temperature(val_mean, val_targets, covariance)
+    return PricePaths(ReturnBins.fit(targets, config.bins), PathKernel(temperature * covariance, float(targets.var())))
+
+
+class _Training:
+    """The loop: sample, learn, look at the validation windows, keep the best, save."""
+
+    def __init__(
+        self,
+        plugin: type[GFlowNetForecaster],
+        config: GFlowNetConfig,
+        scaling: InputScaling,
+        generator: StochasticDBGFlowNetGenerator,
+        train: WindowSet,
+        val: WindowSet,
+        seed: int,
+        out_dir: Path,
+    ) -> None:
+        self.plugin, self.config, self.scaling, self.generator = plugin, config, scaling, generator
+        self.thoughts = thoughts(scaling.inputs(train.context)) if plugin.sees_context else None
+        environment = generator.environment
+        assert isinstance(environment, PricePaths)
+        self.observed = torch.from_numpy(environment.kernel.whiten(scaling.targets(train).double().numpy()))
+        kept = np.unique(np.linspace(0, len(val) - 1, min(config.check_windows, len(val))).astype(np.int64))
+        self.val = val.take(kept)
+        self.learner = Learner(generator, config.for_learner())
+        self.best = BestWeights(config.patience)
+        self.curve = LearningCurve()
+        self.done = 0
+        self.out_dir = out_dir
+        self.identity = [plugin.name, dataclasses.asdict(config), seed, len(train), float(self.observed.sum())]
+
+    def run(self) -> None:
+        """Train to the end, from the last checkpoint where there is one, and put the best weights in place."""
+        file = self.out_dir / TRAINING_FILE
+        if file.exists():
+            self._resume(file)
+        progress = tqdm(
+            total=self.config.steps, initial=self.done, desc=f"fit {self.plugin.name}", unit="step", leave=False
+        )
+        while self.done < self.config.steps and not self.best.exhausted:
+            measured = self._step()
+            self.done += 1
+            progress.update()
+            if self.done % self.config.check_every == 0 or self.done == self.config.steps:
+                self._check(measured)
+                self._save(file)
+        progress.close()
+        self.best.restore(self.generator)
+        self.curve.write(self.out_dir, title=self.plugin.name)
+        file.unlink(missing_ok=True)
+
+    def _step(self) -> dict[str, float]:
+        rows = torch.randint(len(self.observed), (self.config.windows_per_step,))
+        condition = self.observed[rows].repeat_interleave(self.config.paths_per_window, dim=0)
+        thought = None if self.thoughts is None else self.thoughts[rows]
+        batch = self.generator.sample(len(condition), thought=thought, condition=condition, exploring=True)
+        return self.learner.step(batch, self.done / self.config.steps)
+
+    def _check(self, measured: dict[str, float]) -> None:
+        fitted = self.plugin(self.config, self.scaling, copy.deepcopy(self.generator).double().eval())
+        crps = scaled_crps(fitted, self.val)
+        self.best.offer(crps, self.done, self.generator)
+        self.curve.add("training", self.done, **measured, val_crps=crps)
+
+    def _save(self, file: Path) -> None:
+        buffer = self.learner.buffer
+        best = {f"best.{name}": tensor for name, tensor in self.best.weights.items()}
+        save_training(
+            file,
+            modules={"generator": self.generator},
+            optimizers=self.learner.optimizers,
+            progress={
+                "identity": json.loads(json.dumps(self.identity)),
+                "done": self.done,
+                "rows": self.curve.rows,
+                "best": [self.best.loss, self.best.step, self.best.failures],
+            },
+            tensors=best | ({} if buffer is None else buffer.state()),
+        )
+
+    def _resume(self, file: Path) -> None:
+        progress, tensors = load_training(
+            file, modules={"generator": self.generator}, optimizers=self.learner.optimizers
+        )
+        if progress.get("identity") != json.loads(json.dumps(self.identity)):
+            raise CheckpointError(f"{file} is of a training with other settings or windows; delete it to train anew")
+        self.done, self.curve = progress["done"], LearningCurve(progress["rows"])
+        self.best.loss, self.best.step, self.best.failures = progress["best"]
+        self.best.weights = {k.removeprefix("best."): t for k, t in tensors.items() if k.startswith("best.")}
+        if self.learner.buffer is not None:
+            self.learner.buffer.restore({k: t for k, t in tensors.items() if k.startswith("buffer.")})

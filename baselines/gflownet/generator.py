@@ -1,0 +1,448 @@
+"""Stochastic GFlowNet generators: they sample trajectories and say how far these are from balance.
+
+Differences from code published with Pan et al. (2023), each of which changes what is learnt: the empty sequence is a
+state of its own, so F(s0) and the first action are trained; actions are drawn from the very logits that the loss sees
+(exploration is explicit: `explore` and the entropy ratio); the backward policy has a head of its own; entropies are
+entropies.
+
+Letters: B trajectories, T steps, D integers of a state, A actions, K parent slots, C context positions, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
+
+import torch
+from torch import nn
+
+from baselines.gflownet.dynamics import ForwardDynamics, StickyNoise
+from baselines.gflownet.losses import (
+    detailed_balance,
+    entropy_ratio,
+    expected_balance,
+    stochastic_db,
+    sub_trajectory_balance,
+    trajectory_balance,
+)
+from baselines.gflownet.losses.reduction import masked_mean
+from baselines.gflownet.networks import FlowNetwork, NetworkConfig
+from baselines.gflownet.tasks.environment import Environment
+
+Balance = Literal[
+    "stochastic_db", "expected_balance", "detailed_balance", "trajectory_balance", "sub_trajectory_balance"
+]
+BALANCES = (
+    "stochastic_db",
+    "expected_balance",
+    "detailed_balance",
+    "trajectory_balance",
+    "sub_trajectory_balance",
+)
+STEPWISE = BALANCES[:3]
+"""Balances with one residual per step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig(NetworkConfig):
+    """The environment's noise, the reward, and the condition that is learnt."""
+
+    balance: Balance = "stochastic_db"
+    """The condition. detailed_balance is blind to noise: it takes the executed action for the intended one. The
+    trajectory balances hold the dynamics, as stochastic_db does."""
+    stick: float = 0.25
+    """Probability in [0, 1) that chance executes one of the allowed actions in place of the intended one."""
+    learn_dynamics: bool = True
+    """Whether P(s'|s, a) is learnt; false: the true one is used. Without noise there is nothing to learn."""
+    reward_exponent: float = 1.0
+    """The reward is raised to this power."""
+    reward_floor: float = 0.0
+    """Rewards below this count as this (before the exponent), so that no log R is too low."""
+    explicit_z: bool = False
+    """Whether log F(s0) is a parameter (or, with a context, a linear read-out of it) in place of the flow head."""
+    forward_looking: bool = False
+    """Whether the flow head learns log F(s) less the part of log R that is settled in s (Pan et al. 2023,
+    arXiv:2302.01687), for rewards that are sums over steps."""
+    piece_decay: float = 0.9
+    """Weight of a piece of a trajectory per further step, in (0, 1], in sub_trajectory_balance."""
+    explore: float = 0.0
+    """Share of uniformly drawn actions mixed into the policy while training, in [0, 1)."""
+    gamma: float = 1.0
+    """Of the entropy ratio, in (0, 1]; 1: off. Read by the KL generator."""
+    kl_share: float = 0.0
+    """Share of the KL penalty in the loss, in [0, 1]. Read by the KL generator."""
+    quantile_decay: float = 0.99
+    """Decay per step of the moving entropy quantiles, in [0, 1). Read by the KL generator."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.balance not in BALANCES:
+            raise ValueError(f"balance must be one of {', '.join(BALANCES)}; got '{self.balance}'")
+        StickyNoise(self.stick)
+        for name, low, high in (("explore", 0, 1), ("quantile_decay", 0, 1)):
+            if not low <= getattr(self, name) < high:
+                raise ValueError(f"{name} must be in [0, 1); got {getattr(self, name)}")
+        for name in ("piece_decay", "gamma"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in (0, 1]; got {getattr(self, name)}")
+        if not 0 <= self.kl_share <= 1:
+            raise ValueError(f"kl_share must be in [0, 1]; got {self.kl_share}")
+        if not self.reward_exponent > 0 or not self.reward_floor >= 0:
+            raise ValueError(
+                "reward_exponent must be above 0 and reward_floor 0 or more; "
+                f"got {self.reward_exponent} and {self.reward_floor}"
+            )
+        if self.forward_looking and (self.reward_floor > 0 or self.explicit_z):
+            raise ValueError("forward_looking goes with reward_floor 0 and without explicit_z")
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories:
+    """B trajectories of at most T steps; those that end earlier stay in their end.
+
+    Attributes:
+        states: [B, T + 1, D] long.
+        intended: [B, T] long, actions that the policy chose.
+        executed: [B, T] long, actions that the environment took.
+        mask: [B, T] bool, the steps that were taken.
+        thought: contexts [B, C] (tokens) or [B, C, F] (vectors), or None; fewer than B where each is shared by as many
+            consecutive trajectories.
+        condition: [B, *] what the reward depends on beside the end, or None.
+    """
+
+    states: torch.Tensor
+    intended: torch.Tensor
+    executed: torch.Tensor
+    mask: torch.Tensor
+    thought: torch.Tensor | None = None
+    condition: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @property
+    def ends(self) -> torch.Tensor:
+        """[B, D] terminal states."""
+        return self.states[:, -1]
+
+    def joined(self, other: Self) -> Self:
+        """These and others, with as many steps and the same kind of context."""
+        parts = {}
+        for field in fields(self):
+            ours, theirs = getattr(self, field.name), getattr(other, field.name)
+            parts[field.name] = None if ours is None else torch.cat([ours, theirs])
+        return type(self)(**parts)
+
+
+class StochasticDBGFlowNetGenerator(nn.Module):
+    """Sampler with a forward policy, a backward policy, flows and learnt dynamics, trained to balance.
+
+    Args:
+        environment: what is built.
+        config: noise, reward, condition, networks.
+        thought: encoder of the context with an attribute `width`, as `networks.ThoughtEncoder`; None: no context.
+        network: in place of a `FlowNetwork`: a module with the same two ways of being called.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        config: GeneratorConfig,
+        thought: nn.Module | None = None,
+        network: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if config.balance == "expected_balance" and environment.num_slots > 1:
+            raise ValueError(f"expected_balance needs states with one parent; those of {environment.name} have more")
+        self.environment, self.config = environment, config
+        self.noise = StickyNoise(config.stick)
+        self.network = network or FlowNetwork(environment, config, thought)
+        self.thought = thought
+        width = 0 if thought is None else int(thought.width)
+        self.dynamics = ForwardDynamics(environment, config.width, width) if self.learns_dynamics else None
+        self.log_z: nn.Module | None = None
+        if config.explicit_z:
+            self.log_z = nn.Linear(max(width, 1), 1)  # of a context, or of a constant
+            nn.init.zeros_(self.log_z.weight)
+
+    @property
+    def learns_dynamics(self) -> bool:
+        """Whether there is noise whose law is learnt and used."""
+        blind = self.config.balance == "detailed_balance"
+        return self.config.learn_dynamics and self.config.stick > 0 and not blind
+
+    @property
+    def sees_noise(self) -> bool:
+        """Whether the condition tells intended from executed actions."""
+        return self.config.stick > 0 and self.config.balance != "detailed_balance"
+
+    def flow_parameters(self) -> list[nn.Parameter]:
+        """Of all but the dynamics and the explicit log Z."""
+        return list(self.network.parameters())
+
+    def encode(self, thought: torch.Tensor | None, count: int) -> torch.Tensor | None:
+        """[count, W] encoded contexts, each repeated for the trajectories that share it; None without a context."""
+        if self.thought is None:
+            return None
+        if thought is None:
+            raise ValueError("this generator has a context encoder: give it a context")
+        encoded = self.thought(thought)
+        return encoded.repeat_interleave(count // len(encoded), dim=0)
+
+    # Sampling
+
+    def flattening(self) -> float:
+        """The temperature of the policy while it collects trajectories for training."""
+        return 1.0
+
+    def action_law(
+        self, states: torch.Tensor, thought: torch.Tensor | None, *, temperature: float = 1.0, explore: float = 0.0
+    ) -> torch.Tensor:
+        """[*, A] probabilities of the intended action in states [*, D], with an encoded context [*, W] each."""
+        allowed = self.environment.allowed(states)
+        logits = self.network(states, thought).policy_logits.masked_fill(~allowed, -torch.inf)
+        law = (logits / temperature).softmax(dim=-1)
+        return (1 - explore) * law + explore * allowed / allowed.sum(dim=-1, keepdim=True)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        count: int,
+        *,
+        thought: torch.Tensor | None = None,
+        condition: torch.Tensor | None = None,
+        exploring: bool = False,
+    ) -> Trajectories:
+        """Walk `count` trajectories at once, from torch's global random numbers.
+
+        Args:
+            count: B.
+            thought: contexts [B, C] or [B, C, F]; fewer than B where consecutive trajectories share them.
+            condition: [B, *] passed on to the reward.
+            exploring: whether actions are drawn from the flattened policy with `explore`, as in training.
+        """
+        encoded = self.encode(thought, count)
+        explore = {"temperature": self.flattening(), "explore": self.config.explore} if exploring else {}
+        states = self.environment.initial(count)
+        path, intended, executed, mask = [states], [], [], []
+        for _ in range(self.environment.num_steps):
+            mask.append(~self.environment.ended(states))
+            intended.append(torch.multinomial(self.action_law(states, encoded, **explore), 1).squeeze(-1))
+            executed.append(self.noise.execute(intended[-1], self.environment.allowed(states)))
+            states = self.environment.step(states, executed[-1])
+            path.append(states)
+        steps = (torch.stack(column, dim=1) for column in (path, intended, executed, mask))
+        return Trajectories(*steps, thought=thought, condition=condition)
+
+    # Losses
+
+    def log_partition(self, thought: torch.Tensor | None = None) -> torch.Tensor:
+        """[B] log F(s0), the learnt log Z of each context [B, C(, F)]; [1] without a context."""
+        encoded = self.encode(thought, 1 if thought is None else len(thought))
+        if self.log_z is not None:
+            source = next(self.log_z.parameters()).new_ones(1, 1) if encoded is None else encoded
+            return self.log_z(source).squeeze(-1)
+        count = 1 if encoded is None else len(encoded)
+        return self.network(self.environment.initial(count), encoded).log_flow
+
+    def log_rewards(self, batch: Trajectories) -> torch.Tensor:
+        """[B] log R of the ends, with floor and exponent."""
+        log_rewards = self.environment.log_reward(batch.ends, batch.condition)
+        if self.config.reward_floor > 0:
+            log_rewards = log_rewards.clamp(min=math.log(self.config.reward_floor))
+        return self.config.reward_exponent * log_rewards
+
+    def get_loss(self, batch: Trajectories) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The balance loss and what it was made of.
+
+        Returns:
+            The loss [] and, by name,
+            inp_x [B, T + 1, D] states; inp_x_thought [B or fewer, C(, F)] contexts, where there are any;
+            real_actions [B, T] executed; intended_actions [B, T]; mask [B, T] steps taken;
+            pol_logits [B, T, A] masked logits of pi(.|s_t);
+            pol_back_logits [B, T, K A] masked logits of P_B((slot, a)|s_{t+1});
+            log_flows [B, T] log F(s_t); end_log_flow [B] log R of the end, floor and exponent included;
+            log_z [B] log F(s_0); log_dynamics [B, T] log P(s_{t+1}|s_t, a_t), detached;
+            entropy [B, T] of pi over its maximum; weights [B, T] of the steps;
+            residuals [B, T] (trajectory_balance: [B]; sub_trajectory_balance: [B, T + 1, T + 1]).
+        """
+        info = self._terms(batch)
+        residuals = self._residuals(batch, info)
+        info["residuals"], info["weights"] = residuals, self._weights(info)
+        if self.config.balance == "trajectory_balance":
+            return residuals.square().mean(), info
+        if self.config.balance == "sub_trajectory_balance":
+            pieces = sub_trajectory_balance.piece_weights(batch.mask, self.config.piece_decay)
+            return torch.where(pieces > 0, pieces * residuals.square(), 0.0).sum(dim=(1, 2)).mean(), info
+        return masked_mean(info["weights"] * self._penalty(residuals), batch.mask), info
+
+    def get_dynamics_loss(
+        self,
+        states: torch.Tensor,
+        intended: torch.Tensor,
+        executed: torch.Tensor,
+        thought: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Cross-entropy of the executed actions of N transitions.
+
+        Args:
+            states: [N, D].
+            intended: [N].
+            executed: [N].
+            thought: [N, C(, F)] contexts, where there are any.
+
+        Returns:
+            The loss [] and accuracy [], the share of transitions whose likeliest outcome came.
+        """
+        if self.dynamics is None:
+            raise ValueError("this generator learns no dynamics")
+        encoded = self.encode(thought, len(states))
+        log_law = self.dynamics(states, intended, encoded)
+        accuracy = (log_law.argmax(dim=-1) == executed).float().mean()
+        return nn.functional.nll_loss(log_law, executed), {"accuracy": accuracy.detach()}
+
+    def log_dynamics_law(
+        self, states: torch.Tensor, intended: torch.Tensor, thought: torch.Tensor | None
+    ) -> torch.Tensor:
+        """[*, A] log P(k|s, a) as the loss sees it, learnt or true, without a gradient."""
+        with torch.no_grad():
+            if self.dynamics is not None:
+                return self.dynamics(states, intended, thought)
+            noise = self.noise if self.sees_noise else StickyNoise(0.0)
+            return noise.log_probabilities(intended, self.environment.allowed(states))
+
+    def _terms(self, batch: Trajectories) -> dict[str, torch.Tensor]:
+        states, mask = batch.states, batch.mask
+        encoded = self.encode(batch.thought, len(batch))
+        flows = self.network.along(states, encoded)
+        allowed = self.environment.allowed(states[:, :-1])
+        pairs = self.environment.backward_allowed(states[:, 1:], noise=self.sees_noise).flatten(-2)
+        # where the trajectory has ended every pair is let through: the step counts for nothing, and must not be nan
+        pairs = pairs | ~mask[..., None]
+        log_rewards = self.log_rewards(batch).to(flows.log_flow.dtype)
+        settled = self._settled(batch, flows.log_flow)
+        log_flows = flows.log_flow + settled
+        if self.log_z is not None:
+            source = log_flows.new_ones(len(states), 1) if encoded is None else encoded
+            log_flows = torch.cat([self.log_z(source), log_flows[:, 1:]], dim=1)
+        log_flows = torch.where(self.environment.ended(states), log_rewards[:, None], log_flows)
+        info = {
+            "inp_x": states,
+            "real_actions": batch.executed,
+            "intended_actions": batch.intended,
+            "mask": mask,
+            "pol_logits": flows.policy_logits[:, :-1].masked_fill(~allowed, -torch.inf),
+            "pol_back_logits": flows.backward_logits[:, 1:].masked_fill(~pairs, -torch.inf),
+            "log_flows": log_flows[:, :-1],
+            "end_log_flow": log_flows[:, -1],
+            "log_z": log_flows[:, 0],
+        }
+        if batch.thought is not None:
+            info["inp_x_thought"] = batch.thought
+        thought = None if encoded is None else encoded[:, None].expand(*batch.intended.shape, -1)
+        law = self.log_dynamics_law(states[:, :-1], self._actions(batch), thought)
+        info["log_dynamics_law"] = law
+        info["log_dynamics"] = _at(law, batch.executed)
+        info["entropy"] = entropy_ratio.normalised_entropy(info["pol_logits"].log_softmax(dim=-1), allowed)
+        return info
+
+    def _residuals(self, batch: Trajectories, info: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        actions = self._actions(batch)
+        log_policy = _at(info["pol_logits"].log_softmax(dim=-1), actions)
+        pair = self.environment.slots(batch.executed) * self.environment.num_actions + actions
+        log_backward = _at(info["pol_back_logits"].log_softmax(dim=-1), pair)
+        log_flows = torch.cat([info["log_flows"], info["end_log_flow"][:, None]], dim=1)
+        log_dynamics = info["log_dynamics"]
+        if self.config.balance == "stochastic_db":
+            return stochastic_db.residuals(log_flows, log_policy, log_dynamics, log_backward)
+        if self.config.balance == "detailed_balance":
+            return detailed_balance.residuals(log_flows, log_policy, log_backward)
+        if self.config.balance == "expected_balance":
+            law, children = info["log_dynamics_law"], self._child_flows(batch)
+            return expected_balance.residuals(log_flows, log_policy, law, children)
+        log_forward = log_policy + log_dynamics
+        if self.config.balance == "trajectory_balance":
+            return trajectory_balance.residuals(
+                info["log_z"], info["end_log_flow"], log_forward, log_backward, batch.mask
+            )
+        return sub_trajectory_balance.residuals(log_flows, log_forward, log_backward, batch.mask)
+
+    def _actions(self, batch: Trajectories) -> torch.Tensor:
+        """[B, T] the actions that the policy answers for."""
+        return batch.executed if self.config.balance == "detailed_balance" else batch.intended
+
+    def _settled(self, batch: Trajectories, like: torch.Tensor) -> torch.Tensor:
+        """[B, T + 1] the part of log R that is settled in each state; 0 unless flows look forward."""
+        if not self.config.forward_looking:
+            return torch.zeros_like(like)
+        steps = self.environment.log_step_rewards(batch.states, batch.condition).to(like.dtype)
+        return self.config.reward_exponent * nn.functional.pad(steps.cumsum(dim=1), (1, 0))
+
+    def _child_flows(self, batch: Trajectories) -> torch.Tensor:
+        """[B, T, A] log F of all children of the states passed; log R where a child is an end."""
+        count, steps = batch.intended.shape
+        num_actions = self.environment.num_actions
+        parents = batch.states[:, :-1, None].expand(-1, -1, num_actions, -1)  # [B, T, A, D]
+        actions = torch.arange(num_actions).expand(count, steps, -1)
+        children = self.environment.step(parents, actions)
+        encoded = self.encode(batch.thought, len(batch))
+        if encoded is not None:
+            encoded = encoded[:, None, None].expand(-1, steps, num_actions, -1)
+        log_flows = self.network(children, encoded).log_flow
+        condition = batch.condition
+        if condition is not None:
+            condition = condition[:, None, None].expand(-1, steps, num_actions, *condition.shape[1:])
+        if self.config.forward_looking:
+            raise ValueError("expected_balance has no forward-looking form here; set forward_looking false")
+        ends = Trajectories(
+            children[:, :, :, None].flatten(0, 2), batch.intended, batch.executed, batch.mask,
+            condition=None if condition is None else condition.flatten(0, 2),
+        )  # fmt: skip
+        log_rewards = self.log_rewards(ends).view(count, steps, num_actions)
+        return torch.where(self.environment.ended(children), log_rewards, log_flows)
+
+    def _weights(self, info: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """[B, T] weights of the steps."""
+        return torch.ones_like(info["entropy"])
+
+    def _penalty(self, residuals: torch.Tensor) -> torch.Tensor:
+        """[B, T] what a residual costs."""
+        return residuals.square()
+
+
+class StochasticKLGFlowNetGenerator(StochasticDBGFlowNetGenerator):
+    """The same flows by the KL and entropy-ratio weighting of `losses.entropy_ratio`.
+
+    Loss: mean of w(s) ((1 - lam) d^2 + 2 lam g(d)), lam = `kl_share`, w from the policy's own entropies; the policy
+    that collects trajectories is pi^(1/r), r = H_hi/(gamma H_hi + (1 - gamma) H_lo) in [1, 1/gamma]. At gamma = 1 and
+    kl_share = 0 every number is that of `StochasticDBGFlowNetGenerator`.
+    """
+
+    def __init__(self, environment: Environment, config: GeneratorConfig, *others: Any, **named: Any) -> None:
+        super().__init__(environment, config, *others, **named)
+        if config.balance not in STEPWISE:
+            raise ValueError(f"the KL generator weighs steps; its balance must be one of {', '.join(STEPWISE)}")
+        self.register_buffer("entropy_quantiles", torch.full((2,), torch.nan))
+
+    def flattening(self) -> float:
+        """The entropy ratio; 1 before the first batch."""
+        high, low = self.entropy_quantiles.tolist()
+        return 1.0 if math.isnan(high) else entropy_ratio.entropy_ratio(high, low, self.config.gamma)
+
+    def _weights(self, info: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        entropy, mask = info["entropy"], info["mask"]
+        if self.training:
+            self.entropy_quantiles.copy_(
+                entropy_ratio.updated_quantiles(self.entropy_quantiles, entropy, mask, self.config.quantile_decay)
+            )
+        return entropy_ratio.step_weights(entropy, mask, self.config.gamma)
+
+    def _penalty(self, residuals: torch.Tensor) -> torch.Tensor:
+        return entropy_ratio.mixed_penalty(residuals, self.config.kl_share)
+
+
+def _at(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """[B, T] entries of [B, T, N] at [B, T]."""
+    return table.gather(-1, index[..., None]).squeeze(-1)
