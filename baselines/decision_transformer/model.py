@@ -117,30 +117,35 @@ class _Block(nn.Module):
         self.attention_out = nn.Linear(width, width)
         self.mlp_in, self.mlp_out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None) -> Tensor:
-        """[B, n, D] in and out; with a cache the n tokens follow those that it holds."""
-        x = x + self._drop(self.attention_out(self._attend(self.attention_norm(x), cache)))
+    def forward(self, x: Tensor, cache: KeyValueCache | None, newest: bool) -> Tensor:
+        """[B, n, D] in; the same out, or with `newest` the last token alone.
+
+        With a cache the n tokens follow those that it holds, and are added to it.
+        """
+        attended = self._attend(self.attention_norm(x), cache, newest)
+        x = (x[:, -1:] if newest else x) + self._drop(self.attention_out(attended))
         return x + self._drop(self.mlp_out(functional.gelu(self.mlp_in(self.mlp_norm(x)))))
 
-    def _attend(self, x: Tensor, cache: KeyValueCache | None) -> Tensor:
+    def _attend(self, x: Tensor, cache: KeyValueCache | None, newest: bool) -> Tensor:
         batch, tokens, width = x.shape
         split = self.query_key_value(x).view(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)  # [B, heads, n, d] each
-        mask = None
         if cache is not None:
             key, value = cache.extend(self.layer, key, value)
-            if tokens < key.shape[2]:
-                held = key.shape[2] - tokens
-                mask = torch.ones(tokens, key.shape[2], dtype=torch.bool, device=x.device).tril(held)
+        mask = None
+        if newest:
+            query = query[:, :, -1:]  # sees every token
+        elif tokens < key.shape[2]:
+            mask = torch.ones(tokens, key.shape[2], dtype=torch.bool, device=x.device).tril(key.shape[2] - tokens)
         attended = functional.scaled_dot_product_attention(
             query,
             key,
             value,
             attn_mask=mask,
-            is_causal=mask is None,
+            is_causal=mask is None and not newest,
             dropout_p=self.dropout if self.training else 0.0,
         )
-        return attended.transpose(1, 2).reshape(batch, tokens, width)
+        return attended.transpose(1, 2).reshape(batch, -1, width)
 
     def _drop(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self.dropout, self.training)
@@ -236,7 +241,8 @@ class DecisionTransformer(nn.Module):
     def _transform(self, tokens: Tensor, cache: KeyValueCache | None) -> Tensor:
         x = functional.dropout(self.input_norm(tokens), self.config.dropout, self.training)
         for block in self.blocks:
-            x = block(x, cache)
+            # what a step is asked for is read off its last token, and above the last block nothing looks back
+            x = block(x, cache, newest=cache is not None and block is self.blocks[-1])
         return self.output_norm(x)
 
     def _require(self, bars: int, returns_to_go: Tensor | None) -> None:
