@@ -1,0 +1,102 @@
+"""What is imitated: real paths of scaled returns, each with what was known before it.
+
+Letters: N demonstrations, C numbers of context, H steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+
+from baselines.neural.inputs import InputScaling, WindowInputs
+from baselines.volatility import daily_volatility
+from preprocessing.windows import WindowSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class GbmConfig:
+    """Geometric Brownian motion, dS = mu S dt + sigma S dW."""
+
+    mu: float = 0.1
+    """Drift per year."""
+    sigma: float = 0.2
+    """Volatility per square root of a year, positive."""
+    start: float = 100.0
+    """First price."""
+    years: float = 1.0
+    """Length of a path."""
+    steps: int = 252
+    """Steps of a path."""
+    paths: int = 4000
+    """Simulated paths: 70 % to learn from, 10 % to validate on, 20 % to judge by."""
+
+    def __post_init__(self) -> None:
+        for name in ("sigma", "start", "years"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"gbm.{name} must be positive; got {getattr(self, name)}")
+        if self.steps < 2 or self.paths < 10:
+            raise ValueError(
+                f"gbm.steps must be at least 2 and gbm.paths at least 10; got {self.steps} and {self.paths}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstrations:
+    """Paths to imitate.
+
+    Attributes:
+        context: [N, C] float32 what is known before each path; C is 0 where nothing is.
+        returns: [N, H] float32 log returns over `scale`.
+        scale: [N] float64 standard deviation of a step's log return.
+        start: [N] float64 price before the first step.
+    """
+
+    context: torch.Tensor
+    returns: torch.Tensor
+    scale: np.ndarray
+    start: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.returns)
+
+    @classmethod
+    def of_windows(cls, windows: WindowSet, scaling: InputScaling) -> Self:
+        """Windows and their futures."""
+        scale = daily_volatility(windows.context, scaling.volatility)
+        inputs = scaling.inputs(windows.context)
+        return cls(flatten(inputs), scaling.targets(windows), scale, windows.context.last_price)
+
+    def take(self, rows: np.ndarray | slice) -> Demonstrations:
+        """Some of them, by row numbers."""
+        return Demonstrations(self.context[rows], self.returns[rows], self.scale[rows], self.start[rows])
+
+    def prices(self, returns: np.ndarray) -> np.ndarray:
+        """[N, H + 1] prices along scaled returns [N, H], the start first."""
+        log_price = np.cumsum(self.scale[:, None] * returns, axis=1)
+        return self.start[:, None] * np.exp(np.concatenate([np.zeros((len(self), 1)), log_price], axis=1))
+
+
+def flatten(inputs: WindowInputs) -> torch.Tensor:
+    """[B, C] returns of the window and features side by side."""
+    return torch.cat([inputs.returns, inputs.features], dim=1)
+
+
+def simulate_gbm(config: GbmConfig, seed: int) -> dict[str, Demonstrations]:
+    """Independent paths as train, val and test; without context, all scaled by the training paths' volatility."""
+    dt = config.years / config.steps
+    shocks = np.random.default_rng(seed).standard_normal((config.paths, config.steps))
+    returns = (config.mu - config.sigma**2 / 2) * dt + config.sigma * np.sqrt(dt) * shocks
+    cuts = [0, int(0.7 * config.paths), int(0.8 * config.paths), config.paths]
+    scale = float(returns[: cuts[1]].std())
+    return {
+        name: Demonstrations(
+            context=torch.zeros(end - begin, 0),
+            returns=torch.from_numpy(returns[begin:end] / scale).float(),
+            scale=np.full(end - begin, scale),
+            start=np.full(end - begin, config.start),
+        )
+        for name, begin, end in zip(("train", "val", "test"), cuts[:-1], cuts[1:], strict=True)
+    }

@@ -1,0 +1,156 @@
+"""GAIL as a forecaster, and the pre-trained token model alone.
+
+A day's log return over the daily volatility at the origin is a token; the context is what
+`baselines.neural.inputs` makes of a window. `gail_pretrained` stops after teacher forcing; `gail` goes on from the
+same weights, with the same seed, so that the two differ by the imitation alone. Forecasting needs torch, not
+stable-baselines3.
+
+Letters: B windows, S samples, H horizon.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from baselines.gail.config import GailConfig, PretrainedConfig
+from baselines.gail.demonstrations import Demonstrations, flatten
+from baselines.gail.fitting import fit_networks
+from baselines.gail.network import SequenceNetwork
+from baselines.gail.pretraining import draw_returns, network_sizes
+from baselines.gail.tokens import Tokenizer
+from baselines.neural.checkpoints import CheckpointError, load_weights, read_tensors, write_tensors
+from baselines.neural.inputs import InputScaling
+from baselines.packages import import_optional
+from baselines.paths import require_horizon, require_validation
+from baselines.volatility import VolatilityConfig
+from grpo.evaluation.harness import choose_windows
+from grpo.evaluation.protocol import Forecast
+from grpo.evaluation.sampling import window_generators
+from preprocessing.windows import Context, WindowSet
+
+STATE_FILE = "state.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class GailPretrained:
+    """The token model after teacher forcing.
+
+    Attributes:
+        config: what it was fitted with.
+        horizon: days ahead that it was fitted for.
+        scaling: of the windows.
+        tokenizer: what the tokens stand for.
+        network: the token model.
+    """
+
+    name: ClassVar[str] = "gail_pretrained"
+    Config: ClassVar[type[Any]] = PretrainedConfig
+
+    config: Any
+    horizon: int
+    scaling: InputScaling
+    tokenizer: Tokenizer
+    network: SequenceNetwork
+
+    @classmethod
+    def fit(
+        cls, config: PretrainedConfig, train: WindowSet, val: WindowSet, *, horizon: int, seed: int, out_dir: Path
+    ) -> Self:
+        """Train, going on where a killed fit in `out_dir` stopped; learning curves are written there.
+
+        Raises:
+            NoValidationError: there are no validation windows.
+            TokensError: there are too few training windows for the tokens.
+            CheckpointError: `out_dir` holds a killed fit of other windows, settings or seed.
+        """
+        require_validation(cls.name, val)
+        scaling = InputScaling.fit(train.context, _volatility(config))
+        looked_at = val.take(choose_windows(val.context, max(1, config.validation_steps // val.horizon)))
+        fitted = fit_networks(
+            config,
+            Demonstrations.of_windows(train, scaling),
+            Demonstrations.of_windows(looked_at, scaling),
+            seed=seed,
+            folder=out_dir,
+            title=cls.name,
+        )
+        return cls(config, horizon, scaling, fitted.tokenizer, fitted.network)
+
+    def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
+        """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
+
+        Raises:
+            HorizonError: further ahead than it was fitted for.
+        """
+        require_horizon(self.name, fitted=self.horizon, asked=horizon)
+        uniforms = np.stack([rng.random((num_samples, horizon, 2)) for rng in window_generators(context, seed)])
+        inputs = flatten(self.scaling.inputs(context))
+        return self.scaling.forecast(context, draw_returns(self.network, self.tokenizer, self.config, inputs, uniforms))
+
+    def save(self, path: Path) -> None:
+        """Write weights, tokens, scaling and config into `path`/state.safetensors."""
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"tokens.{name}": tensor for name, tensor in self.tokenizer.state().items()}
+        tensors |= {f"scaling.{name}": tensor for name, tensor in self.scaling.state().items()}
+        header = {
+            "forecaster": self.name,
+            "config": dataclasses.asdict(self.config),
+            "horizon": self.horizon,
+            "context_dim": self.network.context_dim,
+        }
+        write_tensors(Path(path) / STATE_FILE, tensors, header)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or of another forecaster.
+        """
+        file = Path(path) / STATE_FILE
+        try:
+            tensors, header = read_tensors(file)
+            if header["forecaster"] != cls.name:
+                raise ValueError(f"it is of {header['forecaster']}")
+            config = cls.Config(**header["config"])
+            tokenizer = Tokenizer.from_state({name: tensors[f"tokens.{name}"] for name in ("edges", "means", "knots")})
+            scaling = InputScaling.from_state(
+                {name: tensors[f"scaling.{name}"] for name in ("mean", "std")}, _volatility(config)
+            )
+            sizes = network_sizes(config, tokenizer.num_tokens, header["context_dim"])
+            network = SequenceNetwork(sizes, sizes.num_tokens)
+            load_weights(file, network, tensors, "network.")
+            return cls(config, header["horizon"], scaling, tokenizer, network)
+        except (CheckpointError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{file} does not hold a fitted {cls.name} ({reason}); fit it again.") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Gail(GailPretrained):
+    """The token model after teacher forcing and imitation."""
+
+    name: ClassVar[str] = "gail"
+    Config: ClassVar[type[Any]] = GailConfig
+    requires = ("sb3_contrib",)
+
+    @classmethod
+    def fit(
+        cls, config: PretrainedConfig, train: WindowSet, val: WindowSet, *, horizon: int, seed: int, out_dir: Path
+    ) -> Self:
+        """Train both stages; see `GailPretrained.fit`.
+
+        Raises:
+            MissingPackageError: sb3-contrib is not installed.
+        """
+        import_optional("sb3_contrib", needed_by=cls.name, install="grpo-forecast[gail]")
+        return super().fit(config, train, val, horizon=horizon, seed=seed, out_dir=out_dir)
+
+
+def _volatility(config: PretrainedConfig) -> VolatilityConfig:
+    return VolatilityConfig(decay=config.decay, recent_weight=config.recent_weight)

@@ -1,0 +1,229 @@
+"""Teacher forcing: the token model learns p(token_t | tokens before, context) by cross-entropy.
+
+Its validation NLL stands beside what simpler models of the tokens reach there: the shares of the tokens (i.i.d.), and
+the shares after each token (Markov chain), both counted on the training sequences with one added to every count.
+
+Letters: N sequences, C numbers of context, T tokens, V tokens there are, S samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+
+from baselines.gail.config import PretrainedConfig
+from baselines.gail.demonstrations import Demonstrations
+from baselines.gail.network import NetworkSizes, SequenceNetwork, previous, sample_tokens
+from baselines.gail.randomness import PRETRAINING, VALIDATION, generator, mixed
+from baselines.gail.resuming import TrainingState
+from baselines.gail.tokens import Tokenizer
+from baselines.neural.early_stopping import BestWeights
+from baselines.neural.learning_curves import LearningCurve
+from grpo.evaluation.metrics import fair_crps
+
+CHECKPOINT = "pretraining.safetensors"
+VALIDATION_SAMPLES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSequences:
+    """Demonstrations as tokens.
+
+    Attributes:
+        context: [N, C] float32.
+        tokens: [N, T] int64.
+        returns: [N, T] float32 scaled log returns that the tokens stand for.
+    """
+
+    context: torch.Tensor
+    tokens: torch.Tensor
+    returns: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @classmethod
+    def encode(cls, demonstrations: Demonstrations, tokenizer: Tokenizer) -> TokenSequences:
+        """The tokens of demonstrations."""
+        tokens = torch.from_numpy(tokenizer.encode(demonstrations.returns.numpy()))
+        return cls(demonstrations.context, tokens, demonstrations.returns)
+
+
+def network_sizes(config: PretrainedConfig, num_tokens: int, context_dim: int) -> NetworkSizes:
+    """Sizes of the token model."""
+    return NetworkSizes(
+        num_tokens=num_tokens,
+        context_dim=context_dim,
+        embedding_size=config.embedding_size,
+        context_size=config.context_size,
+        hidden_size=config.hidden_size,
+    )
+
+
+def new_network(sizes: NetworkSizes, outputs: int, seed: int) -> SequenceNetwork:
+    """A network with weights drawn from a seed; the caller's random numbers stay as they are."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return SequenceNetwork(sizes, outputs)
+
+
+def token_nll(network: SequenceNetwork, sequences: TokenSequences) -> torch.Tensor:
+    """[] mean negative log-likelihood per token, in nats."""
+    vocabulary = network.head.out_features
+    logits = network(previous(sequences.tokens, vocabulary), sequences.context)
+    return functional.cross_entropy(logits.flatten(0, 1), sequences.tokens.flatten())
+
+
+def iid_nll(train: torch.Tensor, val: torch.Tensor, num_tokens: int) -> float:
+    """Nats per token of `val` [N, T] under the shares of the tokens in `train`."""
+    counts = torch.bincount(train.flatten(), minlength=num_tokens).double() + 1
+    return float(-(counts / counts.sum()).log()[val].mean())
+
+
+def markov_nll(train: torch.Tensor, val: torch.Tensor, num_tokens: int) -> float:
+    """Nats per token of `val` [N, T] under the shares in `train` after each token; the first token has its own."""
+    probabilities = transition_shares(train, num_tokens)
+    return float(-probabilities[previous(val, num_tokens), val].log().mean())
+
+
+def transition_shares(tokens: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """[V + 1, V] share of each token after each other one, one added to every count; row V: at the start."""
+    pairs = previous(tokens, num_tokens) * num_tokens + tokens
+    counts = torch.bincount(pairs.flatten(), minlength=(num_tokens + 1) * num_tokens).double() + 1
+    counts = counts.reshape(num_tokens + 1, num_tokens)
+    return counts / counts.sum(dim=1, keepdim=True)
+
+
+def draw_returns(
+    network: SequenceNetwork,
+    tokenizer: Tokenizer,
+    config: PretrainedConfig,
+    context: torch.Tensor,
+    uniforms: np.ndarray,
+) -> np.ndarray:
+    """[B, S, T] sampled scaled returns.
+
+    Args:
+        network: the token model.
+        tokenizer: what its tokens stand for.
+        config: the decode rule.
+        context: [B, C].
+        uniforms: [B, S, T, 2] in [0, 1): which token, and where in its bin.
+    """
+    tokens = sample_tokens(network, context, torch.from_numpy(uniforms[..., 0])).numpy()
+    return tokenizer.decode(tokens, uniforms[..., 1], config.decode)
+
+
+def validation_crps(
+    network: SequenceNetwork, tokenizer: Tokenizer, config: PretrainedConfig, sequences: TokenSequences
+) -> float:
+    """Mean CRPS of the scaled return since the start, each day over the square root of its number.
+
+    This is `baselines.neural.early_stopping.scaled_crps` in log returns, for demonstrations of any kind. The same
+    variates are drawn each time, so that two calls compare networks and not luck.
+    """
+    horizon = sequences.tokens.shape[1]
+    rng = np.random.default_rng(mixed(0, VALIDATION))
+    uniforms = rng.random((len(sequences), VALIDATION_SAMPLES, horizon, 2))
+    paths = np.cumsum(draw_returns(network, tokenizer, config, sequences.context, uniforms), axis=-1)
+    crps = fair_crps(paths, np.cumsum(sequences.returns.double().numpy(), axis=-1))
+    return float((crps / np.sqrt(np.arange(1, horizon + 1))).mean())
+
+
+def validation_losses(
+    network: SequenceNetwork, tokenizer: Tokenizer, config: PretrainedConfig, sequences: TokenSequences
+) -> dict[str, float]:
+    """`val_nll` and `val_crps`, of which `config.criterion` names the one that decides."""
+    with torch.no_grad():
+        nll = token_nll(network, sequences).item()
+    return {"val_nll": nll, "val_crps": validation_crps(network, tokenizer, config, sequences)}
+
+
+def pretrain(
+    config: PretrainedConfig,
+    tokenizer: Tokenizer,
+    train: TokenSequences,
+    val: TokenSequences,
+    *,
+    seed: int,
+    folder: Path,
+    identity: Mapping[str, Any],
+    curve: LearningCurve,
+) -> SequenceNetwork:
+    """Train until the validation loss stops falling, and return the best weights.
+
+    Args:
+        config: sizes and steps.
+        tokenizer: what the tokens stand for.
+        train: to learn from.
+        val: to stop by.
+        seed: of the weights and the batches.
+        folder: of the checkpoint; a training that was cut short there goes on.
+        identity: what the training depends on besides the config, as plain JSON.
+        curve: gets a row per look at `val`.
+    """
+    sizes = network_sizes(config, tokenizer.num_tokens, train.context.shape[1])
+    network = new_network(sizes, sizes.num_tokens, mixed(seed, PRETRAINING))
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.pretrain_learning_rate, weight_decay=config.weight_decay
+    )
+    state = TrainingState(
+        folder / CHECKPOINT, identity, {"network": network}, {"adam": optimizer}, BestWeights(config.patience), curve
+    )
+    simple = {
+        "iid_nll": iid_nll(train.tokens, val.tokens, sizes.num_tokens),
+        "markov_nll": markov_nll(train.tokens, val.tokens, sizes.num_tokens),
+    }
+    losses: list[float] = []
+
+    def look() -> None:
+        measured = validation_losses(network, tokenizer, config, val)
+        loss = measured[f"val_{config.criterion}"]
+        if losses:
+            measured["train_nll"] = float(np.mean(losses))
+            losses.clear()
+        state.best.offer(loss, state.step, network)
+        curve.add("pretraining", state.step, **measured, **simple)
+        state.save()
+
+    if not state.restore():
+        look()  # untrained, the network forecasts a random walk, which may be the best there is
+    progress = tqdm(total=config.pretrain_steps, initial=state.step, desc="teacher forcing", leave=False)
+    while state.step < config.pretrain_steps and not state.best.exhausted:
+        losses.append(_step(network, optimizer, config, train, seed, state.step))
+        state.step += 1
+        progress.update()
+        if state.step % config.validate_every == 0 or state.step == config.pretrain_steps:
+            look()
+    progress.close()
+    state.best.restore(network)
+    return network
+
+
+def _step(
+    network: SequenceNetwork,
+    optimizer: torch.optim.Optimizer,
+    config: PretrainedConfig,
+    train: TokenSequences,
+    seed: int,
+    step: int,
+) -> float:
+    """One gradient step; returns its loss."""
+    size = min(config.pretrain_batch, len(train))
+    rows = torch.randint(len(train), (size,), generator=generator(seed, PRETRAINING, step))
+    for group in optimizer.param_groups:
+        group["lr"] = config.pretrain_learning_rate * (1 + math.cos(math.pi * step / config.pretrain_steps)) / 2
+    loss = token_nll(network, TokenSequences(train.context[rows], train.tokens[rows], train.returns[rows]))
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()

@@ -1,0 +1,117 @@
+"""Returns as tokens: bins that hold equally many training returns.
+
+Letters: N values, V tokens, R intervals between the knots of a bin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import torch
+
+KNOTS = 16
+"""R, intervals of equal probability by which a bin's quantile function is kept."""
+
+Decode = Literal["mean", "uniform", "quantile"]
+
+
+class TokensError(ValueError):
+    """Too few training returns for so many tokens; the message names both."""
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """What encoding and decoding by bin means loses.
+
+    Attributes:
+        rmse: root mean squared error over the root mean square of the values.
+        max_error: largest absolute error, in units of the values.
+        outside: share of the values beyond the training range, which the outermost tokens stand for.
+    """
+
+    rmse: float
+    max_error: float
+    outside: float
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """Quantile bins and what each stands for.
+
+    Attributes:
+        edges: [V - 1] inner edges, ascending; a value on an edge belongs to the bin above it.
+        means: [V] mean of the training values in each bin.
+        knots: [V, R + 1] quantiles of the training values in each bin, from its least to its largest.
+    """
+
+    edges: np.ndarray
+    means: np.ndarray
+    knots: np.ndarray
+
+    @classmethod
+    def fit(cls, values: np.ndarray, num_tokens: int) -> Self:
+        """Cut the training values into bins of equal counts; bins that ties leave empty are dropped.
+
+        Raises:
+            TokensError: fewer than two values per bin.
+        """
+        values = np.asarray(values, dtype=np.float64).ravel()
+        if len(values) < 2 * num_tokens:
+            raise TokensError(f"{num_tokens} tokens need at least {2 * num_tokens} training returns; got {len(values)}")
+        edges = np.unique(np.quantile(values, np.arange(1, num_tokens) / num_tokens))
+        counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
+        edges = edges[counts[:-1] > 0]
+        bins = np.searchsorted(edges, values, side="right")
+        members = [values[bins == token] for token in range(len(edges) + 1)]
+        levels = np.linspace(0, 1, KNOTS + 1)
+        return cls(edges, np.array([m.mean() for m in members]), np.stack([np.quantile(m, levels) for m in members]))
+
+    @property
+    def num_tokens(self) -> int:
+        """V."""
+        return len(self.means)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """int64 token of each value; beyond the training range, the outermost one."""
+        return np.searchsorted(self.edges, np.asarray(values, dtype=np.float64), side="right").astype(np.int64)
+
+    def is_outside(self, values: np.ndarray) -> np.ndarray:
+        """Whether each value lies beyond the training range."""
+        return (values < self.knots[0, 0]) | (values > self.knots[-1, -1])
+
+    def decode(self, tokens: np.ndarray, position: np.ndarray, rule: Decode) -> np.ndarray:
+        """The value of each token.
+
+        Args:
+            tokens: any shape, below V.
+            position: the same shape, in [0, 1): where in the bin, used unless the rule is `mean`.
+            rule: see `PretrainedConfig.decode`.
+        """
+        if rule == "mean":
+            return self.means[tokens]
+        if rule == "uniform":
+            low, high = self.knots[tokens, 0], self.knots[tokens, -1]
+            return low + position * (high - low)
+        below = np.minimum((position * KNOTS).astype(np.int64), KNOTS - 1)
+        low, high = self.knots[tokens, below], self.knots[tokens, below + 1]
+        return low + (position * KNOTS - below) * (high - low)
+
+    def round_trip(self, values: np.ndarray) -> RoundTrip:
+        """What encoding and decoding these values by bin means loses."""
+        error = self.means[self.encode(values)] - values
+        return RoundTrip(
+            rmse=float(np.sqrt((error**2).mean() / (values**2).mean())),
+            max_error=float(np.abs(error).max()),
+            outside=float(self.is_outside(values).mean()),
+        )
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """As tensors, to be kept beside the weights."""
+        return {name: torch.from_numpy(getattr(self, name)) for name in ("edges", "means", "knots")}
+
+    @classmethod
+    def from_state(cls, state: dict[str, torch.Tensor]) -> Self:
+        """What `state` gave."""
+        return cls(**{name: state[name].numpy() for name in ("edges", "means", "knots")})
