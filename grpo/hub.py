@@ -53,6 +53,10 @@ class HubError(ValueError):
     """The Hub cannot be used; the message is one line that names the repository and the way out."""
 
 
+class PushError(HubError):
+    """A push that broke off, and that may succeed if it is repeated."""
+
+
 # From the Hub
 
 
@@ -159,8 +163,9 @@ def _push(config: RunConfig, name: str, adapter: Path) -> str:
                 )
             message = f"{name} of {config.stock} ({record.stage})"
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
-        except (OSError, HTTPError) as error:
-            raise HubError(f"pushing {name} to {repository} failed: {_reason(error)}") from error
+        except (OSError, HTTPError, RuntimeError) as error:  # the last: a file that was not taken, the reason its cause
+            reason = _reason(error.__cause__ or error if isinstance(error, RuntimeError) else error)
+            raise PushError(f"pushing {name} to {repository} failed: {reason}") from error
     return str(address)
 
 
@@ -212,8 +217,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Push the finished adapters of a run.",
         aliases=SHORT_NAMES | _FLAGS,
     )
-    for address in push_run(config):
-        print(address)
+    try:
+        addresses = push_run(config)
+    except PushError as error:
+        raise PushError(f"{error}. Push again with: {shlex.join(['python', '-m', 'grpo.hub', *arguments])}") from error
+    print(*addresses, sep="\n")
 
 
 if __name__ == "__main__":

@@ -190,18 +190,35 @@ def test_a_local_base_is_pushed_under_its_hub_id_alone(hub, tmp_path):
         assert str(tmp_path).encode() not in content, name
 
 
+# The client waits between its own attempts at an upload, half a minute in all.
+NO_WAITING = """
+from huggingface_hub.utils import _http
+_http.time = type("Time", (), {"sleep": staticmethod(lambda seconds: None)})
+"""
+PUSH = "import sys\nfrom grpo.hub import main, stage_entry\nsys.exit(stage_entry(main))\n"
+
+
 @pytest.mark.parametrize(
     ("fail", "token", "message"),
     [
         ({}, "hf_wrong", "the Hub answers 401: log in with `hf auth login`"),
         ({}, None, "no token to push to me/demo with; run `hf auth login`, or set HF_TOKEN"),
         ({"create": 403}, TOKEN, "the Hub answers 403: the token has no right to write"),
-        ({"commit": 500}, TOKEN, "the Hub answers 500: commit is out of order"),
+        (
+            {"upload": 500},
+            TOKEN,
+            "the Hub answers 500: upload is out of order. Push again with: python -m grpo.hub push",
+        ),
+        (
+            {"commit": 500},
+            TOKEN,
+            "the Hub answers 500: commit is out of order. Push again with: python -m grpo.hub push",
+        ),
     ],
 )
 def test_a_push_that_fails_says_why_and_leaves_nothing(hub, finished, tmp_path, fail, token, message):
     hub.fail = fail
-    error = error_line(call(hub.address, tmp_path, "-m", "grpo.hub", "push", finished.run_dir, token=token))
+    error = error_line(call(hub.address, tmp_path, "-c", NO_WAITING + PUSH, "push", finished.run_dir, token=token))
     assert message in error
     assert all(not repository.files for repository in hub.repositories.values())
 
@@ -235,9 +252,10 @@ print("the run goes on")
 """
 
 
-def test_a_failed_push_does_not_stop_the_run_and_says_how_to_repeat_it(hub, finished, tmp_path):
-    hub.fail = {"commit": 500}
-    run = call(hub.address, tmp_path, "-c", AFTER_STAGE, finished.run_dir / "config.yaml")
+@pytest.mark.parametrize("step", ["upload", "commit"])
+def test_a_failed_push_does_not_stop_the_run_and_says_how_to_repeat_it(hub, finished, tmp_path, step):
+    hub.fail = {step: 500}
+    run = call(hub.address, tmp_path, "-c", NO_WAITING + AFTER_STAGE, finished.run_dir / "config.yaml")
     assert run.returncode == 0, run.stderr
     assert run.stdout == "the run goes on\n"
     [warning] = [line for line in run.stderr.splitlines() if line.startswith("warning: pushing")]
