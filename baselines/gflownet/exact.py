@@ -88,7 +88,7 @@ def enumerate_states(environment: Environment, *, exponent: float = 1.0, floor: 
     links.append(np.full((len(frontier), environment.num_actions), -1))
     states, children = torch.cat(parts), np.concatenate(links)
     ends = np.flatnonzero((children < 0).all(axis=1))
-    rewards = environment.log_reward(states[ends]).double().numpy()
+    rewards = environment.log_reward(states[ends]).numpy()
     if floor > 0:
         rewards = np.maximum(rewards, np.log(floor))
     return StateGraph(states, children, tuple(levels), ends, exponent * rewards)

@@ -248,7 +248,7 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         return self.network(self.environment.initial(count), encoded).log_flow
 
     def log_rewards(self, batch: Trajectories) -> torch.Tensor:
-        """[B] log R of the ends, with floor and exponent."""
+        """[B] float64 log R of the ends, with floor and exponent."""
         log_rewards = self.environment.log_reward(batch.ends, batch.condition)
         if self.config.reward_floor > 0:
             log_rewards = log_rewards.clamp(min=math.log(self.config.reward_floor))
@@ -276,7 +276,8 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         if self.config.balance == "sub_trajectory_balance":
             pieces = sub_trajectory_balance.piece_weights(batch.mask, self.config.piece_decay)
             return torch.where(pieces > 0, pieces * residuals.square(), 0.0).sum(dim=(1, 2)).mean(), info
-        return masked_mean(info["weights"] * self._penalty(residuals), batch.mask), info
+        taken = torch.where(batch.mask, residuals, 0.0)
+        return masked_mean(info["weights"] * self._penalty(taken), batch.mask), info
 
     def get_dynamics_loss(
         self,
@@ -400,7 +401,7 @@ class StochasticDBGFlowNetGenerator(nn.Module):
             children[:, :, :, None].flatten(0, 2), batch.intended, batch.executed, batch.mask,
             condition=None if condition is None else condition.flatten(0, 2),
         )  # fmt: skip
-        log_rewards = self.log_rewards(ends).view(count, steps, num_actions)
+        log_rewards = self.log_rewards(ends).view(count, steps, num_actions).to(log_flows.dtype)
         return torch.where(self.environment.ended(children), log_rewards, log_flows)
 
     def _weights(self, info: Mapping[str, torch.Tensor]) -> torch.Tensor:

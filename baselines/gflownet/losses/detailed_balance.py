@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from baselines.gflownet.losses.reduction import masked_mean
+from baselines.gflownet.losses.reduction import masked_square
 
 
 def residuals(log_flows: torch.Tensor, log_forward: torch.Tensor, log_backward: torch.Tensor) -> torch.Tensor:
@@ -16,4 +16,4 @@ def loss(
     log_flows: torch.Tensor, log_forward: torch.Tensor, log_backward: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
     """[] mean squared residual over the steps that were taken."""
-    return masked_mean(residuals(log_flows, log_forward, log_backward).square(), mask)
+    return masked_square(residuals(log_flows, log_forward, log_backward), mask)

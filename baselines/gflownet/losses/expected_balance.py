@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import torch
 
-from baselines.gflownet.losses.reduction import masked_mean
+from baselines.gflownet.losses.reduction import masked_square
 
 
 def residuals(
@@ -43,4 +43,4 @@ def loss(
     mask: torch.Tensor,
 ) -> torch.Tensor:
     """[] mean squared residual over the steps that were taken."""
-    return masked_mean(residuals(log_flows, log_policy, log_dynamics, log_child_flows).square(), mask)
+    return masked_square(residuals(log_flows, log_policy, log_dynamics, log_child_flows), mask)

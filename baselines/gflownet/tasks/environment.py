@@ -60,10 +60,10 @@ class Environment(ABC):
 
     @abstractmethod
     def log_reward(self, states: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
-        """[*] log R of terminal states, given what the reward depends on beside them."""
+        """[*] float64 log R of terminal states, given what the reward depends on beside them."""
 
     def log_step_rewards(self, states: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
-        """[B, T] terms of log R, each known as soon as its state is reached, for trajectories [B, T + 1, D].
+        """[B, T] float64 terms of log R, each known as soon as its state is reached, for trajectories [B, T + 1, D].
 
         Raises:
             NotImplementedError: the reward does not fall into such terms.

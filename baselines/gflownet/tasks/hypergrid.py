@@ -69,7 +69,7 @@ class Hypergrid(Environment):
     def log_reward(self, states: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         """[*] of the place where the walk stopped."""
         floor, wide, narrow = self.levels
-        off = (states[..., :-1] / (self.side - 1) - 0.5).abs()
+        off = (states[..., :-1].double() / (self.side - 1) - 0.5).abs()
         outer = (off > 0.25 + TOLERANCE).all(dim=-1)
         ring = ((off > 0.3 + TOLERANCE) & (off < 0.4 - TOLERANCE)).all(dim=-1)
-        return torch.log(floor + wide * outer + narrow * ring).to(torch.get_default_dtype())
+        return torch.log(floor + wide * outer.double() + narrow * ring.double())

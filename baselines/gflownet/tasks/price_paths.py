@@ -131,8 +131,7 @@ class PricePaths(SequenceEnvironment):
             raise ValueError("the reward of a price path needs the path that came")
         path = self._values[ends[..., 1:]]
         whitened = path @ self._whitening.T
-        terms = whitened * condition - whitened.square() / 2 + path.square() / (2 * self.kernel.variance)
-        return terms.to(torch.get_default_dtype())
+        return whitened * condition - whitened.square() / 2 + path.square() / (2 * self.kernel.variance)
 
 
 def fit_temperature(mean: np.ndarray, truth: np.ndarray, covariance: np.ndarray) -> float:

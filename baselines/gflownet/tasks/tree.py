@@ -25,7 +25,7 @@ class TableTask(SequenceEnvironment):
     def log_reward(self, states: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         """[*] looked up."""
         rows = (states[..., 1:].clamp(max=self.num_actions - 1) * self._places).sum(dim=-1)
-        return self.log_rewards[rows].to(torch.get_default_dtype())
+        return self.log_rewards[rows]
 
 
 def random_tree(*, num_tokens: int, num_steps: int, min_share: float, log_z: float, seed: int) -> TableTask:
