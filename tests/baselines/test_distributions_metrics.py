@@ -23,6 +23,8 @@ from baselines.analyze_distributions.two_sample import (
     classifier_test,
     median_distance,
     mmd_test,
+    null_bound,
+    null_share,
     squared_mmd,
 )
 
@@ -78,8 +80,8 @@ def test_moments_are_scipys():
     found = moments(values)
     assert found.mean == pytest.approx(values.mean())
     assert found.std == pytest.approx(values.std())
-    assert found.skew == pytest.approx(stats.skew(values, axis=None))
-    assert found.kurtosis == pytest.approx(stats.kurtosis(values, axis=None))
+    assert found.skew == pytest.approx(stats.skew(values.ravel()))
+    assert found.kurtosis == pytest.approx(stats.kurtosis(values.ravel()))
 
 
 def test_diversity_by_hand():
@@ -120,6 +122,13 @@ def test_squared_mmd_of_two_gaussians():
 
 def test_median_distance_by_hand():
     assert median_distance(np.array([[0.0], [1.0]]), np.array([[3.0]])) == 2  # of 1, 2 and 3
+
+
+def test_bound_and_p_value_agree():
+    null = np.arange(59.0)  # 0 to 58
+    assert null_bound(null) == 56
+    assert null_share(null, 56) == pytest.approx(4 / 60)
+    assert null_share(null, 56.5) == pytest.approx(3 / 60)
 
 
 def test_area_under_curve_counts_pairs():

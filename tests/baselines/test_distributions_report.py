@@ -70,7 +70,8 @@ def test_numbers_of_the_report_are_those_of_the_samples():
     assert std.distance == pytest.approx(abs(real.std() - generated.std()))
     assert std.noise < std.bound < 0.1 < std.distance
     assert std.p_value == 1 / (1 + report_module.REPLICATES)
-    assert (found.pairs, found.classified, found.lags, found.bins) == (150, 300, 7, 50)
+    assert (found.diversity_size, found.mmd_sizes, found.classifier_sizes) == (150, (300, 300), (300, 300))
+    assert (found.lags, found.bins) == (7, 50)
     content = json.loads(found.json())
     assert content["measures"][6] | {"distance": 0} == {
         "name": "std",
@@ -115,7 +116,7 @@ def test_refuses_what_cannot_be_compared(real, generated, reason):
 
 
 def test_the_command_writes_report_and_pictures(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report_module, "REPLICATES", 5)
+    monkeypatch.setattr(report_module, "REPLICATES", 19)
     write_sequences(tmp_path / "real.txt", noise(0, 60))
     write_sequences(tmp_path / "generated.txt", 0.5 + noise(1, 50))
     files = ["--real", str(tmp_path / "real.txt"), "--generated", str(tmp_path / "generated.txt")]
