@@ -9,6 +9,9 @@ follows from the fitted state-space model: all of these are linear with Gaussian
 mean + root z with z standard normal. The variance of a day is then the one behind the library's own interval, and
 days depend on each other as the model says. Parameters count as known, as in the library's intervals.
 
+They need long windows: of 30 closes they make a trend of every swing, with 500 or more they come close to the random
+walk (benchmarks/README.md).
+
 Deviations: no seasons. The theta models that keep their trend line as it is (STM, OTM) keep it in the simulation
 too; the library's intervals refit it along the path. A window that a model fits exactly (a constant price) gets
 shocks of the smallest volatility that is reported, MIN_VOLATILITY.

@@ -17,6 +17,8 @@ says how far a figure may lie from what other stocks and other years would show.
 same origins, so for it only the stocks that DIR lacks can differ: the second interval draws stocks alone, shrunk by
 sqrt(1 - stocks in DIR / 88), because the 88 hold those of DIR. Marks behind the reference, half a unit of its last
 digit allowed: `=` inside the second interval, `~` inside the first alone, `!` outside both.
+
+benchmarks/README.md holds the table of 68 stocks and what was found.
 """
 
 from __future__ import annotations
