@@ -71,8 +71,8 @@ def test_the_file_of_the_other_is_refused(splits, tmp_path):
 
 
 def test_without_validation_windows_it_says_so(splits, tmp_path):
+    empty = splits["val"].take(np.arange(0))
     with pytest.raises(NoValidationError, match="seqgan_mle is tuned on validation windows"):
-        empty = splits["val"].take(np.arange(0))
         SeqGanMle.fit(SeqGanMleConfig(), splits["train"], empty, horizon=5, seed=0, out_dir=tmp_path)
 
 

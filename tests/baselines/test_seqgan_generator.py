@@ -32,7 +32,9 @@ def test_samples_are_mean_plus_scale_times_noise_of_the_law_that_has_the_density
     assert scale.std() > 0.1
     torch.testing.assert_close(samples.view(18, 7), mean + scale * noise.view(18, 7), rtol=1e-12, atol=1e-12)
     cool = Sampler(generator).sample(context, noise, temperature=0.25)
-    torch.testing.assert_close(cool[:, :, 0] - samples[:, :, 0], (-0.5 * scale * noise.view(18, 7)).view(6, 3, 7)[..., 0])
+    torch.testing.assert_close(
+        cool[:, :, 0] - samples[:, :, 0], (-0.5 * scale * noise.view(18, 7)).view(6, 3, 7)[..., 0]
+    )
 
 
 def test_the_context_changes_the_law():
