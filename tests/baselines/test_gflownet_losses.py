@@ -301,6 +301,7 @@ def test_conditions_that_do_not_fit_are_refused():
         StochasticKLGFlowNetGenerator(TREE, GeneratorConfig(balance="trajectory_balance"))
     with pytest.raises(ValueError, match="use trunk mlp"):
         StochasticDBGFlowNetGenerator(Hypergrid(dimensions=2, side=3), GeneratorConfig(trunk="transformer"))
+    generator = StochasticDBGFlowNetGenerator(TREE, GeneratorConfig(forward_looking=True, width=8, stick=0.0))
+    batch = generator.sample(2)
     with pytest.raises(NotImplementedError, match="no forward-looking flows"):
-        generator = StochasticDBGFlowNetGenerator(TREE, GeneratorConfig(forward_looking=True, width=8, stick=0.0))
-        generator.get_loss(generator.sample(2))
+        generator.get_loss(batch)
