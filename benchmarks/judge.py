@@ -1,7 +1,7 @@
 """The neural baselines beside the simple ones, over three seeds: a simulated stock, a real one, all of a folder.
 
-    .venv/bin/python benchmarks/baselines.py --data-dir DIR
-    .venv/bin/python benchmarks/baselines.py --data-dir DIR --settings OU --forecasters seqgan,seqgan_mle
+    .venv/bin/python benchmarks/judge.py --data-dir DIR
+    .venv/bin/python benchmarks/judge.py --data-dir DIR --settings OU --forecasters seqgan,seqgan_mle
 
 The judge is `grpo.stages.compare_models` as it stands. Each seed of the simulated stock is another path; on real
 stocks a seed is another training. Below each table stand the pairs that differ in one stage alone, with the
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--settings", default="OU,AAPL,pooled", help="which of OU, AAPL and pooled")
     parser.add_argument("--forecasters", help="comma-separated; default: the pairs")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, default=Path("results/baselines"), help="where the comparisons go")
+    parser.add_argument("--folder", type=Path, default=Path("results/judge"), help="where the comparisons go")
     arguments = parser.parse_args()
     chosen = arguments.forecasters.split(",") if arguments.forecasters else list(np.ravel(PAIRS))
     settings = [SETTINGS[name] for name in arguments.settings.split(",")]
@@ -136,7 +136,7 @@ def main() -> None:
         texts.append("\n".join([f"## {setting.name}", "", table(rows), "", *pairs]))
         print(texts[-1], end="\n\n", flush=True)
     text = f"{datetime.date.today()}, {arguments.seeds} seeds\n\n" + "\n\n".join(texts) + "\n"
-    (arguments.folder / "baselines.md").write_text(text)
+    (arguments.folder / "judge.md").write_text(text)
 
 
 if __name__ == "__main__":
