@@ -73,4 +73,4 @@ class ForecastEnv(gymnasium.Env[dict[str, Any], np.int64]):
         return self._observation(int(action)), float(reward(logit)), self._step == self.horizon, False, {}
 
     def _observation(self, token: int) -> dict[str, Any]:
-        return {"token": np.int64(token), "context": self._context[0].numpy()}
+        return {"token": np.int64(token), "context": self._context[0].numpy().copy()}

@@ -11,8 +11,10 @@ from typing import Literal, Self
 import numpy as np
 import torch
 
-KNOTS = 16
-"""R, intervals of equal probability by which a bin's quantile function is kept."""
+KNOTS = 32
+"""R, intervals by which a bin's quantile function is kept."""
+LEVELS = (1 - np.cos(np.pi * np.arange(KNOTS + 1) / KNOTS)) / 2
+"""[R + 1] levels of the knots, dense at both ends: the outermost bins end in single extreme returns."""
 
 Decode = Literal["mean", "uniform", "quantile"]
 
@@ -43,7 +45,7 @@ class Tokenizer:
     Attributes:
         edges: [V - 1] inner edges, ascending; a value on an edge belongs to the bin above it.
         means: [V] mean of the training values in each bin.
-        knots: [V, R + 1] quantiles of the training values in each bin, from its least to its largest.
+        knots: [V, R + 1] quantiles at `LEVELS` of the training values in each bin, from its least to its largest.
     """
 
     edges: np.ndarray
@@ -65,8 +67,7 @@ class Tokenizer:
         edges = edges[counts[:-1] > 0]
         bins = np.searchsorted(edges, values, side="right")
         members = [values[bins == token] for token in range(len(edges) + 1)]
-        levels = np.linspace(0, 1, KNOTS + 1)
-        return cls(edges, np.array([m.mean() for m in members]), np.stack([np.quantile(m, levels) for m in members]))
+        return cls(edges, np.array([m.mean() for m in members]), np.stack([np.quantile(m, LEVELS) for m in members]))
 
     @property
     def num_tokens(self) -> int:
@@ -94,9 +95,9 @@ class Tokenizer:
         if rule == "uniform":
             low, high = self.knots[tokens, 0], self.knots[tokens, -1]
             return low + position * (high - low)
-        below = np.minimum((position * KNOTS).astype(np.int64), KNOTS - 1)
+        below = np.searchsorted(LEVELS[1:-1], position, side="right")
         low, high = self.knots[tokens, below], self.knots[tokens, below + 1]
-        return low + (position * KNOTS - below) * (high - low)
+        return low + (position - LEVELS[below]) / (LEVELS[below + 1] - LEVELS[below]) * (high - low)
 
     def round_trip(self, values: np.ndarray) -> RoundTrip:
         """What encoding and decoding these values by bin means loses."""

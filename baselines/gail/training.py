@@ -202,6 +202,7 @@ class AdversarialRounds(BaseCallback):
         self.identity = identity
         self.curve = curve
         self.replay = Replay(config.replay_size, train.context.shape[1], train.tokens.shape[1])
+        self.measured: dict[str, float] = {}
 
     def connect(self, model: RecurrentPPO, discriminator: SequenceNetwork) -> None:
         """Take both sides, and bring them to where a training was cut short."""
@@ -224,7 +225,6 @@ class AdversarialRounds(BaseCallback):
 
     def _on_training_start(self) -> None:
         self.progress = tqdm(total=self.config.iterations, initial=self.state.step, desc="imitation", leave=False)
-        self.measured: dict[str, float] = {}
 
     def _on_rollout_start(self) -> None:
         if self.measured:  # a round has ended with the policy's update
