@@ -12,6 +12,7 @@ Usage: ./run_pipeline.sh [FLAGS]
 
 Makes .venv and installs the package once, then runs: preprocess, stage 1 (GRPO), rejection sampling,
 stage 2 (SFT), stage 3 (GRPO from SFT), compare. Without flags: the embedded model on a simulated stock, on the CPU.
+A preflight comes first: versions, memory, disk, ports, batches and prompt lengths that cannot work stop it in seconds.
 
   ./run_pipeline.sh
   ./run_pipeline.sh --stock AAPL --data-dir DIR
@@ -188,6 +189,10 @@ trap 'exit 143' TERM
 printf 'Run folder: %s (%s process(es) on the %s)\n' "$run" "$processes" "$device" >&2
 # The folder wins over the config's own run_dir, so that a run that was moved resumes where it is now
 settings=(--config "$run/config.yaml" --run-dir "$run")
+
+preflight=("${settings[@]}" --num-processes "$processes")
+[[ -z $accelerate_config ]] || preflight+=(--accelerate-config "$accelerate_config")
+"$python" -m grpo.preflight "${preflight[@]}" >&2
 
 heading '1/6 preprocess: prices to windows'
 "$python" -m grpo.stages.preprocess "${settings[@]}"

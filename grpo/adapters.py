@@ -137,16 +137,20 @@ def read_record(adapter: Path) -> AdapterRecord:
 
 def prompt_format(style: Style) -> str:
     """Fingerprint of a prompt's wording and numbers: of what is rendered for a fixed window."""
+    rendered = json.dumps(render_prompts(fixed_context(20), horizon=10, style=style))
+    return hashlib.sha256(rendered.encode()).hexdigest()[:16]
+
+
+def fixed_context(window: int) -> Context:
+    """One window of that many days that no data decide."""
     features = np.ones((1, len(FEATURES)))
     features[0, FEATURES.index("volatility")] = 0.02
-    context = Context(
+    return Context(
         item_id=("X",),
         origin=np.array(["2000-01-03"], dtype="datetime64[ns]"),
-        past=np.linspace(1, 2, 20)[None, :, None],
+        past=np.linspace(1, 2, window)[None, :, None],
         features=features,
     )
-    rendered = json.dumps(render_prompts(context, horizon=10, style=style))
-    return hashlib.sha256(rendered.encode()).hexdigest()[:16]
 
 
 def is_hub_id(adapter: str) -> bool:

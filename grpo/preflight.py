@@ -2,9 +2,9 @@
 
     python -m grpo.preflight --config results/RUN/config.yaml --num-processes 4
 
-The stages call `check_training` themselves, with the lengths of all their prompts. The command checks the settings of
-all stages before a run, with the longest prompt that is allowed in place of the real ones, and the port that the
-processes meet at.
+The stages call `check_training` themselves, with the lengths of all their prompts. The command, which run_pipeline.sh
+calls first, checks the settings of all stages before a run, with a few prompts or one in place of all, and the port
+that the processes meet at.
 """
 
 from __future__ import annotations
@@ -12,23 +12,35 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from grpo.adapters import ModelError
-from grpo.config import EMBEDDED, GrpoConfig, RunConfig, SftConfig, parse_run_config
-from grpo.forecaster import PromptTooLongError, check_lengths
+import yaml
+
+from grpo.adapters import ModelError, fixed_context
+from grpo.config import GrpoConfig, RunConfig, SftConfig, parse_run_config
+from grpo.evaluation.harness import choose_windows
+from grpo.forecaster import PromptTooLongError, check_lengths, completion_length, tokenize_prompts
 from grpo.hub import HubError, require_pushable
 from grpo.machine import declared_packages, free_disk, free_memory, is_port_free, loading_problems, splits_weights
 from grpo.memory import Batch, MemoryEstimate, ModelSize, estimate, model_size
-from grpo.runs import RunError, run_folder, stage_entry
+from grpo.modeling import load_tokenizer
+from grpo.processes import SHARDING
+from grpo.prompts import render_prompts
+from grpo.runs import RunError, resolve_paths, run_folder, stage_entry
 from grpo.unsloth_backend import unsloth_problems
+from preprocessing.windows import read_windows
 
 CHECKPOINTS_KEPT = 3
 """Two by save_total_limit, and the next one that is being written."""
 ADAPTERS_KEPT = 4
 """The kept one, the stage's, the published one, and one in the making."""
+PROMPTS_MEASURED = 256
+DEFAULT_PORT = 29500
+"""Where `accelerate launch` lets processes meet unless it is told otherwise."""
 _GIB = 2**30
 
 logger = logging.getLogger("grpo")
@@ -265,35 +277,84 @@ def _shown(needed: MemoryEstimate) -> str:
 
 
 def problems_of_run(config: RunConfig, processes: int, port: int) -> list[str]:
-    """All problems of a run that has no windows yet: the longest prompt that is allowed stands for the real ones."""
+    """All problems of a run, whose windows need not be there yet."""
+    problems = _machine_problems(config) + port_problems(port, processes)
     completion = config.prompt.max_completion_length or (512 if config.prompt.style == "reasoning" else 64)
     prompt = max(config.prompt.max_seq_length - completion, 1)
-    if config.model == EMBEDDED:
-        prompt = min(prompt, 512)  # one token per number
-    problems = _machine_problems(config) + port_problems(port, processes)
+    others = len(problems)
     size = _size_or_problem(config, problems)
+    if len(problems) == others:  # a model that is not there has no tokenizer either
+        try:
+            prompt, completion = _lengths(config)
+        except (ModelError, PromptTooLongError) as error:
+            problems.append(str(error))
     for stage in ("stage1", "stage2", "stage3"):
         found = stage_problems(config, stage, size, prompt, completion, processes, None)
         problems += [problem for problem in found if problem not in problems]
     return problems
 
 
+def _lengths(config: RunConfig) -> tuple[int, int]:
+    """Tokens of the longest of some prompts and of an answer; the stages measure all prompts.
+
+    Where there are no windows yet, one of `data.window` days with numbers of few digits stands for them.
+
+    Raises:
+        ModelError: the tokenizer cannot be loaded.
+        PromptTooLongError: they do not fit.
+    """
+    paths = resolve_paths(config)
+    if paths.train_x.exists() and paths.train_y.exists():
+        context = read_windows(paths.train_x, paths.train_y).context
+        context = context.take(choose_windows(context, PROMPTS_MEASURED))
+    else:
+        context = fixed_context(config.data.window)
+    horizon, tokenizer = config.data.horizon, load_tokenizer(config)
+    prompts = tokenize_prompts(render_prompts(context, horizon=horizon, style=config.prompt.style), tokenizer)
+    completion = completion_length(tokenizer, config.prompt, horizon)
+    check_lengths(prompts, completion, config.prompt)
+    return max(map(len, prompts)), completion
+
+
+def _follow_launcher(file: Path) -> int:
+    """Take over what a file of `accelerate launch` decides: whether weights are shared out; gives the port.
+
+    Raises:
+        PreflightError: it is not a YAML file of settings.
+    """
+    try:
+        settings = yaml.safe_load(file.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise PreflightError(f"--accelerate-config {file} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(settings, dict):
+        raise PreflightError(f"--accelerate-config {file} holds no settings")
+    sharding = SHARDING.get(str(settings.get("distributed_type")))
+    if sharding:
+        os.environ[sharding] = "true"  # as the launcher will say it to the stages
+    return int(settings.get("main_process_port") or DEFAULT_PORT)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the flags of a run, print every problem."""
     launch: Any = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     launch.add_argument("--num-processes", "--num_processes", type=int, default=1)
-    launch.add_argument("--main-process-port", "--main_process_port", type=int, default=29500)
+    launch.add_argument("--main-process-port", "--main_process_port", type=int)
+    launch.add_argument("--accelerate-config", "--accelerate_config", type=Path)
     own, flags = launch.parse_known_args(sys.argv[1:] if argv is None else list(argv))
     config = parse_run_config(
         flags,
         prog="python -m grpo.preflight",
-        description="Name what would go wrong in a run. Further flags: --num-processes N, --main-process-port PORT.",
+        description="Name what would go wrong in a run. Further flags: --num-processes N, --main-process-port PORT, "
+        "--accelerate-config FILE.",
     )
-    problems = problems_of_run(config, own.num_processes, own.main_process_port)
+    port = _follow_launcher(own.accelerate_config) if own.accelerate_config else DEFAULT_PORT
+    problems = problems_of_run(config, own.num_processes, own.main_process_port or port)
+    if len(problems) == 1:
+        raise PreflightError(problems[0])
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:
-        raise PreflightError(f"{len(problems)} problem(s), named above")
+        raise PreflightError(f"{len(problems)} problems, named above")
     print("no problem found")
 
 

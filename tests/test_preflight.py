@@ -12,8 +12,10 @@ from trl import GRPOConfig
 
 from grpo import machine, memory, preflight
 from grpo.config import EMBEDDED, GenerationConfig, GrpoConfig, HubConfig, LoadingConfig, PromptConfig, RunConfig
+from grpo.forecaster import tokenize_prompts
 from grpo.machine import Package, declared_packages, free_disk, is_port_free, loading_problems
 from grpo.memory import Batch, model_size
+from grpo.modeling import load_tokenizer
 from grpo.preflight import (
     PreflightError,
     batch_problems,
@@ -24,7 +26,10 @@ from grpo.preflight import (
     problems_of_run,
     version_problems,
 )
+from grpo.prompts import render_prompts
 from grpo.runs import stage_entry
+from preprocessing.windows_writer import write_windows
+from tests.windows_factory import simulated_windows
 
 SIZE = model_size(RunConfig())
 PROMPTS = [[1] * 300] * 64
@@ -236,6 +241,42 @@ def test_a_run_is_checked_as_a_whole_before_it_starts(tmp_path, monkeypatch, cap
     assert stage_entry(lambda: preflight.main(flags[2:])) == 0  # 24 is a multiple of 8
     assert capsys.readouterr().out == "no problem found\n"
     assert stage_entry(lambda: preflight.main(flags)) == 1  # 12 is none
-    errors = capsys.readouterr().err.splitlines()
-    assert errors[0].startswith("error: stage1: num_generations 8 does not divide")
-    assert errors[1] == "error: 1 problem(s), named above"
+    [error] = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: stage1: num_generations 8 does not divide")
+    assert stage_entry(lambda: preflight.main([*flags, "--backend", "unsloth"])) == 1
+    assert re.fullmatch(r"error: [23] problems, named above", capsys.readouterr().err.splitlines()[-1])
+
+
+def test_prompts_that_cannot_fit_are_known_before_there_are_windows(tmp_path):
+    config = RunConfig(run_dir=tmp_path)
+    [problem] = problems_of_run(dataclasses.replace(config, prompt=PromptConfig(max_seq_length=90)), 1, 0)
+    assert "more than --max-seq-length 90" in problem
+    longest = int(re.findall(r"longest prompt has (\d+) tokens", problem)[0])
+    tight = dataclasses.replace(
+        config, prompt=PromptConfig(max_seq_length=longest + 14)
+    )  # ten numbers and four to spare
+    assert problems_of_run(tight, 1, 0) == []
+    train = simulated_windows()["train"]
+    write_windows(train, *(tmp_path / "data" / f"{config.stock_slug}_train_{part}.csv" for part in "xy"))
+    ids = tokenize_prompts(render_prompts(train.context, horizon=10, style="direct"), load_tokenizer(config))
+    [problem] = problems_of_run(dataclasses.replace(config, prompt=PromptConfig(max_seq_length=90)), 1, 0)
+    assert f"the longest prompt has {max(map(len, ids))} tokens" in problem
+
+
+def test_what_the_launcher_decides_is_taken_over(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "mine.yaml"
+    with socket.socket() as holder:
+        holder.bind(("", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        file.write_text(f"distributed_type: FSDP\nmain_process_port: {port}\n")
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", "")  # set back when the test ends
+        flags = ["--num-processes", "2", "--accelerate-config", str(file)]
+        assert stage_entry(lambda: preflight.main(flags)) == 1
+    assert f"port {port} is taken" in capsys.readouterr().err
+    assert machine.splits_weights()
+    for text in ("a: [", "nothing"):
+        file.write_text(text)
+        assert stage_entry(lambda: preflight.main(flags)) == 1
+        [error] = capsys.readouterr().err.splitlines()
+        assert error.startswith(f"error: --accelerate-config {file}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,6 +36,7 @@ case "$*" in
 "-m grpo.runs start"*) mkdir -p results/run && echo results/run ;;
 "-m grpo.runs resume"*) [[ -d $4 ]] && echo "$4" ;;
 *grpo.stages.${SLOW_STAGE:-none}*) echo slow && sleep 30 ;;
+"-m grpo.preflight"*) [[ -z ${UNFIT:-} ]] || { echo "error: $UNFIT" >&2 && exit 1; } ;;
 *grpo.stages.${BAD_STAGE:-none}*) echo "error: bad input" >&2 && exit 1 ;;
 esac
 """
@@ -91,7 +93,7 @@ def test_the_shell_scripts_parse_and_may_be_executed(script: str):
 def test_help_lists_the_flags_and_installs_nothing(checkout: Checkout):
     helped = checkout.run("--help")
     assert helped.returncode == 0
-    for flag in ("--resume", "--cuda-devices", "--num-processes", "--accelerate-config", "--install"):
+    for flag in ("--resume", "--cuda-devices", "--num-processes", "--accelerate-config", "--install", "preflight"):
         assert flag in helped.stdout
     assert not (checkout.folder / ".venv").exists()
 
@@ -119,6 +121,34 @@ def test_the_stages_run_in_order_with_the_run_s_config(checkout: Checkout):
     assert stages == [f"-m grpo.stages.{stage} {settings}" for stage in STAGES]
     headings = [line for line in finished.stderr.splitlines() if line.startswith("[")]
     assert [heading[1:4] for heading in headings] == ["1/6", "2/6", "3/6", "4/6", "5/6", "6/6"]
+
+
+def test_a_setup_that_cannot_work_stops_before_any_stage(checkout: Checkout):
+    refused = checkout.run("--num-processes", "2", UNFIT="port 29500 is taken")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.splitlines()[-1] == "error: port 29500 is taken"
+    [call] = checkout.calls("grpo.preflight")
+    settings = "--config results/run/config.yaml --run-dir results/run --num-processes 2"
+    assert call.startswith(f"-m grpo.preflight {settings} |")
+    assert checkout.calls("grpo.stages") == []
+    (checkout.folder / "mine.yaml").write_text("distributed_type: FSDP\nnum_processes: 3\n")
+    checkout.run("--accelerate-config", "mine.yaml")
+    [call] = checkout.calls("grpo.preflight")
+    assert "--num-processes 3 --accelerate-config mine.yaml |" in call
+
+
+def test_the_real_preflight_stops_the_real_stages(checkout: Checkout):
+    """The script with this interpreter: one line, and nothing but the run's config in its folder."""
+    real = f'#!/usr/bin/env bash\ncase "$*" in "-m venv "*|"-m pip "*) ;; *) exec {sys.executable} "$@" ;; esac\n'
+    checkout.run("--install")
+    (checkout.folder / ".venv" / "bin" / "python").write_text(real)
+    refused = checkout.run("--max-seq-length", "90", PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1")
+    assert refused.returncode == 1
+    [error] = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert re.search(r"the longest prompt has \d+ tokens .* more than --max-seq-length 90; raise it", error)
+    assert "Traceback" not in refused.stderr
+    [run] = (checkout.folder / "results").iterdir()
+    assert {path.name for path in run.iterdir()} <= {"config.yaml", "pipeline.log"}
 
 
 def test_print_config_runs_nothing(checkout: Checkout):
