@@ -46,6 +46,7 @@ QUICK = Schedule(
     rounds=4,
     rollouts=4,
     evaluated=500,
+    evaluated_last=1000,
 )
 
 

@@ -33,6 +33,7 @@ from baselines.seqgan.discrete import (
     prefix_values,
     sample,
 )
+from preprocessing.files import write_atomically
 
 CHECKPOINT = "training.safetensors"
 CURVE = "oracle_nll"
@@ -75,7 +76,9 @@ class Schedule:
     keep: float = 0.8
     """Share that the rollout policy keeps of its own weights each round."""
     evaluated: int = 2000
-    """Sequences that a point of the curve is measured on; the last point takes 10,000."""
+    """Sequences that a point of the curve is measured on."""
+    evaluated_last: int = 10_000
+    """The same for the last point of each stage."""
     evaluate_every: int = 5
     """Epochs and rounds from one point of the curve to the next."""
     bfloat16: bool = False
@@ -104,12 +107,12 @@ class Likelihoods:
 
 
 def make_oracle(schedule: Schedule) -> tuple[TokenLstm, Tensor, Tensor]:
-    """The oracle, the sequences to learn from, and 10,000 fresh ones; the caller's random numbers stay as they are."""
+    """The oracle, the sequences to learn from, and fresh ones; the caller's random numbers stay as they are."""
     with torch.random.fork_rng():
         torch.manual_seed(schedule.oracle_seed)
         oracle = TokenLstm(schedule.vocabulary, std=1.0).requires_grad_(False)
         real = sample(oracle, schedule.sequences, schedule.length)
-        return oracle, real, sample(oracle, 10_000, schedule.length)
+        return oracle, real, sample(oracle, max(schedule.evaluated, schedule.evaluated_last), schedule.length)
 
 
 @torch.no_grad()
@@ -170,9 +173,10 @@ class OracleBenchmark:
         }
         return [(stage, step) for stage, steps in lengths.items() for step in range(1, steps + 1)]
 
-    def run(self, *, minutes: float = math.inf) -> bool:
-        """Go on until the plan is done, or for about so many minutes; tells whether it is done."""
+    def run(self, *, minutes: float = math.inf, steps: float = math.inf) -> bool:
+        """Go on until the plan is done, or for about so many minutes or steps; tells whether it is done."""
         plan, began = self.plan, time.monotonic()
+        end = min(len(plan), self.done + steps)
         saved, seconds_before = began, self.seconds
         stages: dict[str, Callable[[], None]] = {
             MLE: self._mle_epoch,
@@ -181,7 +185,7 @@ class OracleBenchmark:
         }
         with torch.random.fork_rng(), tqdm(total=len(plan), initial=self.done, desc="oracle benchmark") as bar:
             torch.set_rng_state(self._random_state)
-            while self.done < len(plan) and time.monotonic() - began < 60 * minutes:
+            while self.done < end and time.monotonic() - began < 60 * minutes:
                 stage, step = plan[self.done]
                 bar.set_postfix_str(stage)
                 if (stage, step) == (ADVERSARIAL, 1):
@@ -191,11 +195,12 @@ class OracleBenchmark:
                 self.seconds = seconds_before + time.monotonic() - began
                 measured = self._measure(stage, step)
                 bar.update()
-                last = self.done == len(plan) or time.monotonic() - began >= 60 * minutes
+                last = self.done == end or time.monotonic() - began >= 60 * minutes
                 if measured or last or time.monotonic() - saved > _SAVE_SECONDS:
                     self._random_state = torch.get_rng_state()
                     self._save()
                     saved = time.monotonic()
+        self.curve.write(self.folder, title="Negative log-likelihood per token", name=CURVE)
         return self.done == len(plan)
 
     def likelihoods(self, count: int) -> Likelihoods:
@@ -249,10 +254,10 @@ class OracleBenchmark:
         steps = {MLE: self.schedule.mle_epochs, ADVERSARIAL: self.schedule.rounds}
         if stage not in steps or (step % self.schedule.evaluate_every and step not in (1, steps[stage])):
             return False
-        found = self.likelihoods(10_000 if step == steps[stage] else self.schedule.evaluated)
+        found = self.likelihoods(self.schedule.evaluated_last if step == steps[stage] else self.schedule.evaluated)
         judged = self._judged() if stage == ADVERSARIAL else {}
         self.curve.add(stage, step, **dataclasses.asdict(found), **judged, seconds=self.seconds)
-        self.curve.write(self.folder, title="Negative log-likelihood per token", name=CURVE)
+        write_atomically(self.folder / f"{CURVE}.csv", self.curve.table().to_csv(index=False))
         return True
 
     def _judged(self) -> dict[str, float]:
