@@ -1,0 +1,231 @@
+"""The Decision Transformer as a forecaster of daily closes, with and without returns to go.
+
+See `return_policy` for what stands for states, actions and returns to go where there is no trader.
+`decision_transformer_bc` is the same network without returns to go (behaviour cloning, here plain maximum likelihood of
+the next day's bin); the two differ in that alone.
+
+Letters: B windows, S samples, H horizon.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+
+from baselines.decision_transformer.model import ModelConfig
+from baselines.decision_transformer.policy_fitting import PolicyConfig, PolicyTraining
+from baselines.decision_transformer.return_policy import LEVELS, Bins, Days, PathSampler, ReturnPolicy, TargetReturn
+from baselines.features import SCALE_FREE
+from baselines.neural.checkpoints import CheckpointError, load_weights, read_tensors, write_tensors
+from baselines.neural.early_stopping import scaled_crps
+from baselines.neural.inputs import InputScaling
+from baselines.paths import require_horizon, require_validation
+from baselines.volatility import VolatilityConfig
+from grpo.evaluation.harness import choose_windows
+from grpo.evaluation.protocol import Forecast
+from grpo.evaluation.sampling import window_generators
+from preprocessing.windows import Context, WindowSet
+
+STATE_FILE = "state.safetensors"
+PATHS_AT_ONCE = 4000
+"""Sample paths that are drawn together, small enough for the processor's cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionTransformerBcConfig(PolicyConfig):
+    """The network without returns to go, and how it is fitted."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _model(self, length=2, horizon=1, use_returns=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionTransformerConfig(PolicyConfig):
+    """The network, its returns to go, and how it is fitted."""
+
+    return_weight: float = 0.1
+    """Weight of the squared error of the next return to go beside the cross-entropy."""
+    return_bins: int = 20
+    """Bins of the return over all days, of equal share on the training windows and their mirror images."""
+    target_return: TargetReturn = "learnt"
+    """Whence the return is drawn that a path aims at: `learnt` from what the window says of it, `train` from all
+    training windows alike."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _model(self, length=2, horizon=1, use_returns=True)
+        if self.return_bins < 2:
+            raise ValueError(f"return_bins must be at least 2; got {self.return_bins}")
+        if not self.return_weight >= 0:
+            raise ValueError(f"return_weight must be 0 or more; got {self.return_weight}")
+        if self.target_return not in ("learnt", "train"):
+            raise ValueError(f"target_return must be learnt or train; got '{self.target_return}'")
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionTransformerForecaster:
+    """A fitted return policy that draws paths.
+
+    Attributes:
+        config: what it was fitted with.
+        horizon: days ahead that it was fitted for.
+        length: closes of a window.
+        scaling: of the windows.
+        sampler: the policy and its bins.
+    """
+
+    name = "decision_transformer"
+    Config: ClassVar[type[Any]] = DecisionTransformerConfig
+    use_returns: ClassVar[bool] = True
+
+    config: Any
+    horizon: int
+    length: int
+    scaling: InputScaling
+    sampler: PathSampler
+
+    @classmethod
+    def fit(
+        cls, config: PolicyConfig, train: WindowSet, val: WindowSet, *, horizon: int, seed: int, out_dir: Path
+    ) -> Self:
+        """Train, going on where a killed fit in `out_dir` stopped; learning curves are written there.
+
+        Raises:
+            NoValidationError: there are no validation windows.
+            CheckpointError: `out_dir` holds a killed fit of other windows, settings or seed.
+        """
+        require_validation(cls.name, val)
+        length = train.context.past.shape[1]
+        scaling = InputScaling.fit(train.context, _volatility(config))
+        daily = scaling.targets(train).double().numpy()
+        bins = Bins.fit(daily, config.num_actions), Bins.fit(daily.sum(axis=1), _total_bins(config))
+        days = Days(
+            scaling.inputs(train.context),
+            torch.from_numpy(daily).float(),
+            torch.from_numpy(bins[0].label(daily)),
+            torch.from_numpy(bins[1].label(daily.sum(axis=1))),
+        )
+        looked_at = val.take(choose_windows(val.context, config.validation_windows))
+
+        def fitted(policy: ReturnPolicy) -> Self:
+            return cls(config, horizon, length, scaling, _sampler(policy, bins, config))
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            policy = ReturnPolicy(_model(config, length, horizon, cls.use_returns), _total_bins(config))
+            training = PolicyTraining(
+                policy,
+                days,
+                config,
+                return_weight=getattr(config, "return_weight", 0.0),
+                seed=seed,
+                folder=out_dir,
+                title=cls.name,
+                validate=lambda policy: scaled_crps(fitted(policy), looked_at),
+            )
+            training.run()
+        training.file.unlink(missing_ok=True)
+        return fitted(policy)
+
+    def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
+        """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
+
+        Raises:
+            HorizonError: further ahead than it was fitted for.
+        """
+        require_horizon(self.name, fitted=self.horizon, asked=horizon)
+        inputs, generators = self.scaling.inputs(context), window_generators(context, seed)
+        at_once, numbers = max(1, PATHS_AT_ONCE // num_samples), 2 + 2 * self.horizon
+        daily = np.empty((len(context), num_samples, horizon))
+        for first in range(0, len(context), at_once):
+            rows = slice(first, first + at_once)
+            uniforms = np.stack([generator.random((num_samples, numbers)) for generator in generators[rows]])
+            daily[rows] = self.sampler.sample(inputs.take(rows), uniforms, days=horizon)
+        return self.scaling.forecast(context, daily)
+
+    def save(self, path: Path) -> None:
+        """Write weights, bins, scaling and config into `path`/state.safetensors."""
+        tensors = {f"policy.{name}": tensor for name, tensor in self.sampler.policy.state_dict().items()}
+        tensors |= {f"scaling.{name}": tensor for name, tensor in self.scaling.state().items()}
+        tensors["daily_bins"] = torch.from_numpy(self.sampler.daily_bins.quantiles)
+        tensors["total_bins"] = torch.from_numpy(self.sampler.total_bins.quantiles)
+        header = {
+            "forecaster": self.name,
+            "config": dataclasses.asdict(self.config),
+            "horizon": self.horizon,
+            "length": self.length,
+        }
+        write_tensors(Path(path) / STATE_FILE, tensors, header)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or of another forecaster.
+        """
+        file = Path(path) / STATE_FILE
+        try:
+            tensors, header = read_tensors(file)
+            if header["forecaster"] != cls.name:
+                raise ValueError(f"it is of {header['forecaster']}")
+            config, horizon, length = cls.Config(**header["config"]), header["horizon"], header["length"]
+            scaling = InputScaling.from_state(
+                {name: tensors[f"scaling.{name}"] for name in ("mean", "std")}, _volatility(config)
+            )
+            counts = {"daily_bins": config.num_actions, "total_bins": _total_bins(config)}
+            bins = [Bins(count, tensors[name].numpy()) for name, count in counts.items()]
+            if any(len(one.quantiles) != LEVELS for one in bins):
+                raise ValueError(f"bins of other than {LEVELS} quantiles")
+            policy = ReturnPolicy(_model(config, length, horizon, cls.use_returns), _total_bins(config)).double()
+            load_weights(file, policy, tensors, "policy.")
+            return cls(config, horizon, length, scaling, _sampler(policy, (bins[0], bins[1]), config))
+        except (CheckpointError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{file} does not hold a fitted {cls.name} ({reason}); fit it again.") from error
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionTransformerBc(DecisionTransformerForecaster):
+    """The same without returns to go."""
+
+    name = "decision_transformer_bc"
+    Config: ClassVar[type[Any]] = DecisionTransformerBcConfig
+    use_returns: ClassVar[bool] = False
+
+
+def _model(config: PolicyConfig, length: int, horizon: int, use_returns: bool) -> ModelConfig:
+    """Size of the network for windows of `length` closes and `horizon` days."""
+    return ModelConfig(
+        d_model=config.d_model,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        dropout=config.dropout,
+        context=horizon,
+        state_size=length + len(SCALE_FREE),  # L - 1 returns, the features, and the return since the origin
+        num_actions=config.num_actions,
+        return_scale=horizon**-0.5,
+        use_returns=use_returns,
+    )
+
+
+def _volatility(config: PolicyConfig) -> VolatilityConfig:
+    return VolatilityConfig(decay=config.decay, recent_weight=config.recent_weight)
+
+
+def _total_bins(config: PolicyConfig) -> int:
+    return config.return_bins if isinstance(config, DecisionTransformerConfig) else 1
+
+
+def _sampler(policy: ReturnPolicy, bins: tuple[Bins, Bins], config: PolicyConfig) -> PathSampler:
+    """Draws from a copy in double precision."""
+    target = config.target_return if isinstance(config, DecisionTransformerConfig) else "train"
+    frozen = copy.deepcopy(policy).double().eval().requires_grad_(False)
+    return PathSampler(frozen, *bins, target)
