@@ -70,6 +70,10 @@ def test_puts_events_in_order_and_keeps_the_order_within_a_millisecond(tmp_path)
     assert events is not None
     assert events.price.tolist() == [0.1, 0.15, 0.2, 0.3]
     assert report.out_of_order == 2
+    tied = [quote(2 - i % 2, (i + 1) / 100) for i in range(60)]
+    events, _ = read_events(write(tmp_path, tied), tmp_path, "exclude")
+    assert events is not None
+    assert events.price.tolist() == [(i + 1) / 100 for i in (*range(1, 60, 2), *range(0, 60, 2))]
 
 
 MALFORMED = {
@@ -273,7 +277,7 @@ def test_capital_is_the_median_stake_of_the_markets_with_a_position():
     def market(size: float) -> tuple:
         return (trade(1, "BUY", size, 0.5), quote(40, 0.5))
 
-    markets = [market(10), market(30), market(20), (quote(1, 0.5), quote(40, 0.5))]
+    markets = [market(10), market(90), market(20), (quote(1, 0.5), quote(40, 0.5))]
     books = [keep_books(events_of(*m), make_bars(events_of(*m), 900)) for m in markets]
     assert fit_capital(books) == 10.0
     with pytest.raises(TraderDataError, match="holds nothing"):

@@ -14,11 +14,12 @@ import pytest
 from baselines.decision_transformer import pipeline, simulation
 from baselines.decision_transformer.actions import Action
 from baselines.decision_transformer.dataset import load_dataset, load_fitted, scaling_of
-from baselines.decision_transformer.features import WARM_UP
+from baselines.decision_transformer.features import PERIODS, WARM_UP
 from baselines.decision_transformer.ingestion import TraderDataError
 from baselines.decision_transformer.pipeline import PipelineConfig, run_pipeline
 from baselines.decision_transformer.simulation import SimulationConfig, rsi_policy, simulate_market, write_markets
 from baselines.decision_transformer.states import STATE_NAMES
+from preprocessing.indicators import compute_indicators
 
 ROOT = Path(__file__).parents[2]
 MARKETS, BARS = 20, 220
@@ -90,6 +91,17 @@ def test_the_policy_can_be_read_off_the_states_that_a_model_sees(tmp_path, polic
         best = simulation.bayes_accuracy(config.noise)
         assert best == pytest.approx(0.84)
         assert abs(right / count - best) < 5 * np.sqrt(best * (1 - best) / count)
+
+
+def test_the_trader_sees_the_same_rsi_as_the_pipeline():
+    closes = np.random.default_rng(0).uniform(0.3, 0.7, 120)
+    rsi, values = simulation._Rsi(), [50.0]
+    for change in np.diff(closes):
+        values.append(rsi.value(change))
+        rsi.add(change)
+    bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), closes))
+    expected = compute_indicators(bars, PERIODS)["rsi"].to_numpy()
+    assert values[WARM_UP:] == pytest.approx(expected[WARM_UP:], rel=1e-10)
 
 
 def test_the_files_of_a_seed_are_always_the_same(tmp_path):
@@ -205,8 +217,10 @@ def test_changing_the_future_changes_nothing_before(tmp_path):
     assert config.markets == MARKETS
 
 
-def test_what_is_fitted_does_not_know_validation_and_test(noisy, tmp_path):
-    folder, _, rows, report = noisy
+def test_what_is_fitted_does_not_know_validation_and_test(tmp_path):
+    folder = tmp_path / "before"
+    simulate(folder, policy="noisy_rsi")
+    rows, report = process(folder, strong_quantile=0.9)  # the larger sizes of other splits would move it
     path = tmp_path / "files"
     for source in (folder / "files").rglob("*_prices.json"):
         market = source.relative_to(folder / "files").as_posix().removesuffix("_prices.json")
@@ -215,7 +229,7 @@ def test_what_is_fitted_does_not_know_validation_and_test(noisy, tmp_path):
         copy.write_bytes(source.read_bytes())
         if market not in set(rows.loc[rows["split"] == "train", "market"]):
             change_future(copy, 0)
-    after, changed = process(tmp_path)
+    after, changed = process(tmp_path, strong_quantile=0.9)
     assert changed["fitted_on_train"] == report["fitted_on_train"]
     train = rows["split"] == "train"
     pd.testing.assert_frame_equal(after[after["split"] == "train"], rows[train])
