@@ -57,7 +57,7 @@ class GFlowNetConfig(VolatilityConfig):
     """Plain squared residuals, or the KL and entropy-ratio weighting."""
     bins: int = 21
     """Equally likely bins of daily returns, the tokens."""
-    stick: float = 0.05
+    stick: float = 0.0
     """Probability in [0, 1) that a day's return comes from any bin in place of the intended one."""
     learn_dynamics: bool = False
     """Whether the noise is learnt; false: its true law is used, which is known here."""
@@ -81,15 +81,15 @@ class GFlowNetConfig(VolatilityConfig):
     """Share of the KL penalty of the KL generator, in [0, 1]."""
     explore: float = 0.1
     """Share of uniformly drawn actions while training, in [0, 1)."""
-    steps: int = 3000
+    steps: int = 1500
     """Gradient steps at most."""
-    windows_per_step: int = 64
+    windows_per_step: int = 32
     """Training windows per step."""
-    paths_per_window: int = 4
+    paths_per_window: int = 8
     """Trajectories per window and step."""
     learning_rate: float = 2e-3
     """Step size of Adam at the start; it falls along a half cosine."""
-    check_every: int = 200
+    check_every: int = 100
     """Steps between two looks at the validation windows."""
     patience: int = 6
     """Looks without a better CRPS after which training stops."""
@@ -236,10 +236,10 @@ class GFlowNetForecaster:
             CheckpointError: the file is missing, damaged, or of another forecaster.
         """
         file = Path(path) / FITTED_FILE
-        tensors, header = read_tensors(file)
-        if header.get("forecaster") != cls.name:
-            raise CheckpointError(f"{file} does not hold a fitted {cls.name} but {header.get('forecaster')}")
         try:
+            tensors, header = read_tensors(file)
+            if header.get("forecaster") != cls.name:
+                raise ValueError(f"it is of {header.get('forecaster')}")
             config = cls.Config(**header["config"])
             state = {key: tensors[f"scaling.{key}"] for key in ("mean", "std")}
             scaling = InputScaling.from_state(state, config)
@@ -311,7 +311,7 @@ class _Training:
         out_dir: Path,
     ) -> None:
         self.plugin, self.config, self.scaling, self.generator = plugin, config, scaling, generator
-        self.thoughts = thoughts(scaling.inputs(train.context)) if plugin.sees_context else None
+        self.inputs = scaling.inputs(train.context)
         environment = generator.environment
         assert isinstance(environment, PricePaths)
         self.observed = torch.from_numpy(environment.kernel.whiten(scaling.targets(train).double().numpy()))
@@ -347,7 +347,7 @@ class _Training:
     def _step(self) -> dict[str, float]:
         rows = torch.randint(len(self.observed), (self.config.windows_per_step,))
         condition = self.observed[rows].repeat_interleave(self.config.paths_per_window, dim=0)
-        thought = None if self.thoughts is None else self.thoughts[rows]
+        thought = thoughts(self.inputs.take(rows)) if self.plugin.sees_context else None
         batch = self.generator.sample(len(condition), thought=thought, condition=condition, exploring=True)
         return self.learner.step(batch, self.done / self.config.steps)
 

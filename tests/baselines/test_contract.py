@@ -36,6 +36,7 @@ NAMES = (
     "random_walk_drift",
     "random_walk_panel_drift",
     "seasonal_naive",
+    "straight_line",
     "ewma_t",
     "garch_t",
     "historical_bootstrap",
@@ -50,6 +51,8 @@ NAMES = (
     "timesfm",
     "seqgan",
     "seqgan_mle",
+    "gflownet",
+    "gflownet_no_context",
 )
 FAST_SETTINGS: dict[str, dict[str, Any]] = {
     "seqgan": {
@@ -60,9 +63,19 @@ FAST_SETTINGS: dict[str, dict[str, Any]] = {
         "rollouts": 2,
     },
     "seqgan_mle": {"pretraining_steps": 20, "validation_windows": 20},
+    "gflownet": {"steps": 20, "check_every": 10, "check_windows": 20},
+    "gflownet_no_context": {"steps": 20, "check_every": 10, "check_windows": 20},
 }
 """For what takes more than a few seconds to fit by default."""
-NO_FURTHER = ("historical_bootstrap", "ridge", "lightgbm_quantile", "seqgan", "seqgan_mle")
+NO_FURTHER = (
+    "historical_bootstrap",
+    "ridge",
+    "lightgbm_quantile",
+    "seqgan",
+    "seqgan_mle",
+    "gflownet",
+    "gflownet_no_context",
+)
 """Those that forecast no further ahead than they were fitted for."""
 PACKAGES = {
     "garch_t": ("arch", "grpo-forecast[stats]"),
