@@ -10,8 +10,8 @@ given and need not be counted, and the law reads the step's input beside the LST
 (an autoregression, a pull back to the mean) need not pass through it. The law's weights begin at 0 and its scale at
 1: the untrained generator is white noise of unit variance.
 
-`Generator` is for gradients, `Sampler` for samples: the same weights, arranged for one matrix product and one tanh
-per step over as many sequences as there are.
+`Generator` is for gradients, `Sampler` for samples: the same weights, arranged for one matrix product per step over as
+many sequences as there are.
 
 Letters: N sequences, T steps, C context inputs, H hidden units, I inputs of a step, R columns (sequences side by side).
 """
@@ -120,8 +120,7 @@ class SamplerState:
 class Sampler:
     """The weights of a generator as they are, arranged for sampling; no gradients.
 
-    A sigmoid is (1 + tanh(x / 2)) / 2, so that one tanh does all four gates; columns are sequences, so that a gate is
-    one contiguous block.
+    Columns are sequences, so that each gate of all of them is one contiguous block.
     """
 
     def __init__(self, generator: Generator) -> None:
@@ -131,7 +130,7 @@ class Sampler:
             of_inputs, of_output, bias_1, bias_2 = generator.lstm.all_weights[0]
             weight = torch.cat([of_output, of_inputs, (bias_1 + bias_2)[:, None]], dim=1)  # [4 H, H + I + 1]
             enters, forgets, proposes, leaves = weight.split(generator.hidden)
-            self.gates = torch.cat([enters / 2, forgets / 2, leaves / 2, proposes])
+            self.gates = torch.cat([enters, forgets, leaves, proposes])
             self.law = torch.cat([law.weight, law.bias[:, None]], dim=1)  # [2, H + I + 1]
 
     @torch.no_grad()
@@ -156,11 +155,12 @@ class Sampler:
         for first in range(0, num_columns, size):
             columns = slice(first, min(first + size, num_columns))
             operand, cell = state.operand[:, columns], state.cell[:, columns]
-            gates = torch.mm(self.gates, operand).tanh_()  # [4 H, R]
-            gates[: 3 * hidden].add_(1)  # twice a sigmoid
+            gates = torch.mm(self.gates, operand)  # [4 H, R]
+            gates[: 3 * hidden].sigmoid_()
+            gates[3 * hidden :].tanh_()
             enters, forgets, leaves, proposed = gates.split(hidden)
-            cell.mul_(forgets).addcmul_(enters, proposed).mul_(0.5)
-            torch.mul(torch.tanh(cell), leaves, out=operand[:hidden]).mul_(0.5)
+            cell.mul_(forgets).addcmul_(enters, proposed)
+            torch.mul(torch.tanh(cell), leaves, out=operand[:hidden])
             laws[:, columns] = torch.mm(self.law, operand)
         return self.generator.law_of(laws[0], laws[1])
 
