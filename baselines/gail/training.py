@@ -28,7 +28,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from sb3_contrib import RecurrentPPO
-from sb3_contrib.common.recurrent.buffers import RecurrentDictRolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from tqdm import tqdm
@@ -49,6 +48,7 @@ from baselines.gail.randomness import (
     seed_globals,
 )
 from baselines.gail.resuming import TrainingState
+from baselines.gail.rollouts import EpisodeBuffer
 from baselines.gail.tokens import Tokenizer
 from baselines.gail.vector_environment import TensorVecEnv
 from baselines.neural.early_stopping import BestWeights
@@ -157,6 +157,16 @@ def new_model(config: GailConfig, env: TensorVecEnv, pretrained: SequenceNetwork
         policy_kwargs={"sizes": network_sizes(config, env.num_tokens, env.contexts.shape[1])},
         device="cpu",
     )
+    model.rollout_buffer = EpisodeBuffer(
+        env.horizon,
+        env.observation_space,  # type: ignore[arg-type]
+        env.action_space,
+        model.rollout_buffer.hidden_state_shape,  # type: ignore[attr-defined]
+        model.device,
+        gamma=model.gamma,
+        gae_lambda=model.gae_lambda,
+        n_envs=env.num_envs,
+    )
     model.set_logger(Logger(folder=None, output_formats=[]))
     policy_of(model).load_network(pretrained)
     return model
@@ -237,7 +247,7 @@ class AdversarialRounds(BaseCallback):
     def _on_rollout_end(self) -> None:
         """Judge and learn from the paths, and charge the policy for its distance from the pre-trained one."""
         buffer = self.model.rollout_buffer  # type: ignore[attr-defined]
-        assert isinstance(buffer, RecurrentDictRolloutBuffer)
+        assert isinstance(buffer, EpisodeBuffer)
         tokens = torch.from_numpy(buffer.actions[:, :, 0].T.astype(np.int64))  # [E, T]
         context = torch.from_numpy(buffer.observations["context"][0])  # [E, C]
         with torch.no_grad():

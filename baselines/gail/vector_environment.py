@@ -66,8 +66,6 @@ class TensorVecEnv(VecEnv):
         self.episode += 1
         self._context = self.contexts[torch.from_numpy(rows)]  # [E, C]
         self._shown = self._context.numpy()
-        with torch.no_grad():
-            self._encoded = self.discriminator.features.encoder(self._context)
         self._state = None
         self._step = 0
         return self._observations(np.full(self.num_envs, self.num_tokens))
@@ -79,6 +77,8 @@ class TensorVecEnv(VecEnv):
     @torch.no_grad()
     def step_wait(self) -> VecEnvStepReturn:
         """Append them; after the last step the observations are the first of the next episodes."""
+        if self._step == 0:  # and not in `reset`: the discriminator learns between the episodes
+            self._encoded = self.discriminator.features.encoder(self._context)
         tokens = torch.from_numpy(self._actions)
         embedded = self.discriminator.features.embed(tokens)
         logits, self._state = self.discriminator.step(torch.cat([embedded, self._encoded], dim=1), self._state)

@@ -67,6 +67,17 @@ def test_rewards_are_minus_the_log_of_one_minus_d_on_the_prefixes_that_d_is_trai
     np.testing.assert_allclose(rewards, -torch.log(1 - real).detach().numpy(), rtol=1e-4)
 
 
+def test_a_discriminator_that_learns_between_episodes_judges_the_next_one():
+    env = vector_env()
+    actions = np.random.default_rng(2).integers(5, size=(COPIES, HORIZON))
+    play(env, actions)  # has begun the next episode
+    env.discriminator.load_state_dict(random_network(outputs=1, seed=4).state_dict())
+    contexts = torch.from_numpy(env._observations(actions[:, 0])["context"])
+    rewards = np.stack([env.step(step)[1] for step in actions.T], axis=1)
+    real = torch.sigmoid(random_network(outputs=1, seed=4)(torch.from_numpy(actions), contexts))[..., 0]
+    np.testing.assert_allclose(rewards, -torch.log(1 - real).detach().numpy(), rtol=1e-4)
+
+
 def test_the_next_episode_begins_by_itself_with_other_contexts():
     env = vector_env()
     first = env.reset()

@@ -13,6 +13,7 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from baselines.gail.config import GailConfig
 from baselines.gail.network import SequenceNetwork, previous
 from baselines.gail.pretraining import TokenSequences, network_sizes
+from baselines.gail.rollouts import EpisodeBuffer
 from baselines.gail.training import AdversarialRounds, new_discriminator, new_model, policy_of
 from baselines.gail.vector_environment import TensorVecEnv
 from baselines.neural.learning_curves import LearningCurve
@@ -106,6 +107,30 @@ def test_one_call_of_the_lstm_is_a_call_per_step(first):
     expected = RecurrentActorCriticPolicy._process_sequence(features, states, starts.flatten(), policy.lstm_actor)
     got = policy._process_sequence(features, states, starts.flatten(), policy.lstm_actor)
     torch.testing.assert_close(got, expected)
+
+
+def test_minibatches_are_whole_episodes_whose_probabilities_are_those_they_were_sampled_with():
+    model, _ = model_of(pretrained())
+    policy, buffer = policy_of(model), model.rollout_buffer
+    assert isinstance(buffer, EpisodeBuffer)
+    _, callback = model._setup_learn(60)
+    for _ in range(2):  # the second begins with what the first left in the LSTM
+        model.collect_rollouts(model.env, callback, buffer, HORIZON)
+    sizes, returns = [], []
+    for batch in buffer.get(4 * HORIZON):
+        arguments = (batch.actions.long().flatten(), batch.lstm_states, batch.episode_starts)
+        values, log_prob, _ = policy.evaluate_actions(batch.observations, *arguments)
+        torch.testing.assert_close(log_prob, batch.old_log_prob)
+        torch.testing.assert_close(values.flatten(), batch.old_values)
+        sizes.append(len(log_prob))
+        returns += batch.returns.tolist()
+    assert sizes == [4 * HORIZON, 2 * HORIZON]
+    assert sorted(returns) == sorted(buffer.returns.flatten().tolist())
+    with pytest.raises(ValueError, match="batch size 7 is no multiple of the 5 steps"):
+        next(buffer.get(7))
+    buffer.episode_starts[2, 1] = 1
+    with pytest.raises(ValueError, match="exactly one whole episode"):
+        next(buffer.get(HORIZON))
 
 
 def test_returns_are_rewards_to_come_less_the_divergence_from_the_pretrained_policy(tmp_path):

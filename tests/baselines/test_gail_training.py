@@ -1,0 +1,103 @@
+"""Both sides together: an exact toy, going on after a kill, and the caller's random numbers."""
+
+from __future__ import annotations
+
+import random
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sb3_contrib")
+
+from baselines.gail import training
+from baselines.gail.config import GailConfig
+from baselines.gail.demonstrations import Demonstrations
+from baselines.gail.fitting import fit_networks
+from baselines.neural.checkpoints import CheckpointError
+
+SMALL = GailConfig(
+    num_tokens=5, hidden_size=8, embedding_size=4, context_size=4, pretrain_steps=20, validate_every=10, iterations=6,
+    environments=16, batch=8, discriminator_steps=2, discriminator_size=8, validate_rounds=2, replay_size=40,
+)  # fmt: skip
+
+
+def demonstrations(seed: int, paths: int = 60) -> Demonstrations:
+    random = torch.Generator().manual_seed(seed)
+    returns = torch.randn(paths, 4, generator=random)
+    return Demonstrations(torch.randn(paths, 2, generator=random), returns, np.ones(paths), np.full(paths, 100.0))
+
+
+def fit(folder, *, seed=0):
+    return fit_networks(SMALL, demonstrations(1), demonstrations(2), seed=seed, folder=folder, title="test")
+
+
+def weights(fitted) -> list[torch.Tensor]:
+    found = fitted.imitation
+    return [t for network in (found.best, found.last, found.discriminator) for t in network.state_dict().values()]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """A fit, and what the caller's generators give after it that were seeded before it."""
+    for seed in (torch.manual_seed, np.random.seed, random.seed):
+        seed(1)
+    fitted = fit(tmp_path_factory.mktemp("unbroken"))
+    return fitted, drawn()
+
+
+def drawn() -> tuple[float, ...]:
+    return torch.rand(1).item(), np.random.rand(), random.random()  # noqa: NPY002
+
+
+def test_a_killed_training_goes_on_as_an_unbroken_one(unbroken, tmp_path, monkeypatch):
+    unbroken, _ = unbroken
+    rounds = count()
+    honest = training.AdversarialRounds._train_discriminator
+
+    def dying(*arguments):
+        if next(rounds) == 5:  # two looks have been saved, and a round after them is lost
+            raise KeyboardInterrupt
+        return honest(*arguments)
+
+    monkeypatch.setattr(training.AdversarialRounds, "_train_discriminator", dying)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "killed")
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="is of a training with other settings or data"):
+        fit(tmp_path / "killed", seed=1)
+    went_on = fit(tmp_path / "killed")
+    for ours, theirs in zip(weights(unbroken), weights(went_on), strict=True):
+        assert torch.equal(ours, theirs)
+    assert went_on.curve.rows == unbroken.curve.rows
+    assert [row["step"] for row in went_on.curve.rows if row["phase"] == "imitation"] == [1, 2, 3, 4, 5, 6]
+    files = sorted(path.name for path in (tmp_path / "killed").iterdir())
+    assert files == ["learning_curves.csv", "learning_curves.png"]
+
+
+def test_the_callers_random_numbers_stay_as_they_were(unbroken):
+    for seed in (torch.manual_seed, np.random.seed, random.seed):
+        seed(1)
+    assert drawn() == unbroken[1]
+
+
+def test_the_curve_tells_both_sides(unbroken):
+    table = unbroken[0].curve.table()
+    rounds = table[table["phase"] == "imitation"]
+    for column in (
+        "reward",
+        "kl_to_pretrained",
+        "discriminator_loss",
+        "discriminator_accuracy",
+        "entropy",
+        "approx_kl",
+    ):
+        assert rounds[column].notna().all()
+    looks = table[table["phase"] == "validation"]
+    assert looks["step"].tolist() == [0, 2, 4, 6]
+    assert looks["auc"].between(0, 1).all()
+    # before any update the discriminator is undecided: every pair a tie, every reward log 2, no path called real
+    assert (looks["auc"].iloc[0], looks["f1"].iloc[0]) == (0.5, 0)
+    assert rounds["reward"].iloc[0] == pytest.approx(4 * np.log(2))
+    assert rounds["kl_to_pretrained"].iloc[0] == pytest.approx(0, abs=1e-6)
