@@ -1,4 +1,4 @@
-"""The random walk, with and without drift, and the seasonal naive: what all others have to beat.
+"""The random walk, with and without drift, the seasonal naive and the straight line: what all others have to beat.
 
 They are also the shortest example of a plugin: a class with `Config`, `fit`, `load`, `predict` and `save`,
 named in pyproject.toml under `grpo.forecasters`.
@@ -52,9 +52,13 @@ class RandomWalk(SavedForecaster):
         """[B] mean daily log return."""
         return np.zeros(len(context))
 
+    def median_log_return(self, context: Context, horizon: int) -> np.ndarray:
+        """[B, H] median of log(price of day h / last close)."""
+        return self.drift_of(context)[:, None] * np.arange(1, horizon + 1)
+
     def point(self, context: Context, *, horizon: int) -> np.ndarray:
-        """[B, H] the median of the law, in price units: the last close, moved by the drift."""
-        return context.last_price[:, None] * np.exp(self.drift_of(context)[:, None] * np.arange(1, horizon + 1))
+        """[B, H] the median of the law, in price units."""
+        return context.last_price[:, None] * np.exp(self.median_log_return(context, horizon))
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch."""
@@ -62,8 +66,8 @@ class RandomWalk(SavedForecaster):
         recent, past = context.feature("volatility"), context.feature("past_volatility")
         daily = np.sqrt(weight * recent**2 + (1 - weight) * past**2)  # [B]
         noise = standard_normal(context, num_samples=num_samples, horizon=horizon, seed=seed)  # [B, S, H]
-        steps = self.drift_of(context)[:, None, None] + daily[:, None, None] * noise
-        return forecast_from_log_returns(context, np.cumsum(steps, axis=-1))
+        walk = np.cumsum(daily[:, None, None] * noise, axis=-1)
+        return forecast_from_log_returns(context, self.median_log_return(context, horizon)[:, None] + walk)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +123,24 @@ class RandomWalkPanelDrift(RandomWalk):
     def drift_of(self, context: Context) -> np.ndarray:
         """[B] the same for every window."""
         return np.full(len(context), self.drift)
+
+
+@dataclass(frozen=True, eq=False)
+class StraightLine(RandomWalk):
+    """The line through the log prices of the window, drawn on: what the eye does, and many a language model.
+
+    Ordinary least squares on the L closes; the walk's shocks lie about the line.
+    """
+
+    name = "straight_line"
+
+    def median_log_return(self, context: Context, horizon: int) -> np.ndarray:
+        """[B, H] of the line; its first day need not begin at the last close."""
+        log_prices = np.log(context.past[:, :, 0] / context.last_price[:, None])  # [B, L]
+        day = np.arange(log_prices.shape[1]) - (log_prices.shape[1] - 1) / 2
+        slope = log_prices @ day / (day @ day)
+        ahead = day[-1] + np.arange(1, horizon + 1)
+        return log_prices.mean(axis=1)[:, None] + slope[:, None] * ahead
 
 
 @dataclass(frozen=True, kw_only=True)

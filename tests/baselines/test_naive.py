@@ -12,6 +12,7 @@ from baselines.naive import (
     SeasonalNaive,
     SeasonalNaiveConfig,
     SeasonError,
+    StraightLine,
 )
 from preprocessing.statistics import MIN_VOLATILITY
 from preprocessing.windows import FEATURES, Context, Truth, WindowSet
@@ -127,3 +128,19 @@ def test_a_season_that_does_not_fit_twice_is_refused():
     fit(SeasonalNaive, windows, SeasonalNaiveConfig(period=4))
     with pytest.raises(SeasonError, match="windows of 9 daily returns hold no two seasons of 5"):
         fit(SeasonalNaive, windows)
+
+
+def test_the_straight_line_is_drawn_on_by_least_squares():
+    windows = windows_of({"A": random_walk(60, seed=3)}, length=20, horizon=HORIZON)
+    line = fit(StraightLine, windows)
+    point = line.point(windows.context, horizon=HORIZON)
+    for row in (0, 5):
+        coefficients = np.polyfit(np.arange(20), np.log(windows.context.past[row, :, 0]), 1)
+        np.testing.assert_allclose(np.log(point[row]), np.polyval(coefficients, 20 + np.arange(HORIZON)), rtol=1e-9)
+    both = (
+        each.predict(windows.context, horizon=HORIZON, num_samples=5, seed=2).samples
+        for each in (line, fit(RandomWalk, windows))
+    )
+    about_the_line, walk = both
+    moved = point[:, None] / windows.context.last_price[:, None, None]
+    np.testing.assert_allclose(about_the_line, walk * moved, rtol=1e-9)
