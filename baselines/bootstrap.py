@@ -11,7 +11,8 @@ Deviations: the volatility is the EWMA mixture of `baselines.volatility` in plac
 stays as it is at the origin; all stocks share one pool of shocks, as their scale is gone; the shocks of consecutive
 days are drawn together (`block`), which on 68 US stocks scores better on the validation windows than single days.
 Shocks keep their variance, as in the paper. There a likelihood makes it 1; here it is what the EWMA misses on the
-training windows (1.14 on those stocks), and dividing by it would narrow every forecast by what training has shown.
+training windows (1.14 on those stocks), and dividing by it (`unit_variance`) narrows every forecast by what training
+has shown.
 
 Letters: N training windows, B windows, S samples, H horizon.
 """
@@ -77,6 +78,8 @@ class FhsConfig(VolatilityConfig):
     block: int | None = None
     """Consecutive days whose shocks are drawn together, so that what the volatility leaves of their dependence
     is kept; 1: each day by itself; null: all days of a training window's future."""
+    unit_variance: bool = False
+    """Whether the shocks are divided by their standard deviation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,7 +93,7 @@ class FilteredHistoricalSimulation(SavedForecaster):
 
     Attributes:
         shocks: [N, H] daily log returns after each training origin over the volatility known the day before,
-            less their mean over all N H.
+            less their mean over all N H, and perhaps divided by their standard deviation.
         drift: [] mean daily log return that is added; 0 for `fhs`.
     """
 
@@ -118,7 +121,9 @@ class FilteredHistoricalSimulation(SavedForecaster):
         for day in range(train.horizon):
             shocks[:, day] = returns[:, day] / np.sqrt(mix(config, recent, past))
             recent = config.decay * recent + (1 - config.decay) * returns[:, day] ** 2
-        return cls(config, shocks - shocks.mean(), np.array(cls._drift(train)))
+        shocks -= shocks.mean()
+        scale = shocks.std() if config.unit_variance else 1.0
+        return cls(config, shocks / scale, np.array(cls._drift(train)))
 
     @staticmethod
     def _drift(train: WindowSet) -> float:

@@ -71,12 +71,14 @@ class Peer:
         on_88: `FIGURES` on 88 stocks and 22 origins, with the digits that are given; none where unknown.
         settings: fields of the plugin's Config that differ from their defaults.
         closes: window length, or all closes there are if these are fewer.
+        train_stride: days between two training origins.
     """
 
     plugin: str
     on_88: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     closes: int = CLOSES
+    train_stride: int = 1
 
 
 REFERENCE = "reference"
@@ -91,15 +93,21 @@ PEERS = {
     "random_walk": Peer("random_walk"),
     "random_walk_drift": Peer("random_walk_drift"),
     "random_walk_panel_drift": Peer("random_walk_panel_drift", ("0.991", "0.993", ".891", ".970")),
+    "straight_line": Peer("straight_line", ("1.561", "1.519", ".695", ".868")),
     "seasonal_naive": Peer("seasonal_naive"),
     "historical_bootstrap": Peer("historical_bootstrap", ("0.994", "0.988", ".880", ".975")),
     "fhs": Peer("fhs", ("1.000", "0.990", ".864", ".970")),
+    "fhs_past_unit": Peer("fhs", ("1.000", "0.990", ".864", ".970"), {"unit_variance": True}, closes=ALL_CLOSES),
     "fhs_by_day": Peer("fhs", settings={"block": 1}),
     "fhs_drift": Peer("fhs_drift", ("0.991", "0.985", ".867", ".971")),
+    "fhs_drift_past_unit": Peer(
+        "fhs_drift", ("0.991", "0.985", ".867", ".971"), {"unit_variance": True}, closes=ALL_CLOSES
+    ),
     "garch_t": Peer("garch_t"),
     "garch_t_past": Peer("garch_t", ("1.000", "0.992", ".861", ".968"), closes=ALL_CLOSES),
     "ridge": Peer("ridge"),
     "lightgbm_quantile": Peer("lightgbm_quantile", ("1.010", "0.998", ".816", ".951")),
+    "lightgbm_quantile_tenth": Peer("lightgbm_quantile", ("1.010", "0.998", ".816", ".951"), train_stride=10),
     "chronos": Peer("chronos"),
     "timesfm": Peer("timesfm"),
     "auto_ets_30": Peer("auto_ets"),
@@ -121,7 +129,12 @@ class Stocks:
         splits, _ = split_windows(self.bars, config)
         days = np.unique(splits["test"].context.origin)[::stride]
         self.train, self.val = splits["train"], splits["val"]
+        self.train_days = np.unique(self.train.context.origin)
         self.test = splits["test"].take(np.isin(splits["test"].context.origin, days))
+
+    def every(self, stride: int) -> WindowSet:
+        """The training windows of every so many days."""
+        return self.train.take(np.isin(self.train.context.origin, self.train_days[::stride]))
 
     def batches(self, windows: WindowSet, closes: int) -> Iterator[tuple[np.ndarray, WindowSet]]:
         """Row numbers and windows of equal length, at most BATCH, whose past is the last `closes` or all there are."""
@@ -260,7 +273,9 @@ def run(
     plugin = forecaster_plugin(peer.plugin)
     began = time.perf_counter()
     config = plugin.Config(**peer.settings)
-    forecaster = plugin.fit(config, stocks.train, stocks.val, horizon=HORIZON, seed=seed, out_dir=Path("unused"))
+    forecaster = plugin.fit(
+        config, stocks.every(peer.train_stride), stocks.val, horizon=HORIZON, seed=seed, out_dir=Path("unused")
+    )
     fit_seconds = time.perf_counter() - began
     scores, seconds = score(forecaster, stocks, test, peer.closes, num_samples=num_samples, seed=seed)
     same = scores if reference is None else reference.take(rows)
