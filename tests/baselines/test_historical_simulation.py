@@ -104,3 +104,9 @@ def test_on_a_random_walk_the_paths_are_those_of_a_random_walk(plugin):
     expected = np.sqrt(np.minimum.outer(days, days) / np.maximum.outer(days, days))
     scaled = logs / logs.std(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(np.corrcoef(scaled.reshape(-1, 5).T), expected, atol=0.03)
+
+
+def test_shocks_may_be_divided_by_their_standard_deviation():
+    plain = fit(FilteredHistoricalSimulation, TRAIN, FhsConfig(**CONFIG))
+    unit = fit(FilteredHistoricalSimulation, TRAIN, FhsConfig(**CONFIG, unit_variance=True))
+    np.testing.assert_allclose(unit.shocks * np.sqrt((plain.shocks**2).mean()), plain.shocks)
