@@ -9,7 +9,7 @@ The parquet file holds one row per bar, in order of market and time, of the mark
     net_size, action    what the trader did in the next bar: tokens bought minus sold, and the action 0..4
     reward              profit of the next bar over the trader's capital
     return_to_go        sum of the rewards from this bar to the end of the market
-    inventory .. label  the books and the triple-barrier label, see README.md
+    entry_price ..      more of the books, moving averages and the triple-barrier label, see README.md
 
 Its metadata hold, as JSON, all that was fitted on train: the scaling of the states, the thresholds of the actions,
 the order of differentiation, the barriers, the capital.

@@ -169,6 +169,30 @@ def test_a_damaged_part_is_thrown_away(client, tmp_path):
     assert file.path.read_bytes() == CONTENT
 
 
+def test_a_part_that_is_too_long_is_begun_anew(client, tmp_path):
+    client.put_object(Bucket=BUCKET, Key="k", Body=CONTENT)
+    file = remote(tmp_path)
+    file.path.parent.mkdir()
+    part_path(file).write_bytes(CONTENT + b"more")
+    recorder = Recorder(client)
+    assert bring_file(recorder, BUCKET, file) == ("md5", False)
+    assert recorder.asked == [None]
+
+
+def test_a_service_that_knows_no_ranges_sends_the_whole(client, tmp_path):
+    class NoRanges:
+        def get_object(self, **arguments):
+            assert arguments.pop("Range") == "bytes=1000-"
+            return client.get_object(**arguments)
+
+    client.put_object(Bucket=BUCKET, Key="k", Body=CONTENT)
+    file = remote(tmp_path)
+    file.path.parent.mkdir()
+    part_path(file).write_bytes(CONTENT[:1000])
+    bring_file(NoRanges(), BUCKET, file)
+    assert file.path.read_bytes() == CONTENT
+
+
 def test_an_object_that_changes_meanwhile_is_not_mixed(client, endpoint, tmp_path, capsys, monkeypatch):
     client.put_object(Bucket=BUCKET, Key="merged_trades/k.json", Body=CONTENT)
     listed = module.list_files
