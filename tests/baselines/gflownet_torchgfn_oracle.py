@@ -30,6 +30,7 @@ def main() -> None:
         module = Tabular(SIDE**DIMENSIONS, outputs)
         module.table.data = torch.randn(SIDE**DIMENSIONS, outputs)
         tables[name] = module
+    tables["policy"].table.data[:, -1] -= 2  # longer walks
     forward = DiscretePolicyEstimator(tables["policy"], env.n_actions, preprocessor=states)
     backward = DiscretePolicyEstimator(tables["backward"], env.n_actions, preprocessor=states, is_backward=True)
     flow = ScalarEstimator(tables["flow"], preprocessor=states)
@@ -54,7 +55,7 @@ def main() -> None:
             "policy": tables["policy"].table.tolist(),
             "backward": tables["backward"].table.tolist(),
             "flow": tables["flow"].table.squeeze(-1).tolist(),
-            "actions": [row[:end] for row, end in zip(actions, ends)],
+            "actions": [row[:end] for row, end in zip(actions, ends, strict=True)],
             "log_rewards": trajectories.log_rewards.tolist(),
             "all_log_rewards": [
                 env.log_reward(env.States(torch.tensor([[x, y]]))).item() for x in range(SIDE) for y in range(SIDE)
