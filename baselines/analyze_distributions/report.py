@@ -15,6 +15,7 @@ from baselines.analyze_distributions import metrics
 from baselines.analyze_distributions.two_sample import (
     FOLDS,
     PERMUTATIONS,
+    REFITS,
     TwoSampleTest,
     classifier_test,
     mmd_test,
@@ -27,7 +28,7 @@ REPLICATES = 59
 MAX_LAGS = 10
 PAIR_LIMIT = 1000
 """At most so many sequences of each sample for what compares all pairs: diversity and MMD."""
-CLASSIFIER_LIMIT = 5000
+CLASSIFIER_LIMIT = 2000
 """The same for the classifier."""
 FEWEST = 4 * FOLDS
 """Fewer sequences than that are refused."""
@@ -128,8 +129,9 @@ class DistributionReport:
             f"drawn with replacement from the real sequences. Distances within a sample take {self.diversity_size} "
             f"sequences of each, and their chance {REPLICATES} pairs of disjoint parts of the real ones. MMD: {mmd} "
             f"sequences, {PERMUTATIONS} exchanges of labels. Classifier: logistic regression on values, squares and "
-            f"products of neighbours, {FOLDS} folds, {classifier} sequences. Autocorrelation to lag {self.lags}; "
-            f"Jensen-Shannon divergence in bits on {self.bins} bins of equal real share. Seed {self.seed}."
+            f"products of neighbours, {FOLDS} folds, {classifier} sequences, {REFITS} exchanges of labels. "
+            f"Autocorrelation to lag {self.lags}; Jensen-Shannon divergence in bits on {self.bins} bins of equal real "
+            f"share. Seed {self.seed}."
         )
 
 
