@@ -150,7 +150,7 @@ def test_a_table_is_read_in_any_order_and_checked(tmp_path):
     table = tfbind8.read_table(file)
     np.testing.assert_array_equal(table.scores, scores)
     tfbind8.read_table(file, table.sha256.upper())
-    with pytest.raises(tfbind8.TableError, match="has the SHA-256 .* not abc"):
+    with pytest.raises(tfbind8.TableError, match=r"has the SHA-256 .* not abc"):
         tfbind8.read_table(file, "abc")
     lines = [f"{tfbind8.spell(row)},{score}" for row, score in zip(tokens, scores, strict=True)]
     csv = tmp_path / "scores.csv"
