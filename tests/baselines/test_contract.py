@@ -53,6 +53,8 @@ NAMES = (
     "seqgan_mle",
     "gflownet",
     "gflownet_no_context",
+    "gail",
+    "gail_pretrained",
 )
 FAST_SETTINGS: dict[str, dict[str, Any]] = {
     "seqgan": {
@@ -65,6 +67,8 @@ FAST_SETTINGS: dict[str, dict[str, Any]] = {
     "seqgan_mle": {"pretraining_steps": 20, "validation_windows": 20},
     "gflownet": {"steps": 20, "check_every": 10, "check_windows": 20},
     "gflownet_no_context": {"steps": 20, "check_every": 10, "check_windows": 20},
+    "gail": {"pretrain_steps": 20, "validate_every": 10, "validation_steps": 100, "iterations": 2, "environments": 16},
+    "gail_pretrained": {"pretrain_steps": 20, "validate_every": 10, "validation_steps": 100},
 }
 """For what takes more than a few seconds to fit by default."""
 NO_FURTHER = (
@@ -75,6 +79,8 @@ NO_FURTHER = (
     "seqgan_mle",
     "gflownet",
     "gflownet_no_context",
+    "gail",
+    "gail_pretrained",
 )
 """Those that forecast no further ahead than they were fitted for."""
 PACKAGES = {
@@ -85,6 +91,7 @@ PACKAGES = {
     "lightgbm_quantile": ("lightgbm", "grpo-forecast[lightgbm]"),
     "chronos": ("chronos", "chronos-forecasting"),
     "timesfm": ("timesfm", "timesfm[torch]"),
+    "gail": ("sb3_contrib", "grpo-forecast[gail]"),
 }
 """Module that each needs beyond this project's dependencies, and what pip has to install for it."""
 STOCKS = ("sim:gbm?rows=600&seed=1", "sim:ar?rows=600&seed=2")
