@@ -106,8 +106,8 @@ def train(config: TrainConfig) -> bool:
     folder = config.out_dir
     if _is_done(config):
         return False
-    write_atomically(folder / SETTINGS_FILE, json.dumps(config.plain(), indent=2) + "\n")
     parts = load_demonstrations(config)
+    write_atomically(folder / SETTINGS_FILE, json.dumps(config.plain(), indent=2) + "\n")
     horizon = parts["train"].returns.shape[1]
     looked_at = spread_evenly(parts["val"], config.gail.validation_steps // horizon)
     began = time.perf_counter()

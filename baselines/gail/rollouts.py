@@ -38,7 +38,7 @@ class EpisodeBuffer(RecurrentDictRolloutBuffer):
     def _episodes(self, envs: np.ndarray) -> RecurrentDictRolloutBufferSamples:
         def flat(values: np.ndarray) -> torch.Tensor:
             chosen = values[:, envs].swapaxes(0, 1)  # [M, H, ...]
-            return self.to_torch(chosen.reshape(-1, *chosen.shape[2:]))
+            return self.to_torch(chosen.reshape(len(envs) * self.buffer_size, *chosen.shape[2:]))
 
         layers, hidden = self.hidden_state_shape[1], self.hidden_state_shape[3]
         zeros = torch.zeros(layers, len(envs), hidden, device=self.device)
