@@ -109,6 +109,18 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path):
         OracleBenchmark(dataclasses.replace(TINY, rounds=3, rollouts=4), tmp_path / "whole")
 
 
+def test_rollout_policy_starts_as_a_copy_of_the_generator(tmp_path):
+    benchmark = OracleBenchmark(TINY, tmp_path)
+    benchmark.run(steps=TINY.mle_epochs + TINY.discriminator_refreshes)
+    before = {name: tensor.clone() for name, tensor in benchmark.generator.state_dict().items()}
+    benchmark.run(steps=1)
+    after = benchmark.generator.state_dict()
+    assert not torch.equal(after["output.weight"], before["output.weight"])
+    for name, own in benchmark.policy.state_dict().items():
+        copied = name == "embedding.weight"
+        torch.testing.assert_close(own, after[name] if copied else 0.8 * before[name] + 0.2 * after[name])
+
+
 def test_training_leaves_the_callers_random_numbers_alone(tmp_path):
     before = torch.get_rng_state()
     OracleBenchmark(TINY, tmp_path).run()
