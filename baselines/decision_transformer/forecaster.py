@@ -33,6 +33,8 @@ from grpo.evaluation.sampling import window_generators
 from preprocessing.windows import Context, WindowSet
 
 STATE_FILE = "state.safetensors"
+VALIDATION_PATHS = 10_000
+"""Paths of a look at the validation windows, all together: the fewer windows, the more for each."""
 PATHS_AT_ONCE = 4000
 """Sample paths that are drawn together, small enough for the processor's cache."""
 
@@ -113,6 +115,7 @@ class DecisionTransformerForecaster:
             torch.from_numpy(bins[1].label(daily.sum(axis=1))),
         )
         looked_at = val.take(choose_windows(val.context, config.validation_windows))
+        num_samples = max(32, VALIDATION_PATHS // len(looked_at))
 
         def fitted(policy: ReturnPolicy) -> Self:
             return cls(config, horizon, length, scaling, _sampler(policy, bins, config))
@@ -128,7 +131,7 @@ class DecisionTransformerForecaster:
                 seed=seed,
                 folder=out_dir,
                 title=cls.name,
-                validate=lambda policy: scaled_crps(fitted(policy), looked_at),
+                validate=lambda policy: scaled_crps(fitted(policy), looked_at, num_samples=num_samples),
             )
             training.run()
         training.file.unlink(missing_ok=True)

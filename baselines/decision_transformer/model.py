@@ -137,13 +137,9 @@ class _Block(nn.Module):
             query = query[:, :, -1:]  # sees every token
         elif tokens < key.shape[2]:
             mask = torch.ones(tokens, key.shape[2], dtype=torch.bool, device=x.device).tril(key.shape[2] - tokens)
+        # no dropout on the attention weights: with it, torch's fused kernels would have to lay them out in full
         attended = functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=mask is None and not newest,
-            dropout_p=self.dropout if self.training else 0.0,
+            query, key, value, attn_mask=mask, is_causal=mask is None and not newest
         )
         return attended.transpose(1, 2).reshape(batch, -1, width)
 
@@ -252,7 +248,10 @@ class DecisionTransformer(nn.Module):
             raise ValueError("this network is conditioned on returns to go; give them")
 
     def _initialise(self) -> None:
-        """Normal(0, .02) weights and zero biases; what is added to the residual stream is scaled by its depth."""
+        """Normal(0, .02) weights and zero biases, what is added to the residual stream scaled by its depth.
+
+        The heads begin at zero: all actions alike, and no return earned.
+        """
         residual: list[Tensor] = []
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -263,6 +262,9 @@ class DecisionTransformer(nn.Module):
                 residual.extend((module.attention_out.weight, module.mlp_out.weight))
         for weight in residual:
             nn.init.normal_(weight, std=0.02 / math.sqrt(2 * self.config.num_layers))
+        for head in (self.action_head, self.return_head):
+            if head is not None:
+                nn.init.zeros_(head.weight)
 
 
 def losses(

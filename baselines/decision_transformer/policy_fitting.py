@@ -48,7 +48,7 @@ class PolicyConfig(VolatilityConfig):
     """Gradient steps over which the step size rises from 0."""
     batch_size: int = 128
     """Training windows per gradient step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     """Largest step size of AdamW."""
     weight_decay: float = 0.1
     """Share of each weight that is taken off per step, times the step size."""

@@ -123,6 +123,8 @@ class ReturnPolicy(nn.Module):
                 nn.Dropout(config.dropout),
                 nn.Linear(2 * config.d_model, return_bins),
             )
+            nn.init.zeros_(self.target_head[-1].weight)  # pyright: ignore[reportArgumentType]
+            nn.init.zeros_(self.target_head[-1].bias)  # pyright: ignore[reportArgumentType]
 
     def loss(self, days: Days, return_weight: float) -> Tensor:
         """CE(actions) + `return_weight` MSE(next returns to go) + CE(whole return)."""

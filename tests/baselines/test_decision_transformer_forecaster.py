@@ -30,6 +30,7 @@ from baselines.decision_transformer.return_policy import (
 from baselines.neural.checkpoints import CheckpointError
 from baselines.neural.inputs import WindowInputs
 from baselines.paths import HorizonError, NoValidationError
+from baselines.volatility import daily_volatility
 from preprocessing.config import DataConfig
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows
@@ -223,6 +224,21 @@ def test_the_recorded_return_gives_the_answer_away_and_a_drawn_one_does_not():
     low, high = np.quantile(end, [0.1, 0.9], axis=1)
     expected = 0.8 * 99 / 101  # between two quantiles of 100 draws
     assert ((low < truth) & (truth < high)).mean() == pytest.approx(expected, abs=3 * 0.4 / np.sqrt(500))
+
+
+@pytest.mark.parametrize("plugin", [DecisionTransformerForecaster, DecisionTransformerBc])
+def test_before_anything_is_learnt_paths_are_a_walk_of_the_training_returns_without_drift(plugin, tmp_path):
+    config = dataclasses.replace(plugin.Config(), steps=1, learning_rate=1e-12, validation_windows=10)
+    forecaster = fit(plugin, tmp_path, config=config)
+    context = data()["val"].context.take(np.arange(20))
+    samples = forecaster.predict(context, horizon=5, num_samples=500, seed=0).samples
+    daily = np.diff(np.log(samples / context.last_price[:, None, None]), axis=2, prepend=0)
+    daily /= daily_volatility(context, forecaster.scaling.volatility)[:, None, None]
+    moves = forecaster.scaling.targets(data()["train"]).numpy()
+    chance = 4 / np.sqrt(daily.size)
+    assert daily.mean() == pytest.approx(0, abs=chance)
+    assert daily.std() == pytest.approx(np.sqrt((moves**2).mean()), rel=chance)
+    assert np.corrcoef(daily[..., 0].ravel(), daily[..., 1].ravel())[0, 1] == pytest.approx(0, abs=0.04)
 
 
 @pytest.mark.parametrize("window", [12, 45])
