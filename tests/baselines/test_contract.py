@@ -49,6 +49,8 @@ NAMES = (
     "lightgbm_quantile",
     "chronos",
     "timesfm",
+    "decision_transformer",
+    "decision_transformer_bc",
     "seqgan",
     "seqgan_mle",
     "gflownet",
@@ -57,6 +59,8 @@ NAMES = (
     "gail_pretrained",
 )
 FAST_SETTINGS: dict[str, dict[str, Any]] = {
+    "decision_transformer": {"steps": 20, "evaluate_every": 10, "validation_windows": 20},
+    "decision_transformer_bc": {"steps": 20, "evaluate_every": 10, "validation_windows": 20},
     "seqgan": {
         "pretraining_steps": 20,
         "validation_windows": 20,
@@ -75,6 +79,8 @@ NO_FURTHER = (
     "historical_bootstrap",
     "ridge",
     "lightgbm_quantile",
+    "decision_transformer",
+    "decision_transformer_bc",
     "seqgan",
     "seqgan_mle",
     "gflownet",
