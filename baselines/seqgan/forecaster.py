@@ -49,7 +49,7 @@ class SeqGanMleConfig(GeneratorSettings, VolatilityConfig):
     validation_windows: int = 500
     """Validation windows that are looked at, at most, spread evenly over stocks and dates."""
     temperature: float = 1.0
-    """Of the forecast: the variance of each step is this many times what was learnt."""
+    """Of the forecast alone: the variance of each step is this many times what was learnt."""
 
     def __post_init__(self) -> None:
         GeneratorSettings.__post_init__(self)
@@ -108,9 +108,10 @@ class SeqGanMle:
         scaling = InputScaling.fit(train.context, _volatility(config))
         data = SequenceData(scaling.targets(train), _context(scaling, train.context))
         looked_at = val.take(choose_windows(val.context, config.validation_windows))
+        as_learnt = dataclasses.replace(config, temperature=1.0)
 
         def validate(generator: Generator) -> float:
-            return scaled_crps(cls(config, horizon, scaling, _frozen(generator)), looked_at)
+            return scaled_crps(cls(as_learnt, horizon, scaling, _frozen(generator)), looked_at)
 
         adversarial = config if isinstance(config, SeqGanConfig) else None
         with torch.random.fork_rng(devices=[]):

@@ -93,6 +93,17 @@ def test_a_step_is_worth_the_expected_reward_of_what_follows():
     torch.testing.assert_close(worth[:, -1], expected[:, -1])
 
 
+def test_a_continuation_is_judged_in_its_own_context():
+    class ContextReward(KnownReward):
+        def logits(self, values: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+            return encoded[:, 0]
+
+    context = torch.arange(5, dtype=torch.float64)[:, None]
+    values = torch.zeros(5, 3, dtype=torch.float64)
+    worth = action_values(ContextReward(0.0), Sampler(any_generator(1)), values, context, num_rollouts=2)  # type: ignore[arg-type]
+    torch.testing.assert_close(worth, context.expand(-1, 3))
+
+
 def test_the_policy_gradient_is_that_of_the_expected_reward():
     """E R = -(T m - a)^2 - T s^2 for T independent values, so dE/dm = -2 T (T m - a) and dE/ds = -2 T s."""
     torch.manual_seed(3)
