@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from grpo.evaluation.protocol import Forecaster
 from grpo.forecaster import (
     LLMForecaster,
     PromptTooLongError,
+    VllmForecaster,
     check_lengths,
     completion_length,
     decode,
@@ -49,6 +51,12 @@ def test_the_embedded_model_cannot_be_held_to_a_form():
     config = RunConfig(generation=GenerationConfig(backend="vllm", structured="regex"))
     with pytest.raises(RunError, match=r"one token per number.*take generation\.structured none"):
         load_llm_forecaster(config, None, name="base")
+
+
+def test_an_answer_that_is_held_to_its_form_has_room_for_any_split_of_its_digits():
+    for structured, longest in (("none", 14), ("regex", 40)):  # ten numbers of one token, or of three, and what follows
+        config = RunConfig(generation=GenerationConfig(backend="vllm", structured=structured))
+        assert VllmForecaster("x", SimpleNamespace(), None, config)._longest_answer(10) == longest
 
 
 def test_it_is_a_forecaster(embedded):
