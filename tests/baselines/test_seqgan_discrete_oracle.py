@@ -103,7 +103,7 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path):
     for name, tensor in whole.generator.state_dict().items():
         assert torch.equal(tensor, parts.generator.state_dict()[name])
     tables = [pd.read_csv(tmp_path / name / "oracle_nll.csv").drop(columns="seconds") for name in ("whole", "parts")]
-    pd.testing.assert_frame_equal(*tables)
+    pd.testing.assert_frame_equal(tables[0], tables[1])
     assert tables[0]["phase"].tolist() == [MLE, MLE, ADVERSARIAL, ADVERSARIAL]
     with pytest.raises(CheckpointError, match="another rounds, rollouts; choose another folder"):
         OracleBenchmark(dataclasses.replace(TINY, rounds=3, rollouts=4), tmp_path / "whole")
