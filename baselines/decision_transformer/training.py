@@ -70,7 +70,7 @@ class TrainConfig(FitConfig):
     return_scale: float = 100.0
     """What a return to go is multiplied by: 100 makes shares of capital percent."""
     clones: bool = True
-    """Whether the models without returns to go are trained too; they take as long as the first each."""
+    """Whether the models without returns to go are trained too; together they take about as long as the first."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -146,10 +148,14 @@ def test_a_mean_over_batches_is_the_mean_over_bars():
     assert parts[0].loss == pytest.approx(parts[0].action_loss + 0.1 * parts[0].return_error)
 
 
-def test_patience_ends_a_training(tmp_path):
+def test_patience_ends_a_training_and_the_best_weights_stay(tmp_path):
     config = FitConfig(epochs=30, batch_size=20, learning_rate=1.0, warm_up=0, patience=2)
     fitted = fit_network(TINY, config, tiny_data(), tmp_path, title="wild")
     assert fitted.epochs == fitted.epoch + 1 + 2 < 30
+    again = fit_network(TINY, config, tiny_data(), tmp_path, title="wild")  # it was done: the best weights come back
+    assert (again.epoch, again.epochs) == (fitted.epoch, fitted.epochs)
+    one, other = fitted.network.state_dict(), again.network.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_another_training_in_the_folder_is_refused(tmp_path):
@@ -209,14 +215,36 @@ def test_data_that_is_not_there_is_one_line(tmp_path, capsys):
 
 
 SMALL_FLAGS = ["--epochs", "2", "--batch-size", "8", "--d-model", "8", "--num-layers", "1", "--num-heads", "2"]
+SMALLER = {"simulate": ["--markets", "20", "--bars", "150"], "pipeline": ["--embargo", "0"], "train": SMALL_FLAGS}
+README = (ROOT / "baselines" / "decision_transformer" / "README.md").read_text()
+
+
+def readme_commands() -> list[list[str]]:
+    """The commands of the README's blocks from simulated files to a model, without what comes before their names."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    prefix = "python -m baselines.decision_transformer "
+    return [shlex.split(line.removeprefix(prefix)) for line in lines if line.startswith(prefix)]
+
+
+def test_the_readmes_python_runs(tmp_path, monkeypatch):
+    """On the folder that a training left; the network takes windows of 6 bars here."""
+    unbroken(tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    code = next(
+        block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "TraderInference" in block
+    )
+    namespace = {"states": np.zeros((1, 6, 17), np.float32)}
+    exec(code, namespace)
+    assert namespace["prediction"].probabilities.shape == (1, 6, 5)
 
 
 def test_from_simulated_files_to_a_report(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["simulate", "--output", "downloads/merged_trades", "--markets", "20", "--bars", "150"]) == 0
-    assert main(["pipeline", "--data-dir", "downloads/merged_trades", "--embargo", "0"]) == 0
-    train = ["train", "--data", "data/processed_trader_data.parquet", "--output-dir", "models", "--device", "cpu"]
-    assert main([*train, *SMALL_FLAGS]) == 0
+    simulate, pipeline, train = readme_commands()[:3]
+    assert [command[0] for command in (simulate, pipeline, train)] == ["simulate", "pipeline", "train"]
+    for command in (simulate, pipeline, train):
+        assert main([*command, *SMALLER[command[0]]]) == 0
     shown = capsys.readouterr().out
     report = json.loads(Path("models/report.json").read_text())
     assert [*report["rows"]] == [
