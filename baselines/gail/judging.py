@@ -91,10 +91,10 @@ def judge(
 def simple_models(fitted: FittedNetworks, train: Demonstrations, test: Demonstrations) -> dict[str, float]:
     """Nats per token of the test paths under the training tokens' shares, and under those after each token."""
     tokenizer = fitted.tokenizer
-    tokens = [TokenSequences.encode(part, tokenizer).tokens for part in (train, test)]
+    known, asked = (TokenSequences.encode(part, tokenizer).tokens for part in (train, test))
     return {
-        "iid_nll": iid_nll(*tokens, tokenizer.num_tokens),
-        "markov_nll": markov_nll(*tokens, tokenizer.num_tokens),
+        "iid_nll": iid_nll(known, asked, tokenizer.num_tokens),
+        "markov_nll": markov_nll(known, asked, tokenizer.num_tokens),
     }
 
 

@@ -74,8 +74,8 @@ class SequenceNetwork(nn.Module):
         self, features: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """[B, K] after one more token, given `features` [B, ...] of it, and the state to go on from."""
-        hidden, state = self.lstm(features[:, None], state)
-        return self.head(hidden[:, 0]), state
+        hidden, reached = self.lstm(features[:, None], state)
+        return self.head(hidden[:, 0]), reached
 
 
 def previous(tokens: torch.Tensor, num_tokens: int) -> torch.Tensor:

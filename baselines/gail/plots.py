@@ -90,7 +90,7 @@ def price_histogram(test: Demonstrations, judged: dict[str, Judgement]) -> Figur
     """Prices after the last step, each over its price before the first: one start for all stocks."""
     figure, axes = _figure("Price after the last step", "price over the price before the first step", "density")
     real = test.prices(test.returns.double().numpy())[:, -1] / test.start
-    edges = np.histogram_bin_edges(real, BINS)
+    edges = np.histogram_bin_edges(real, BINS).tolist()
     axes.hist(real, edges, density=True, color="#bbbbbb", label="real")
     for (name, judgement), color in zip(judged.items(), COLORS, strict=False):
         last = test.prices(judgement.generated)[:, -1] / test.start

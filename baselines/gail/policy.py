@@ -96,7 +96,7 @@ class TokenPolicy(RecurrentActorCriticPolicy):
         ]
 
     @staticmethod
-    def _process_sequence(
+    def _process_sequence(  # pyright: ignore[reportIncompatibleMethodOverride]  the states are a pair there too
         features: torch.Tensor,
         lstm_states: tuple[torch.Tensor, torch.Tensor],
         episode_starts: torch.Tensor,
@@ -110,7 +110,7 @@ class TokenPolicy(RecurrentActorCriticPolicy):
         """
         starts = episode_starts.reshape(lstm_states[0].shape[1], -1)  # [B, T]
         if torch.any(starts[:, 1:]):
-            return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)
+            return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)  # pyright: ignore[reportReturnType]
         kept = (1.0 - starts[:, 0])[None, :, None]
         sequence = features.reshape(*starts.shape, -1).transpose(0, 1)
         hidden, states = lstm(sequence, (kept * lstm_states[0], kept * lstm_states[1]))
