@@ -169,7 +169,7 @@ def _sample_price_paths(config: SampleConfig) -> int:
         raise CheckpointError(f"{config.run} holds a forecaster of price paths; say whose future by --stock")
     header = read_tensors(config.run / FITTED_FILE)[1]
     kinds = {plugin.name: plugin for plugin in (GFlowNetForecaster, GFlowNetNoContext)}
-    fitted = kinds.get(header.get("forecaster"), GFlowNetForecaster).load(config.run)
+    fitted = kinds.get(str(header.get("forecaster")), GFlowNetForecaster).load(config.run)
     context = _windows(config.stock, config.data)["full"].context
     context = context.take(np.array([len(context) - 1]))
     horizon = fitted.environment.num_steps

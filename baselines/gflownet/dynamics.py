@@ -34,8 +34,6 @@ class StickyNoise:
 
     def execute(self, intended: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
         """[*] executed actions for intended ones [*], among those allowed [*, A]."""
-        if self.alpha == 0:
-            return intended
         other = torch.multinomial(allowed.flatten(0, -2).float(), 1).view(intended.shape)
         return torch.where(torch.rand(intended.shape, device=intended.device) < self.alpha, other, intended)
 

@@ -49,7 +49,7 @@ class StateGraph:
     @property
     def log_z(self) -> float:
         """Log of the total reward."""
-        return float(logsumexp(self.log_rewards))
+        return float(np.logaddexp.reduce(self.log_rewards))
 
     @property
     def target(self) -> np.ndarray:

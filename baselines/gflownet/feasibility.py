@@ -70,7 +70,7 @@ def measure(graph: StateGraph, alpha: float) -> Feasibility:
             expected_balance_l1=None,
         )
     shares, target = tree_shares(graph), graph.target
-    short = (graph.allowed & (shares < _bound(graph, alpha) - ROUNDING)).any(axis=1)
+    short = np.any(graph.allowed & (shares < _bound(graph, alpha) - ROUNDING), axis=1)
     nearest = terminal_distribution(graph, nearest_kl(graph, alpha))
     expected = executed_policy(graph, expected_policy(graph, alpha), alpha)
     return Feasibility(
@@ -78,7 +78,7 @@ def measure(graph: StateGraph, alpha: float) -> Feasibility:
         feasible=not short.any(),
         limit=float((shares * graph.allowed.sum(axis=1, keepdims=True))[graph.allowed].min()),
         short_states=int(short.sum()),
-        short_flow=_flow_through(graph, short),
+        short_flow=_flow_through(graph, np.asarray(short)),
         least_l1=least,
         nearest_kl_l1=l1_distance(nearest, target),
         expected_balance_l1=l1_distance(terminal_distribution(graph, expected), target),

@@ -89,6 +89,8 @@ class GFlowNetConfig(VolatilityConfig):
     """Trajectories per window and step."""
     learning_rate: float = 2e-3
     """Step size of Adam at the start; it falls along a half cosine."""
+    averaging: float = 0.99
+    """Decay per step, in [0, 1), of the moving average of the weights, which is what is looked at and kept."""
     check_every: int = 100
     """Steps between two looks at the validation windows."""
     patience: int = 6
@@ -101,6 +103,8 @@ class GFlowNetConfig(VolatilityConfig):
         for name in ("steps", "windows_per_step", "paths_per_window", "check_every", "patience", "check_windows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"averaging must be in [0, 1); got {self.averaging}")
         if self.bins < 2:
             raise ValueError(f"bins must be at least 2; got {self.bins}")
         if self.generator not in ("db", "kl"):
@@ -134,8 +138,8 @@ class GFlowNetForecaster:
         generator: the networks, in double precision.
     """
 
-    name: ClassVar[str] = "gflownet"
-    Config: ClassVar[type[GFlowNetConfig]] = GFlowNetConfig
+    name = "gflownet"
+    Config = GFlowNetConfig
     sees_context: ClassVar[bool] = True
 
     config: GFlowNetConfig
@@ -219,7 +223,8 @@ class GFlowNetForecaster:
         kernel = self.environment.kernel
         tensors["knots"] = torch.from_numpy(self.environment.bins.knots)
         tensors["covariance"] = torch.from_numpy(kernel.covariance)
-        positions = 0 if self.generator.thought is None else len(self.generator.thought.positions)
+        encoder = self.generator.thought
+        positions = len(encoder.positions) if isinstance(encoder, ThoughtEncoder) else 0
         header = {
             "forecaster": self.name,
             "config": dataclasses.asdict(self.config),
@@ -318,6 +323,7 @@ class _Training:
         kept = np.unique(np.linspace(0, len(val) - 1, min(config.check_windows, len(val))).astype(np.int64))
         self.val = val.take(kept)
         self.learner = Learner(generator, config.for_learner())
+        self.average = copy.deepcopy(generator)
         self.best = BestWeights(config.patience)
         self.curve = LearningCurve()
         self.done = 0
@@ -349,12 +355,17 @@ class _Training:
         condition = self.observed[rows].repeat_interleave(self.config.paths_per_window, dim=0)
         thought = thoughts(self.inputs.take(rows)) if self.plugin.sees_context else None
         batch = self.generator.sample(len(condition), thought=thought, condition=condition, exploring=True)
-        return self.learner.step(batch, self.done / self.config.steps)
+        measured = self.learner.step(batch, self.done / self.config.steps)
+        with torch.no_grad():
+            decay = min(self.config.averaging, (1 + self.done) / (10 + self.done))
+            for kept, weight in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+                kept.lerp_(weight, 1 - decay)
+        return measured
 
     def _check(self, measured: dict[str, float]) -> None:
-        fitted = self.plugin(self.config, self.scaling, copy.deepcopy(self.generator).double().eval())
+        fitted = self.plugin(self.config, self.scaling, copy.deepcopy(self.average).double().eval())
         crps = scaled_crps(fitted, self.val)
-        self.best.offer(crps, self.done, self.generator)
+        self.best.offer(crps, self.done, self.average)
         self.curve.add("training", self.done, **measured, val_crps=crps)
 
     def _save(self, file: Path) -> None:
@@ -362,7 +373,7 @@ class _Training:
         best = {f"best.{name}": tensor for name, tensor in self.best.weights.items()}
         save_training(
             file,
-            modules={"generator": self.generator},
+            modules={"generator": self.generator, "average": self.average},
             optimizers=self.learner.optimizers,
             progress={
                 "identity": json.loads(json.dumps(self.identity)),
@@ -375,7 +386,7 @@ class _Training:
 
     def _resume(self, file: Path) -> None:
         progress, tensors = load_training(
-            file, modules={"generator": self.generator}, optimizers=self.learner.optimizers
+            file, modules={"generator": self.generator, "average": self.average}, optimizers=self.learner.optimizers
         )
         if progress.get("identity") != json.loads(json.dumps(self.identity)):
             raise CheckpointError(f"{file} is of a training with other settings or windows; delete it to train anew")

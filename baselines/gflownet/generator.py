@@ -28,7 +28,7 @@ from baselines.gflownet.losses import (
     trajectory_balance,
 )
 from baselines.gflownet.losses.reduction import masked_mean
-from baselines.gflownet.networks import FlowNetwork, NetworkConfig
+from baselines.gflownet.networks import FlowNetwork, NetworkConfig, ThoughtEncoder
 from baselines.gflownet.tasks.environment import Environment
 
 Balance = Literal[
@@ -142,16 +142,16 @@ class StochasticDBGFlowNetGenerator(nn.Module):
     Args:
         environment: what is built.
         config: noise, reward, condition, networks.
-        thought: encoder of the context with an attribute `width`, as `networks.ThoughtEncoder`; None: no context.
-        network: in place of a `FlowNetwork`: a module with the same two ways of being called.
+        thought: encoder of the context; None: no context.
+        network: in place of a `FlowNetwork`: a module that is called in the same three ways.
     """
 
     def __init__(
         self,
         environment: Environment,
         config: GeneratorConfig,
-        thought: nn.Module | None = None,
-        network: nn.Module | None = None,
+        thought: ThoughtEncoder | None = None,
+        network: FlowNetwork | None = None,
     ) -> None:
         super().__init__()
         if config.balance == "expected_balance" and environment.num_slots > 1:
@@ -160,9 +160,9 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         self.noise = StickyNoise(config.stick)
         self.network = network or FlowNetwork(environment, config, thought)
         self.thought = thought
-        width = 0 if thought is None else int(thought.width)
+        width = 0 if thought is None else thought.width
         self.dynamics = ForwardDynamics(environment, config.width, width) if self.learns_dynamics else None
-        self.log_z: nn.Module | None = None
+        self.log_z: nn.Linear | None = None
         if config.explicit_z:
             self.log_z = nn.Linear(max(width, 1), 1)  # of a context, or of a constant
             nn.init.zeros_(self.log_z.weight)
@@ -202,11 +202,10 @@ class StochasticDBGFlowNetGenerator(nn.Module):
     ) -> torch.Tensor:
         """[*, A] probabilities of the intended action in states [*, D], with an encoded context [*, W] each."""
         allowed = self.environment.allowed(states)
-        logits = self.network(states, thought).policy_logits.masked_fill(~allowed, -torch.inf)
-        law = (logits / temperature).softmax(dim=-1)
-        return (1 - explore) * law + explore * allowed / allowed.sum(dim=-1, keepdim=True)
+        logits = self.network.policy_logits(states, thought).masked_fill(~allowed, -torch.inf)
+        law = (logits if temperature == 1 else logits / temperature).softmax(dim=-1)
+        return law if explore == 0 else (1 - explore) * law + explore * allowed / allowed.sum(dim=-1, keepdim=True)
 
-    @torch.no_grad()
     def sample(
         self,
         count: int,
@@ -223,18 +222,23 @@ class StochasticDBGFlowNetGenerator(nn.Module):
             condition: [B, *] passed on to the reward.
             exploring: whether actions are drawn from the flattened policy with `explore`, as in training.
         """
-        encoded = self.encode(thought, count)
         explore = {"temperature": self.flattening(), "explore": self.config.explore} if exploring else {}
-        states = self.environment.initial(count)
-        path, intended, executed, mask = [states], [], [], []
-        for _ in range(self.environment.num_steps):
-            mask.append(~self.environment.ended(states))
-            intended.append(torch.multinomial(self.action_law(states, encoded, **explore), 1).squeeze(-1))
-            executed.append(self.noise.execute(intended[-1], self.environment.allowed(states)))
-            states = self.environment.step(states, executed[-1])
-            path.append(states)
+        path, intended, executed, mask = [self.environment.initial(count)], [], [], []
+        with torch.inference_mode():
+            encoded = self.encode(thought, count)
+            while (going := ~self.environment.ended(path[-1])).any():
+                mask.append(going)
+                intended.append(draw(self.action_law(path[-1], encoded, **explore)))
+                executed.append(self._execute(path[-1], intended[-1]))
+                path.append(self.environment.step(path[-1], executed[-1]))
         steps = (torch.stack(column, dim=1) for column in (path, intended, executed, mask))
         return Trajectories(*steps, thought=thought, condition=condition)
+
+    def _execute(self, states: torch.Tensor, intended: torch.Tensor) -> torch.Tensor:
+        """[B] what the environment makes of intended actions [B]."""
+        if self.noise.alpha == 0:
+            return intended
+        return self.noise.execute(intended, self.environment.allowed(states))
 
     # Losses
 
@@ -255,29 +259,27 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         return self.config.reward_exponent * log_rewards
 
     def get_loss(self, batch: Trajectories) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The balance loss and what it was made of.
+        """The balance loss and what it was made of; T is the number of steps of the longest trajectory.
 
         Returns:
             The loss [] and, by name,
             inp_x [B, T + 1, D] states; inp_x_thought [B or fewer, C(, F)] contexts, where there are any;
             real_actions [B, T] executed; intended_actions [B, T]; mask [B, T] steps taken;
-            pol_logits [B, T, A] masked logits of pi(.|s_t);
+            pol_logits [B, T, A] masked logits of pi(.|s_t); log_policy [B, T, A] its log probabilities;
             pol_back_logits [B, T, K A] masked logits of P_B((slot, a)|s_{t+1});
             log_flows [B, T] log F(s_t); end_log_flow [B] log R of the end, floor and exponent included;
             log_z [B] log F(s_0); log_dynamics [B, T] log P(s_{t+1}|s_t, a_t), detached;
-            entropy [B, T] of pi over its maximum; weights [B, T] of the steps;
             residuals [B, T] (trajectory_balance: [B]; sub_trajectory_balance: [B, T + 1, T + 1]).
         """
         info = self._terms(batch)
         residuals = self._residuals(batch, info)
-        info["residuals"], info["weights"] = residuals, self._weights(info)
+        info["residuals"] = residuals
         if self.config.balance == "trajectory_balance":
             return residuals.square().mean(), info
         if self.config.balance == "sub_trajectory_balance":
             pieces = sub_trajectory_balance.piece_weights(batch.mask, self.config.piece_decay)
             return torch.where(pieces > 0, pieces * residuals.square(), 0.0).sum(dim=(1, 2)).mean(), info
-        taken = torch.where(batch.mask, residuals, 0.0)
-        return masked_mean(info["weights"] * self._penalty(taken), batch.mask), info
+        return self._step_loss(torch.where(batch.mask, residuals, 0.0), info), info
 
     def get_dynamics_loss(
         self,
@@ -323,8 +325,9 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         # where the trajectory has ended every pair is let through: the step counts for nothing, and must not be nan
         pairs = pairs | ~mask[..., None]
         log_rewards = self.log_rewards(batch).to(flows.log_flow.dtype)
-        settled = self._settled(batch, flows.log_flow)
-        log_flows = flows.log_flow + settled
+        log_flows = flows.log_flow
+        if self.config.forward_looking:
+            log_flows = log_flows + self._settled(batch).to(log_flows.dtype)
         if self.log_z is not None:
             source = log_flows.new_ones(len(states), 1) if encoded is None else encoded
             log_flows = torch.cat([self.log_z(source), log_flows[:, 1:]], dim=1)
@@ -342,16 +345,17 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         }
         if batch.thought is not None:
             info["inp_x_thought"] = batch.thought
-        thought = None if encoded is None else encoded[:, None].expand(*batch.intended.shape, -1)
-        law = self.log_dynamics_law(states[:, :-1], self._actions(batch), thought)
-        info["log_dynamics_law"] = law
-        info["log_dynamics"] = _at(law, batch.executed)
-        info["entropy"] = entropy_ratio.normalised_entropy(info["pol_logits"].log_softmax(dim=-1), allowed)
+        info["log_dynamics"] = torch.zeros_like(info["log_flows"])
+        if self.sees_noise or self.config.balance == "expected_balance":
+            thought = None if encoded is None else encoded[:, None].expand(*batch.intended.shape, -1)
+            law = self.log_dynamics_law(states[:, :-1], self._actions(batch), thought)
+            info["log_dynamics_law"], info["log_dynamics"] = law, _at(law, batch.executed)
+        info["log_policy"] = info["pol_logits"].log_softmax(dim=-1)
         return info
 
     def _residuals(self, batch: Trajectories, info: Mapping[str, torch.Tensor]) -> torch.Tensor:
         actions = self._actions(batch)
-        log_policy = _at(info["pol_logits"].log_softmax(dim=-1), actions)
+        log_policy = _at(info["log_policy"], actions)
         pair = self.environment.slots(batch.executed) * self.environment.num_actions + actions
         log_backward = _at(info["pol_back_logits"].log_softmax(dim=-1), pair)
         log_flows = torch.cat([info["log_flows"], info["end_log_flow"][:, None]], dim=1)
@@ -374,11 +378,9 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         """[B, T] the actions that the policy answers for."""
         return batch.executed if self.config.balance == "detailed_balance" else batch.intended
 
-    def _settled(self, batch: Trajectories, like: torch.Tensor) -> torch.Tensor:
-        """[B, T + 1] the part of log R that is settled in each state; 0 unless flows look forward."""
-        if not self.config.forward_looking:
-            return torch.zeros_like(like)
-        steps = self.environment.log_step_rewards(batch.states, batch.condition).to(like.dtype)
+    def _settled(self, batch: Trajectories) -> torch.Tensor:
+        """[B, T + 1] the part of log R that is settled in each state."""
+        steps = self.environment.log_step_rewards(batch.states, batch.condition)
         return self.config.reward_exponent * nn.functional.pad(steps.cumsum(dim=1), (1, 0))
 
     def _child_flows(self, batch: Trajectories) -> torch.Tensor:
@@ -404,13 +406,9 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         log_rewards = self.log_rewards(ends).view(count, steps, num_actions).to(log_flows.dtype)
         return torch.where(self.environment.ended(children), log_rewards, log_flows)
 
-    def _weights(self, info: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """[B, T] weights of the steps."""
-        return torch.ones_like(info["entropy"])
-
-    def _penalty(self, residuals: torch.Tensor) -> torch.Tensor:
-        """[B, T] what a residual costs."""
-        return residuals.square()
+    def _step_loss(self, residuals: torch.Tensor, info: dict[str, torch.Tensor]) -> torch.Tensor:
+        """[] what residuals [B, T] of the steps cost."""
+        return masked_mean(residuals.square(), info["mask"])
 
 
 class StochasticKLGFlowNetGenerator(StochasticDBGFlowNetGenerator):
@@ -420,6 +418,8 @@ class StochasticKLGFlowNetGenerator(StochasticDBGFlowNetGenerator):
     that collects trajectories is pi^(1/r), r = H_hi/(gamma H_hi + (1 - gamma) H_lo) in [1, 1/gamma]. At gamma = 1 and
     kl_share = 0 every number is that of `StochasticDBGFlowNetGenerator`.
     """
+
+    entropy_quantiles: torch.Tensor
 
     def __init__(self, environment: Environment, config: GeneratorConfig, *others: Any, **named: Any) -> None:
         super().__init__(environment, config, *others, **named)
@@ -432,16 +432,26 @@ class StochasticKLGFlowNetGenerator(StochasticDBGFlowNetGenerator):
         high, low = self.entropy_quantiles.tolist()
         return 1.0 if math.isnan(high) else entropy_ratio.entropy_ratio(high, low, self.config.gamma)
 
-    def _weights(self, info: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        entropy, mask = info["entropy"], info["mask"]
+    def _step_loss(self, residuals: torch.Tensor, info: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Adds to the info entropy [B, T], of pi over its maximum, and weights [B, T] of the steps."""
+        mask = info["mask"]
+        allowed = self.environment.allowed(info["inp_x"][:, :-1])
+        entropy = entropy_ratio.normalised_entropy(info["log_policy"].detach(), allowed)
         if self.training:
             self.entropy_quantiles.copy_(
                 entropy_ratio.updated_quantiles(self.entropy_quantiles, entropy, mask, self.config.quantile_decay)
             )
-        return entropy_ratio.step_weights(entropy, mask, self.config.gamma)
+        info["entropy"], info["weights"] = entropy, entropy_ratio.step_weights(entropy, mask, self.config.gamma)
+        return masked_mean(info["weights"] * entropy_ratio.mixed_penalty(residuals, self.config.kl_share), mask)
 
-    def _penalty(self, residuals: torch.Tensor) -> torch.Tensor:
-        return entropy_ratio.mixed_penalty(residuals, self.config.kl_share)
+
+def draw(law: torch.Tensor) -> torch.Tensor:
+    """[N] one action for each row of probabilities [N, A], by inversion; faster than torch.multinomial.
+
+    Where rounding leaves the sum below the uniform number it is the last action, which is always allowed.
+    """
+    levels = torch.rand(len(law), 1, dtype=law.dtype, device=law.device)
+    return (law.cumsum(dim=-1)[:, :-1] <= levels).sum(dim=-1)
 
 
 def _at(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -71,12 +71,11 @@ class MlpTrunk(nn.Module):
         super().__init__()
         self.environment = environment
         sizes = [environment.num_features + thought_width, *[config.width] * config.layers]
-        layers = [nn.Sequential(nn.Linear(a, b), nn.GELU()) for a, b in pairwise(sizes)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*(layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())))
 
     def forward(self, states: torch.Tensor, thought: torch.Tensor | None) -> torch.Tensor:
         """[*, W] for states [*, D]."""
-        features = self.environment.encode(states).to(self.layers[0][0].weight.dtype)
+        features = self.environment.encode(states).to(next(self.parameters()).dtype)
         return self.layers(features if thought is None else torch.cat([features, thought], dim=-1))
 
     def along(self, states: torch.Tensor, thought: torch.Tensor | None) -> torch.Tensor:
@@ -162,15 +161,19 @@ class FlowNetwork(nn.Module):
         thought: encoder of the context, or None.
     """
 
-    def __init__(self, environment: Environment, config: NetworkConfig, thought: nn.Module | None = None) -> None:
+    def __init__(self, environment: Environment, config: NetworkConfig, thought: ThoughtEncoder | None = None) -> None:
         super().__init__()
         self.thought = thought
-        extra = 0 if thought is None else int(thought.width)
+        extra = 0 if thought is None else thought.width
         trunk = {"mlp": MlpTrunk, "transformer": CausalTransformerTrunk}[config.trunk]
         self.trunk = trunk(environment, config, extra)
         self.policy = nn.Linear(config.width, environment.num_actions)
         self.backward_policy = nn.Linear(config.width, environment.num_slots * environment.num_actions)
         self.flow = nn.Linear(config.width, 1)
+
+    def policy_logits(self, states: torch.Tensor, thought: torch.Tensor | None = None) -> torch.Tensor:
+        """[*, A] of states [*, D] with an encoded context [*, W] each, without the other heads."""
+        return self.policy(self.trunk(states, thought))
 
     def forward(self, states: torch.Tensor, thought: torch.Tensor | None = None) -> Flows:
         """Of states [*, D] with an encoded context [*, W] each."""

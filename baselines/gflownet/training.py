@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -294,7 +293,7 @@ def read_config(folder: Path) -> TrainConfig:
         raise CheckpointError(f"{file} is not of this training ({' '.join(str(error).split())})") from error
 
 
-def spell(environment: Environment, ends: torch.Tensor, letters: Sequence[str] | None = None) -> list[str]:
+def spell(environment: Environment, ends: torch.Tensor, letters: str | None = None) -> list[str]:
     """Ends as text: tokens (or letters) of a sequence, coordinates of the grid."""
     rows = ends[:, 1:] if isinstance(environment, SequenceEnvironment) else ends[:, :-1]
     if letters is not None:

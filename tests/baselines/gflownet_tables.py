@@ -31,6 +31,9 @@ class TableNetwork(torch.nn.Module):
 
     along = forward
 
+    def policy_logits(self, states: torch.Tensor, thought=None) -> torch.Tensor:
+        return self(states, thought).policy_logits
+
 
 def tree_tables(graph: StateGraph, policy: np.ndarray, log_flows: np.ndarray, alpha: float) -> TableNetwork:
     """The network of a tree's flows [N], an intended policy [N, A] and the backward policy that goes with them.

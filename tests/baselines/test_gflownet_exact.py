@@ -223,7 +223,7 @@ def test_the_empty_sequence_is_a_state_of_its_own():
     loss, _ = generator.get_loss(batch)
     loss.backward()
     # the first column of features is "no token yet" of the first place: only the start has it
-    gradient = generator.network.trunk.layers[0][0].weight.grad
+    gradient = generator.network.trunk.layers[0].weight.grad
     assert gradient[:, 3].abs().max() > 0
 
 

@@ -36,7 +36,7 @@ class Environment(ABC):
 
     @abstractmethod
     def allowed(self, states: torch.Tensor) -> torch.Tensor:
-        """[*, A] whether an action can be taken; at least one can, even where the end is reached."""
+        """[*, A] whether an action can be taken; the last one always can, even where the end is reached."""
 
     @abstractmethod
     def step(self, states: torch.Tensor, executed: torch.Tensor) -> torch.Tensor:

