@@ -22,6 +22,9 @@ class GeneratorSettings:
     """Least standard deviation of a step, in units of the scaled values."""
     context_channels: int = 4
     """Numbers that every step sees of the context window, where there is one."""
+    context_dropout: float = 0.0
+    """Share of the context's inputs that a step of the pre-training leaves out, the others scaled up; against learning
+    few training windows by heart."""
     batch_size: int = 64
     """Sequences per gradient step; the original's."""
     learning_rate: float = 1e-3
@@ -31,6 +34,8 @@ class GeneratorSettings:
         require_at_least(self, 1, "hidden", "context_channels")
         require_at_least(self, 2, "batch_size")
         require_positive(self, "scale_floor", "learning_rate")
+        if not 0 <= self.context_dropout < 1:
+            raise ValueError(f"context_dropout must be at least 0 and below 1; got {self.context_dropout}")
 
 
 @dataclass(frozen=True, kw_only=True)

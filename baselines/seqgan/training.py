@@ -25,6 +25,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 from tqdm import tqdm
 
 from baselines.neural.checkpoints import CheckpointError, load_training, read_tensors, save_training
@@ -252,7 +253,8 @@ class SeqGanTraining:
 
     def _maximise_likelihood(self, step: int) -> dict[str, float]:
         batch = self.data.take(batch_rows(len(self.data), self.learning.batch_size, step, seed=self.seed))
-        loss = -self.generator.log_prob(batch.values, batch.context).mean()
+        context = functional.dropout(batch.context, self.learning.context_dropout)
+        loss = -self.generator.log_prob(batch.values, context).mean()
         # a linear decay to 0: the noise of the last steps would stay in the weights
         rate = self.learning.learning_rate * (1 - step / self.schedule.pretraining_steps)
         self.optimizers[PRETRAINING].param_groups[0]["lr"] = rate

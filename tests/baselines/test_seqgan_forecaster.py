@@ -85,6 +85,7 @@ def test_without_validation_windows_it_says_so(splits, tmp_path):
         ({"rollouts": 0}, "rollouts must be at least 1; got 0"),
         ({"rollout_keep": 1.1}, "dropout_keep and rollout_keep are shares"),
         ({"temperature": 0.0}, "temperature must be positive"),
+        ({"context_dropout": 1.0}, "context_dropout must be at least 0 and below 1; got 1.0"),
         ({"decay": 1.0}, "decay must lie between 0 and 1"),
         ({"adversarial_every": 0}, "adversarial_every must be at least 1"),
     ],

@@ -159,6 +159,18 @@ def test_it_repeats_itself_and_the_seed_matters(tmp_path):
     assert not same(first.generator, third.generator)
 
 
+def test_dropped_context_changes_the_pretraining_where_there_is_a_context(tmp_path):
+    schedule = dataclasses.replace(SCHEDULE, discriminator_sets=0, adversarial_batches=0)
+    for name, size in (("with", 2), ("without", 0)):
+        trained = []
+        for share in (0.0, 0.5):
+            sizes = dataclasses.replace(SIZES, context_dropout=share)
+            folder = tmp_path / f"{name}_{share}"
+            trained.append(make(folder, sizes=sizes, schedule=schedule, sequences=data(context_size=size)))
+            trained[-1].run()
+        assert same(trained[0].generator, trained[1].generator) == (size == 0)
+
+
 def test_the_rollout_policy_begins_as_the_pretrained_generator(tmp_path):
     training = make(tmp_path, schedule=dataclasses.replace(SCHEDULE, adversarial_batches=0))
     untrained = training.policy.generator.law.bias.clone()
