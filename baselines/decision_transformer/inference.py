@@ -22,7 +22,7 @@ import torch
 
 from baselines.decision_transformer.dataset import scaling_of
 from baselines.decision_transformer.fitting import BEST, read_best, require_device
-from baselines.decision_transformer.model import DecisionTransformer
+from baselines.decision_transformer.model import DecisionTransformer, KeyValueCache
 from baselines.decision_transformer.states import StateScaling
 
 
@@ -166,7 +166,7 @@ class TraderInference:
             np.stack([given for _, given, _ in history], axis=1),
         )
 
-    def _read_again(self, history: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Any:
+    def _read_again(self, history: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> KeyValueCache:
         """A cache of these bars."""
         cache, previous = self.network.new_cache(len(history[0][0])), None
         for state, returns, actions in history:
@@ -174,7 +174,9 @@ class TraderInference:
             previous = actions
         return cache
 
-    def _step(self, cache: Any, state: np.ndarray, returns: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
+    def _step(
+        self, cache: KeyValueCache, state: np.ndarray, returns: np.ndarray, previous: np.ndarray | None
+    ) -> np.ndarray:
         """[B, A] probabilities of the next bar."""
         weight = self.network.action_head.weight
         with torch.no_grad():
