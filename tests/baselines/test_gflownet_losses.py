@@ -159,6 +159,13 @@ def test_without_noise_stochastic_balance_is_detailed_balance():
 
 
 def test_no_gradient_reaches_the_dynamics_through_the_balance():
+    law = torch.zeros(1, 1, 2, requires_grad=True)
+    flows = torch.zeros(1, 2, requires_grad=True)
+    step, mask = torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool)
+    loss = stochastic_db.loss(flows + 1, step, law[..., 0], step - 1, mask)
+    (loss + expected_balance.loss(flows + 1, step, law, torch.zeros(1, 1, 2), mask)).backward()
+    assert law.grad is None
+    assert flows.grad is not None
     generator = StochasticDBGFlowNetGenerator(TREE, GeneratorConfig(stick=0.2, width=8))
     generator.get_loss(generator.sample(10))[0].backward()
     assert generator.dynamics is not None
