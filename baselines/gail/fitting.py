@@ -30,12 +30,19 @@ class FittedNetworks:
         pretrained: the token model after teacher forcing.
         imitation: what came after, or None where the config asks for teacher forcing alone.
         curve: what was measured.
+        checkpoints: files that a fit of the same would go on from.
     """
 
     tokenizer: Tokenizer
     pretrained: SequenceNetwork
     imitation: Imitation | None
     curve: LearningCurve
+    checkpoints: tuple[Path, ...]
+
+    def discard_checkpoints(self) -> None:
+        """Remove them, once the networks are safe."""
+        for checkpoint in reversed(self.checkpoints):
+            checkpoint.unlink()
 
     @property
     def network(self) -> SequenceNetwork:
@@ -79,9 +86,7 @@ def fit_networks(
         imitation = imitate(config, tokenizer, pretrained, sequences, looked_at, **shared)
         checkpoints.append(folder / CHECKPOINT)
     curve.write(folder, title=title)
-    for checkpoint in reversed(checkpoints):
-        checkpoint.unlink()
-    return FittedNetworks(tokenizer, pretrained, imitation, curve)
+    return FittedNetworks(tokenizer, pretrained, imitation, curve, tuple(checkpoints))
 
 
 def _identity(config: PretrainedConfig, train: Demonstrations, val: Demonstrations, seed: int) -> dict[str, Any]:

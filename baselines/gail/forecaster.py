@@ -79,6 +79,7 @@ class GailPretrained:
             folder=out_dir,
             title=cls.name,
         )
+        fitted.discard_checkpoints()
         return cls(config, horizon, scaling, fitted.tokenizer, fitted.network)
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:

@@ -113,6 +113,7 @@ def train(config: TrainConfig) -> bool:
     began = time.perf_counter()
     fitted = fit_networks(config.gail, parts["train"], looked_at, seed=config.seed, folder=folder, title="GAIL")
     write_results(config, fitted, parts, time.perf_counter() - began)
+    fitted.discard_checkpoints()
     return True
 
 

@@ -63,6 +63,7 @@ def tune(config: TrainConfig) -> tuple[int, float]:
             folder=folder / "trials" / str(trial.number),
             title=f"trial {trial.number}",
         )
+        fitted.discard_checkpoints()
         assert fitted.imitation is not None
         return fitted.imitation.loss
 

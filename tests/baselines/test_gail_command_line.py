@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -15,7 +19,10 @@ pytest.importorskip("sb3_contrib")
 from baselines.gail import tuning
 from baselines.gail.__main__ import main
 from baselines.gail.config import GailConfig
+from grpo.evaluation.protocol import forecaster_names
 from preprocessing.simulation import parse_simulated_stock
+
+ROOT = Path(__file__).parents[2]
 
 TINY = [
     "--gbm.paths", "150", "--gbm.steps", "6", "--gail.num_tokens", "5", "--gail.pretrain_steps", "20",
@@ -125,3 +132,21 @@ def test_help_explains(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     assert "Reward lost per nat of divergence" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    readme = (ROOT / "baselines" / "gail" / "README.md").read_text()
+    block = readme.split("```bash\n")[1].split("```")[0]
+    commands = [shlex.split(line) for line in block.splitlines() if not line.startswith("#")]
+    for _, *command in commands:
+        if command[:2] == ["-m", "baselines.gail"]:
+            assert main([*command[2:], *TINY, *(["--tune", "1"] if "--tune" in command else [])]) == 0
+        elif command[:2] == ["-m", "grpo.stages.compare_models"]:
+            assert set(command[3].split(",")) <= set(forecaster_names())
+        else:
+            flags = ["--envs", "4", "--processes", "1", "--rounds", "1", "--seconds", "0.05"]
+            shown = subprocess.check_output([sys.executable, ROOT / command[0], *flags], text=True, cwd=ROOT)
+            assert shown.count("steps/s") == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "gail_ou", "search", "tuned"}

@@ -30,7 +30,9 @@ def demonstrations(seed: int, paths: int = 60) -> Demonstrations:
 
 
 def fit(folder, *, seed=0):
-    return fit_networks(SMALL, demonstrations(1), demonstrations(2), seed=seed, folder=folder, title="test")
+    fitted = fit_networks(SMALL, demonstrations(1), demonstrations(2), seed=seed, folder=folder, title="test")
+    fitted.discard_checkpoints()
+    return fitted
 
 
 def weights(fitted) -> list[torch.Tensor]:
