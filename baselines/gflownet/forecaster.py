@@ -93,7 +93,7 @@ class GFlowNetConfig(VolatilityConfig):
     """Decay per step, in [0, 1), of the moving average of the weights, which is what is looked at and kept."""
     check_every: int = 100
     """Steps between two looks at the validation windows."""
-    patience: int = 6
+    patience: int = 2
     """Looks without a better CRPS after which training stops."""
     check_windows: int = 256
     """Validation windows looked at, at most, evenly spread."""
@@ -178,7 +178,7 @@ class GFlowNetForecaster:
         return cls(config, scaling, generator.double().eval())
 
     def log_partition(self, context: Context) -> np.ndarray:
-        """[B] log Z(c): how far from an everyday path the window's future is expected to lie (0 at the least)."""
+        """[B] log Z(c): about H log V for a window that says nothing of its future, and more the more it says."""
         with torch.no_grad():
             log_z = self.generator.log_partition(thoughts(self.scaling.inputs(context)) if self.sees_context else None)
         return np.broadcast_to(log_z.numpy(), len(context))
