@@ -113,7 +113,8 @@ def pair(rows: pd.DataFrame, first: str, second: str) -> str:
     seeds = difference.groupby("seed").mean()
     daily = average_by_date(difference.to_numpy(), difference.index.get_level_values("date").to_numpy())
     p_value = diebold_mariano(daily, horizon=HORIZON).p_value
-    figures = f"{seeds.mean():+.2f} ± {seeds.std():.2f} % of the random walk's CRPS, p {p_value:.2f}"
+    sure = f"p {p_value:.2f}" if p_value >= 0.01 else "p < 0.01"
+    figures = f"{seeds.mean():+.2f} ± {seeds.std():.2f} % of the random walk's CRPS, {sure}"
     return f"* {first} minus {second}: {figures}"
 
 
