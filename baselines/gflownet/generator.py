@@ -11,7 +11,7 @@ Letters: B trajectories, T steps, D integers of a state, A actions, K parent slo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
@@ -226,13 +226,26 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         path, intended, executed, mask = [self.environment.initial(count)], [], [], []
         with torch.inference_mode():
             encoded = self.encode(thought, count)
+            law = self._sampling_law(encoded, count, **explore)
             while (going := ~self.environment.ended(path[-1])).any():
                 mask.append(going)
-                intended.append(draw(self.action_law(path[-1], encoded, **explore)))
+                intended.append(draw(law(path[-1])))
                 executed.append(self._execute(path[-1], intended[-1]))
                 path.append(self.environment.step(path[-1], executed[-1]))
         steps = (torch.stack(column, dim=1) for column in (path, intended, executed, mask))
         return Trajectories(*steps, thought=thought, condition=condition)
+
+    def _sampling_law(
+        self, encoded: torch.Tensor | None, count: int, **explore: float
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """`action_law` of the states [B, D] of one step; worked out once for all where there are fewer of them than
+        B walks can take steps, and no context tells one walk's from another's.
+        """
+        states = self.environment.few_states() if encoded is None else None
+        if states is None or len(states) > count * self.environment.num_steps:
+            return lambda states: self.action_law(states, encoded, **explore)
+        table = self.action_law(states, None, **explore)
+        return lambda states: table[self.environment.row_of(states)]
 
     def _execute(self, states: torch.Tensor, intended: torch.Tensor) -> torch.Tensor:
         """[B] what the environment makes of intended actions [B]."""

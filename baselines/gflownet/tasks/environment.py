@@ -34,6 +34,14 @@ class Environment(ABC):
     def initial(self, count: int) -> torch.Tensor:
         """[count, D] the first state."""
 
+    def few_states(self) -> torch.Tensor | None:
+        """[N, D] all states in which an action is chosen, in the order of `row_of`, where they can be listed."""
+        return None
+
+    def row_of(self, states: torch.Tensor) -> torch.Tensor:
+        """[*] row of `few_states`; of an ended state, any."""
+        raise NotImplementedError(f"the states of {self.name} are not listed")
+
     @abstractmethod
     def allowed(self, states: torch.Tensor) -> torch.Tensor:
         """[*, A] whether an action can be taken; the last one always can, even where the end is reached."""

@@ -31,11 +31,21 @@ class Hypergrid(Environment):
         # rows of identity matrices: looking one up takes a third of the time of one_hot
         self._codes = torch.eye(side, dtype=torch.get_default_dtype())
         self._moves = torch.eye(self.num_actions, dtype=torch.long)
+        self._strides = side ** torch.arange(dimensions).flip(0)
         self._limits = torch.tensor([side - 1] * dimensions + [2])
 
     def initial(self, count: int) -> torch.Tensor:
         """[count, dimensions + 1] the corner."""
         return torch.zeros(count, self.dimensions + 1, dtype=torch.long)
+
+    def few_states(self) -> torch.Tensor:
+        """[side^dimensions, dimensions + 1] every place, not stopped."""
+        places = torch.cartesian_prod(*[torch.arange(self.side)] * self.dimensions).view(-1, self.dimensions)
+        return torch.nn.functional.pad(places, (0, 1))
+
+    def row_of(self, states: torch.Tensor) -> torch.Tensor:
+        """[*] places counted with the last coordinate fastest."""
+        return (states[..., :-1] * self._strides).sum(dim=-1)
 
     def allowed(self, states: torch.Tensor) -> torch.Tensor:
         """[*, A] coordinates that can still rise, and stopping."""
