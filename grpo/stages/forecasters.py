@@ -85,7 +85,10 @@ def choose_forecasters(config: RunConfig, paths: RunPaths) -> Choice:
         notices.append(f"{REFERENCE} is added: skill is measured against it")
     for name in names:
         if name not in LANGUAGE_MODEL and (missing := missing_packages(_plugin(name))):
-            raise RunError(f"compare.forecasters: {name} needs {', '.join(missing)}, which is not installed")
+            raise RunError(
+                f"compare.forecasters: {name} needs {', '.join(missing)}, which is not installed; install what "
+                f"README.md names for it, or leave {name} out"
+            )
     for name, settings in config.baselines.items():
         _plugin(name, place="baselines")
         forecaster_config(name, settings)
