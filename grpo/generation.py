@@ -23,6 +23,9 @@ from transformers.cache_utils import DynamicLayer
 
 from grpo.shared_attention import merged_adapters, shared_prompts
 
+_BLOCK = 32
+"""Tokens whose probabilities are summed first when one is drawn."""
+
 
 def model_device(model: Any) -> torch.device:
     """The device that takes a model's input."""
@@ -162,14 +165,23 @@ def _expand(cache: DynamicCache, copies: int, room: int) -> DynamicCache:
 
 
 def _draw(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
+    """One token [B] of each row of logits [B, V]; temperature 0 takes the most likely one."""
     if temperature == 0:
         return logits.argmax(-1)
-    # Inversion with one uniform number a row; torch.multinomial draws one for every token of the vocabulary.
-    # Double precision, because a float32 sum over 150,000 tokens would misplace the tail.
-    cumulative = torch.softmax(logits.float() / temperature, dim=-1).double().cumsum(-1)
+    # Inversion with one uniform number a row; torch.multinomial draws one for every token of the vocabulary. First the
+    # block of tokens is drawn, then the token in it: running sums over all tokens, in double precision because a
+    # float32 sum over 150,000 would misplace the tail, take several times as long as the softmax.
+    weights = torch.softmax(logits.float() / temperature, dim=-1)
+    blocks = torch.nn.functional.pad(weights, (0, -weights.shape[-1] % _BLOCK)).unflatten(-1, (-1, _BLOCK))
+    block_ends = blocks.sum(-1).double().cumsum(-1)  # [B, V / block]
     uniform = torch.rand(len(logits), 1, dtype=torch.float64, device=logits.device, generator=generator)
-    token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-    return token[:, 0].clamp(max=logits.shape[-1] - 1)
+    target = uniform * block_ends[:, -1:]
+    block = torch.searchsorted(block_ends, target, right=True).clamp(max=block_ends.shape[-1] - 1)
+    ends = blocks.take_along_dim(block[..., None], 1)[:, 0].double().cumsum(-1)  # [B, block]
+    rest = target - block_ends.take_along_dim(block, 1) + ends[:, -1:]
+    below_end = ends[:, -1:] * (1 - 1e-15)  # rounding must not lead to a token of probability 0
+    inside = torch.searchsorted(ends, torch.minimum(rest.clamp(min=0), below_end), right=True)
+    return (block * _BLOCK + inside)[:, 0]
 
 
 def trim_completions(tokens: torch.Tensor, eos_ids: Sequence[int]) -> list[list[int]]:

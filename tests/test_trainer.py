@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from trl import GRPOConfig, GRPOTrainer
 
 from grpo.completion_logits import cached_logits, packed_logits
-from grpo.generation import sample_completions, trim_completions
+from grpo.generation import _draw, sample_completions, trim_completions
 from grpo.trainer import SharedPromptGRPOTrainer
 from tests.tiny_models import ARCHITECTURES, tiny_model
 
@@ -235,6 +235,21 @@ def test_sampled_frequencies_equal_the_models_probabilities():
     assert (observed - expected).abs().sum() < 1.15 * noise.sum()
     flatter = torch.softmax(expected.log() * 0.9, -1)
     assert (observed - flatter).abs().sum() > 1.15 * noise.sum()  # a temperature 10 % off would be seen
+
+
+@pytest.mark.parametrize("vocabulary", [5, 32, 100, 1407])
+def test_draws_invert_the_distribution_function(vocabulary, monkeypatch):
+    logits = 3 * torch.randn(400, vocabulary, generator=torch.Generator().manual_seed(0))
+    logits[:, [0, -1]] = -torch.inf  # impossible tokens stand where rounding would lead
+    uniform = torch.rand(400, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    uniform[0], uniform[1] = 0, 1 - 2**-53
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: uniform)
+    drawn = _draw(logits, 0.7, None)
+    assert not torch.isinf(logits[torch.arange(400), drawn]).any()
+    distribution = torch.softmax(logits.double() / 0.7, -1).cumsum(-1)
+    assert (distribution[torch.arange(400), drawn] > uniform[:, 0] - 1e-6).all()
+    before = torch.where(drawn > 0, distribution[torch.arange(400), drawn - 1], 0)
+    assert (before < uniform[:, 0] + 1e-6).all()
 
 
 def test_completions_end_at_the_first_end_token():
