@@ -41,8 +41,9 @@ class SharedPromptLayer(DynamicLayer):
         self.lazy_initialization(layer.keys, layer.values)
         self.prompt_keys, self.prompt_values, self.prompt_bias = layer.keys, layer.values, prompt_bias
         prompts, heads, _, width = layer.keys.shape
-        self._keys = layer.keys.new_empty(prompts * num_samples, heads, room, width)
-        self._values = torch.empty_like(self._keys)
+        # Keys lie transposed, as their product with the query takes them; else each step would copy all of them.
+        self._keys = layer.keys.new_empty(prompts * num_samples, heads, width, room).transpose(2, 3)
+        self._values = layer.values.new_empty(prompts * num_samples, heads, room, width)
         self._own = 0
 
     def update(
