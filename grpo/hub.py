@@ -40,7 +40,7 @@ from grpo.adapters import (
 )
 from grpo.config import EMBEDDED, SHORT_NAMES, RunConfig
 from grpo.model_card import model_card
-from grpo.runs import RunError, rank, resolve_paths, run_folder, stage_entry, stage_folder
+from grpo.runs import RunError, rank, resolve_paths, run_folder, stage_entry, stage_manifest
 from preprocessing.command_line import parse_config
 
 REPOSITORY_SUFFIXES = {"grpo_lora_1st": "grpo-1st", "sft_lora": "sft", "grpo_lora_2nd": "grpo-2nd"}
@@ -114,7 +114,7 @@ def push_run(config: RunConfig, *names: str) -> list[str]:
     done = {
         name: Path(paths[name])
         for name, stage in ADAPTER_STAGES.items()
-        if (not names or name in names) and (stage_folder(config, stage) / "manifest.json").is_file()
+        if (not names or name in names) and stage_manifest(config, stage).is_file()
     }
     if not done:
         raise HubError(f"{run_folder(config)} has no finished adapter to push; run a training stage first")

@@ -12,7 +12,7 @@ import yaml
 from grpo.adapters import AdapterRecord
 from grpo.config import EMBEDDED, RunConfig
 from grpo.manifest import sha256
-from grpo.runs import stage_folder
+from grpo.runs import stage_folder, stage_manifest
 from preprocessing.combined_preprocessor import REPORT_FILE
 
 FORECASTER_NAMES = {"grpo_lora_1st": "grpo_1st", "sft_lora": "sft", "grpo_lora_2nd": "grpo_2nd"}
@@ -65,7 +65,7 @@ def model_card(config: RunConfig, name: str, adapter: Path, record: AdapterRecor
 
 def _metrics(config: RunConfig, name: str, adapter: Path) -> str:
     """Scores of the comparison, if it has run with these very weights."""
-    manifest = _read(stage_folder(config, "compare") / "manifest.json")
+    manifest = _read(stage_manifest(config, "compare"))
     compared = manifest.get("inputs", {}).get(name, {}).get("sha256") == sha256(adapter)
     metrics, forecaster = manifest.get("metrics", {}), FORECASTER_NAMES[name]
     scores = {key: _of(metrics, key, forecaster) for key in ("rel_crps", "skill", "coverage_80")}
@@ -115,7 +115,7 @@ def _data(config: RunConfig, record: AdapterRecord) -> str:
 
 def _training(config: RunConfig, record: AdapterRecord) -> dict[str, Any]:
     """Configuration and versions of the stage, with the base model as others know it."""
-    manifest = _read(stage_folder(config, record.stage) / "manifest.json")
+    manifest = _read(stage_manifest(config, record.stage))
     settings = manifest.get("config", {}) | {"model": record.base_model}
     return {**settings, "metrics": manifest.get("metrics", {}), "versions": manifest.get("versions", {})}
 

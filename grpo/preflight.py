@@ -30,7 +30,7 @@ from grpo.memory import Batch, MemoryEstimate, ModelSize, estimate, model_size
 from grpo.modeling import load_tokenizer
 from grpo.processes import SHARDING
 from grpo.prompts import render_prompts
-from grpo.runs import RunError, resolve_paths, run_folder, stage_entry
+from grpo.runs import RunError, resolve_paths, run_folder, stage_entry, stage_manifest
 from grpo.unsloth_backend import unsloth_problems
 from preprocessing.windows import read_windows
 
@@ -38,6 +38,7 @@ CHECKPOINTS_KEPT = 3
 """Two by save_total_limit, and the next one that is being written."""
 ADAPTERS_KEPT = 4
 """The kept one, the stage's, the published one, and one in the making."""
+TRAINING_STAGES = ("stage1", "stage2", "stage3")
 PROMPTS_MEASURED = 256
 DEFAULT_PORT = 29500
 """Where `accelerate launch` lets processes meet unless it is told otherwise."""
@@ -277,7 +278,7 @@ def _shown(needed: MemoryEstimate) -> str:
 
 
 def problems_of_run(config: RunConfig, processes: int, port: int) -> list[str]:
-    """All problems of a run, whose windows need not be there yet."""
+    """All problems of a run, whose windows need not be there yet; its finished stages need no room any more."""
     problems = _machine_problems(config) + port_problems(port, processes)
     completion = config.prompt.max_completion_length or (512 if config.prompt.style == "reasoning" else 64)
     prompt = max(config.prompt.max_seq_length - completion, 1)
@@ -288,7 +289,9 @@ def problems_of_run(config: RunConfig, processes: int, port: int) -> list[str]:
             prompt, completion = _lengths(config)
         except (ModelError, PromptTooLongError) as error:
             problems.append(str(error))
-    for stage in ("stage1", "stage2", "stage3"):
+    for stage in TRAINING_STAGES:
+        if stage_manifest(config, stage).exists():
+            continue
         found = stage_problems(config, stage, size, prompt, completion, processes, None)
         problems += [problem for problem in found if problem not in problems]
     return problems

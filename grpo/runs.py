@@ -67,6 +67,7 @@ STAGE_MODULES = {
     "stage3": "grpo.stages.stage3_train_grpo_from_sft",
     "compare": "grpo.stages.compare_models",
 }
+MANIFEST_FILE = "manifest.json"
 OWN_PACKAGES = ("grpo", "preprocessing", "baselines", "__main__")  # the last: `python -m grpo.hub` and the like
 
 logger = logging.getLogger("grpo")
@@ -87,6 +88,11 @@ def run_folder(config: RunConfig) -> Path:
 def stage_folder(config: RunConfig, name: str) -> Path:
     """The folder of one stage, by its name in `STAGE_FOLDERS`."""
     return run_folder(config) / STAGE_FOLDERS[name]
+
+
+def stage_manifest(config: RunConfig, name: str) -> Path:
+    """The record of what a stage made; it is there when, and only when, the stage is finished."""
+    return stage_folder(config, name) / MANIFEST_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +223,7 @@ def _decide(
     name: str, folder: Path, request: Mapping[str, Any], outputs: Mapping[str, Path], remake: bool
 ) -> StageRun | None:
     """The resume rule; None: the stage is done."""
-    manifest, started = folder / "manifest.json", folder / "started.json"
+    manifest, started = folder / MANIFEST_FILE, folder / "started.json"
     if manifest.exists():
         former = _read_record(manifest)
         changes = request_changes(former, request) + output_changes(former, outputs)
@@ -261,7 +267,7 @@ def _finish(
         "versions": versions(),
         "git_commit": git_commit(),
     }
-    write_atomically(stage.folder / "manifest.json", to_json(record))
+    write_atomically(stage.folder / MANIFEST_FILE, to_json(record))
     logger.info("%s: done in %.0f s", stage.name, seconds)
 
 

@@ -27,7 +27,7 @@ from grpo.preflight import (
     version_problems,
 )
 from grpo.prompts import render_prompts
-from grpo.runs import stage_entry
+from grpo.runs import stage_entry, stage_manifest
 from preprocessing.windows_writer import write_windows
 from tests.windows_factory import simulated_windows
 
@@ -245,6 +245,17 @@ def test_a_run_is_checked_as_a_whole_before_it_starts(tmp_path, monkeypatch, cap
     assert error.startswith("error: stage1: num_generations 8 does not divide")
     assert stage_entry(lambda: preflight.main([*flags, "--backend", "unsloth"])) == 1
     assert re.fullmatch(r"error: [23] problems, named above", capsys.readouterr().err.splitlines()[-1])
+
+
+def test_what_is_finished_needs_no_room_any_more(tmp_path, monkeypatch):
+    config = RunConfig(run_dir=tmp_path)
+    monkeypatch.setattr(preflight, "memory_problems", lambda config, stage, *args: [f"{stage} needs more memory"])
+    for finished, stage in enumerate(["stage1", "stage2", "stage3"]):
+        assert len(problems_of_run(config, 1, 0)) == 3 - finished
+        manifest = stage_manifest(config, stage)
+        manifest.parent.mkdir(parents=True)
+        manifest.write_text("{}")
+    assert problems_of_run(config, 1, 0) == []
 
 
 def test_prompts_that_cannot_fit_are_known_before_there_are_windows(tmp_path):
