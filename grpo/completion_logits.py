@@ -11,12 +11,18 @@ C completion length, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache
+
+from grpo.generation import left_pad, model_device
+
+ROUNDING = {torch.float32: 0.002, torch.float16: 0.1, torch.bfloat16: 0.25}
+"""Largest mean difference of a token's log-probability between two ways to compute it that rounding explains."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,39 @@ def completion_logits(
     one_forward = (inner.training and inner.is_gradient_checkpointing) or isinstance(inner, FSDPModule)
     logits = packed_logits if one_forward and torch.is_grad_enabled() else cached_logits
     return logits(model, input_ids, attention_mask, completion_length)
+
+
+@torch.no_grad()
+def sharing_error(model: Any, prompts: Sequence[Sequence[int]], *, packed: bool) -> float:
+    """How far sharing moves this model's log-probabilities from those of one forward per row.
+
+    Up to eight last tokens of a prompt, and the same in reverse, serve as its completions.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        prompts: token ids, of different lengths if there are such; those of fewer than three tokens are left out.
+        packed: by `packed_logits`, else by `cached_logits`.
+
+    Returns:
+        Mean absolute difference per token, nats.
+    """
+    prompts = [prompt for prompt in prompts if len(prompt) > 2]
+    if not prompts:
+        return 0.0
+    length = min(8, min(map(len, prompts)) - 2)
+    device = model_device(model)
+    starts = [list(prompt[:-length]) for prompt in prompts for _ in range(2)]
+    tails = [list(prompt[-length:])[::order] for prompt in prompts for order in (1, -1)]
+    completions = torch.tensor(tails, device=device)
+    ids, mask = left_pad(starts, 0, device)
+    seen = torch.cat([mask, torch.ones_like(completions)], 1)
+    shared = (packed_logits if packed else cached_logits)(model, torch.cat([ids, completions], 1), seen, length)
+    rows = [torch.tensor([start + tail], device=device) for start, tail in zip(starts, tails, strict=True)]
+    alone = torch.cat([model(input_ids=row, use_cache=False).logits[:, -length - 1 : -1] for row in rows])
+    first, second = (
+        torch.log_softmax(logits.float(), -1).gather(-1, completions[..., None]) for logits in (shared, alone)
+    )
+    return float((first - second).abs().mean())
 
 
 def cached_logits(

@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from grpo.adapters import ModelError
 from grpo.shared_attention import merged_adapters, shared_prompts
 
 _BLOCK = 32
@@ -30,6 +31,12 @@ _BLOCK = 32
 def model_device(model: Any) -> torch.device:
     """The device that takes a model's input."""
     return model.get_input_embeddings().weight.device
+
+
+def keeps_keys_and_values(config: Any) -> bool:
+    """Whether all that a model remembers is keys and values of tokens, which the samples of a prompt can share."""
+    kinds = (DynamicLayer, DynamicSlidingWindowLayer)
+    return all(type(layer) in kinds for layer in DynamicCache(config=config).layers)
 
 
 def left_pad(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,7 +76,15 @@ def sample_completions(
 
     Returns:
         [U * S, C] token ids, the samples of one prompt next to each other, C <= max_new_tokens.
+
+    Raises:
+        ModelError: the model has recurrent layers.
     """
+    if not keeps_keys_and_values(model.config):
+        raise ModelError(
+            f"models of type {model.config.model_type} keep a recurrent state that samples cannot share; take "
+            "generation.backend vllm"
+        )
     device = model_device(model)
     ids, mask = left_pad(prompts, pad_id, device)
     cache = DynamicCache(config=model.config)

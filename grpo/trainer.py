@@ -4,8 +4,9 @@ Stock TRL forwards each prompt G times to sample and G times to train. Here the 
 (`grpo.generation`), and policy, old and reference log-probabilities forward each distinct prompt once
 (`grpo.completion_logits`). Loss and gradient equal TRL's on the same batch (tests/test_trainer.py).
 
-Where it does not apply (dropout in the adapter, a model without a plain key-value cache) the trainer says so once
-and takes TRL's own path; under vLLM the rollout is vLLM's, with its own prefix cache.
+Where it does not apply (dropout in the adapter, a model with recurrent layers, one whose log-probabilities change by
+it, which the first rollout finds out) the trainer says so once and takes TRL's own path; under vLLM the rollout is
+vLLM's, with its own prefix cache.
 
 Implementation details that matter:
 1. Rows are grouped by their prompt's tokens, whatever their order.
@@ -18,6 +19,7 @@ Implementation details that matter:
 
 from __future__ import annotations
 
+import math
 import shutil
 import zlib
 from pathlib import Path
@@ -29,8 +31,8 @@ import torch
 from trl import GRPOTrainer
 from trl.trainer.utils import selective_log_softmax_and_entropy, split_tensor_dict
 
-from grpo.completion_logits import completion_logits
-from grpo.generation import sample_completions, trim_completions
+from grpo.completion_logits import ROUNDING, completion_logits, sharing_error
+from grpo.generation import keeps_keys_and_values, sample_completions, trim_completions
 from grpo.processes import whole_model
 from grpo.prompts import Style, parse_answers
 from grpo.rewards import completion_text
@@ -126,8 +128,13 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
         # Makes TRL correct the loss for the difference between the law that was sampled and the policy, and log it.
         self.use_vllm = self.use_vllm or engine is not None
         obstacle = self._sharing_obstacle()
-        self.share_prompts = obstacle is None
-        if obstacle is not None and self.accelerator.is_main_process:
+        self.share_prompts, self._verified = True, False
+        if obstacle is not None:
+            self._stop_sharing(obstacle)
+
+    def _stop_sharing(self, obstacle: str) -> None:
+        self.share_prompts = False
+        if self.accelerator.is_main_process:
             print(f"note: prompts are forwarded once per completion, not once per group: {obstacle}.")
 
     def _sharing_obstacle(self) -> str | None:
@@ -141,12 +148,35 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
         if any(getattr(config, "lora_dropout", 0) for config in getattr(self.model, "peft_config", {}).values()):
             return "lora.dropout is not 0"
         config = self.accelerator.unwrap_model(self.model).config
-        layer_types = getattr(config, "layer_types", None) or []
-        if any("linear" in kind or "mamba" in kind for kind in layer_types):
+        if not keeps_keys_and_values(config):
             return "the model has recurrent layers"
         if self._packs() and config._attn_implementation not in ("sdpa", "eager"):
             return f"prompts are packed, which {config._attn_implementation} attention cannot mask"
         return None
+
+    def _verify_sharing(self, prompts: list[list[int]]) -> None:
+        """Once per run, ask the model both ways; where its answers differ, share no more.
+
+        Settings do not tell everything: position biases (ALiBi), for one, do not survive the packing of rows.
+        """
+        model, args = cast(Any, self.model), cast(Any, self.args)
+        prompts = [min(prompts, key=len), max(prompts, key=len)]
+        training, obstacle = model.training, ""
+        model.eval()  # dropout would differ from one forward to the next
+        try:
+            error = sharing_error(model, prompts, packed=self._packs())
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as problem:  # whatever a model's own code says to a mask or cache that it does not take
+            error, obstacle = math.inf, f" ({type(problem).__name__}: {problem})"
+        finally:
+            model.train(training)
+        errors: Any = self.accelerator.gather(torch.tensor([error], device=self.accelerator.device))
+        error = float(errors.max())  # all processes share, or none
+        dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
+        if not error <= ROUNDING[dtype]:
+            self._stop_sharing(f"sharing changes this model's log-probabilities by {error:.2g} per token{obstacle}")
+        self._verified = True
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         args, model = cast(Any, self.args), cast(Any, self.model)
@@ -168,6 +198,8 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> Any:
+        if self.share_prompts and not self._verified and not multimodal_fields:
+            self._verify_sharing(prompt_ids)
         if self._engine is not None:
             return self._generate_with_engine(self._engine, prompt_ids)
         if not self.share_prompts or self.use_vllm or self.use_transformers_continuous_batching or multimodal_fields:

@@ -22,14 +22,11 @@ from typing import Any
 import torch
 
 from grpo.adapters import model_source
-from grpo.completion_logits import completion_logits
+from grpo.completion_logits import ROUNDING, completion_logits
 from grpo.config import RunConfig
 from grpo.generation import left_pad
 from grpo.modeling import weights_dtype
 from grpo.runs import RunError
-
-TOLERANCE = {torch.float32: 0.002, torch.float16: 0.1, torch.bfloat16: 0.25}
-"""Largest mean difference of log-probabilities between vLLM and the model that rounding explains."""
 
 
 class StaleWeightsError(RunError):
@@ -215,10 +212,10 @@ class VllmEngine:
         logits = completion_logits(model, torch.cat([ids, rows], 1), torch.cat([mask, seen], 1), longest)
         own = torch.log_softmax(logits.float(), -1).gather(-1, rows[..., None])[..., 0]
         difference = float(((own - sampled).abs() * seen).sum() / seen.sum())
-        if not difference <= TOLERANCE[self._dtype]:
+        if not difference <= ROUNDING[self._dtype]:
             raise StaleWeightsError(
                 f"vLLM's log-probabilities differ from the model's by {difference:.3g} per token, more than rounding "
-                f"explains ({TOLERANCE[self._dtype]}): it samples from other weights than those that are trained. "
+                f"explains ({ROUNDING[self._dtype]}): it samples from other weights than those that are trained. "
                 "Take generation.backend transformers, or another version of vLLM."
             )
         return difference

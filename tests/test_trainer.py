@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
+from grpo.adapters import ModelError
 from grpo.completion_logits import cached_logits, packed_logits
+from grpo.embedded.tokenizer import build_tokenizer
 from grpo.generation import _draw, sample_completions, trim_completions
+from grpo.shared_attention import MODEL_TYPES
 from grpo.trainer import SharedPromptGRPOTrainer
 from tests.tiny_models import ARCHITECTURES, tiny_model
 
@@ -21,7 +26,7 @@ def reward(completion_ids, **_):
 
 
 def make_trainer(trainer_class, architecture: str, folder, **arguments):
-    model, tokenizer = tiny_model(architecture)
+    model, tokenizer = tiny_model(architecture) if architecture in ARCHITECTURES else unfamiliar_model(architecture)
     numbers = [" ".join(str(7 * i + 13 * j) for j in range(10 + 3 * i)) for i in range(6)]  # ragged prompts
     rows = [
         {"prompt": [{"role": "user", "content": f"closes {text}"}], "window_id": i} for i, text in enumerate(numbers)
@@ -51,6 +56,25 @@ def make_trainer(trainer_class, architecture: str, folder, **arguments):
         processing_class=tokenizer,
         peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
+
+
+def unfamiliar_model(kind: str):
+    """A tiny model of a kind that the sharing was not made for."""
+    sizes = {
+        "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 512},
+        "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+        "qwen3_next": {
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "head_dim": 8, "layer_types": ["linear_attention", "full_attention"], "linear_num_value_heads": 4,
+            "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "num_experts": 4,
+            "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
+        },
+        "phi3": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
+    }  # fmt: skip
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(10)
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), pad_token_id=0, **sizes[kind])
+    return AutoModelForCausalLM.from_config(config), tokenizer
 
 
 def perturb_adapter(trainer, seed: int) -> None:
@@ -213,6 +237,7 @@ def test_samples_with_an_adapter_equal_those_of_a_cache_with_a_copy_per_sample(a
     before = model.config._attn_implementation
     shared = sample()
     assert model.config._attn_implementation == before
+    assert set(ARCHITECTURES) >= MODEL_TYPES
     monkeypatch.setattr("grpo.shared_attention.MODEL_TYPES", frozenset())
     monkeypatch.setattr("grpo.shared_attention._MERGED_BYTES", 0)
     torch.testing.assert_close(shared, sample(), rtol=0, atol=0)
@@ -288,6 +313,31 @@ def test_where_sharing_does_not_apply_it_says_so_and_still_trains(arguments, sai
     assert said in capsys.readouterr().out
     trainer.train()
     assert trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "checkpointing", "said"),
+    [
+        ("mpt", True, r"changes this model's log-probabilities by 0\.\d+ per token"),  # ALiBi counts a row's places
+        ("bloom", True, r"ValueError: too many values"),  # takes no mask but one of padding
+        ("qwen3_next", False, "recurrent layers"),
+        ("mpt", False, None),
+        ("phi3", True, None),
+    ],
+)
+def test_a_model_that_does_not_answer_alike_shares_no_prompts(kind, checkpointing, said, tmp_path, capsys):
+    trainer = make_trainer(SharedPromptGRPOTrainer, kind, tmp_path, gradient_checkpointing=checkpointing, max_steps=1)
+    trainer.train()
+    assert trainer.share_prompts == (said is None)
+    note = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
+    assert len(note) == (said is not None)
+    assert said is None or re.search(said, note[0])
+
+
+def test_recurrent_models_are_not_sampled_by_a_cache():
+    model, _ = unfamiliar_model("qwen3_next")
+    with pytest.raises(ModelError, match=r"qwen3_next keep a recurrent state .*vllm"):
+        sample_completions(model, [[5, 6, 7]], num_samples=2, max_new_tokens=2, eos_ids=[1], pad_id=0)
 
 
 def test_prompts_in_any_order_get_their_own_completions(tmp_path):

@@ -12,6 +12,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    GemmaConfig,
+    GemmaForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -19,6 +21,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from grpo.embedded.tokenizer import build_tokenizer
@@ -27,6 +31,8 @@ ARCHITECTURES = {
     "llama": (LlamaConfig, LlamaForCausalLM, {}),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
     "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": None}),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 16}),
+    "gemma": (GemmaConfig, GemmaForCausalLM, {"head_dim": 16}),
     "gemma2": (Gemma2Config, Gemma2ForCausalLM, {"head_dim": 16}),
 }
 
