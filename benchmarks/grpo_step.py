@@ -1,7 +1,9 @@
 """One GRPO step with the prompt forwarded once, against stock TRL, in alternation in one run.
 
     .venv/bin/python benchmarks/grpo_step.py                                    # CPU, 1M and 5M parameters
-    .venv/bin/python benchmarks/grpo_step.py --sizes 1M --shapes 400x60x8 --prompts 8 --rounds 5
+    .venv/bin/python benchmarks/grpo_step.py --sizes 1M --shapes 400x60x8 --prompts 2 --rounds 5
+    .venv/bin/python benchmarks/grpo_step.py --sizes 1M --shapes 400x60x8 --dtype bfloat16
+    .venv/bin/python benchmarks/grpo_step.py --sizes 1M --shapes 400x60x8 --compile     # shared, with torch.compile
     .venv/bin/python benchmarks/grpo_step.py --shapes 400x60x8 --profile        # where a shared step's time goes
     .venv/bin/python benchmarks/grpo_step.py --device cuda --architecture qwen2.5-0.5b,qwen2.5-1.5b --shapes 512x48x8
 
@@ -15,8 +17,8 @@ large one: P + G C tokens are forwarded to sample, forwarded to score, and backw
 need no gradient). `memory` is how far the peak of a fresh process that makes one step lies above what it held before.
 
 What bounds the ratio: sharing forwards P + G C tokens in place of G (P + C), 4.2 times fewer at 400x60x8. The C steps
-of sampling come one after the other and cost about as much for 16 rows as for 64: with 1M parameters 0.45 of the 0.55 s
-that two prompts take to sample, which is why the ratio grows with the prompts per step.
+of sampling come one after the other and cost about as much for 16 rows as for 64, which is why the ratio grows with the
+prompts per step; the toolkit's own default is 16.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ Shape = tuple[int, int, int, int]
 """Prompt length, completion length, G, and prompts per step."""
 PARTS = ("generation", "forward", "backward", "step")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-TRAINERS = {"stock": GRPOTrainer, "shared": SharedPromptGRPOTrainer}
+TRAINERS = {"stock": GRPOTrainer, "shared": SharedPromptGRPOTrainer, "compiled": SharedPromptGRPOTrainer}
 
 
 def llama(hidden: int, layers: int) -> Callable[[int], Any]:
@@ -170,6 +172,8 @@ def make_trainer(kind: str, size: str, shape: Shape, device: str, dtype: str, fo
         processing_class=tokenizer,
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
+    if kind == "compiled":
+        compile_loss(trainer)
     trainer.eos_token_ids = []
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -183,18 +187,40 @@ def watch(trainer: Any, clock: Clock) -> None:
     trainer.training_step = clock.around("step", trainer.training_step)
 
 
-def measure(size: str, shape: Shape, device: str, dtype: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each part, for each trainer; the first round warms up and does not count."""
+def compile_loss(trainer: Any) -> None:
+    """Compile the layers for the loss; for the sampling, whose shapes change with each token, they stay as they are."""
+    torch._dynamo.config.recompile_limit = 256  # of one function: every layer and every shape is one
+    layers = list(trainer.model.get_decoder().layers)
+    compiled = [torch.compile(layer.forward) for layer in layers]
+    compute = trainer._compute_loss
+
+    def loss(*args: Any) -> Any:
+        for layer, forward in zip(layers, compiled, strict=True):
+            layer.forward = forward
+        try:
+            return compute(*args)
+        finally:
+            for layer in layers:
+                del layer.forward
+
+    trainer._compute_loss = loss
+
+
+def measure(
+    kinds: Sequence[str], size: str, shape: Shape, device: str, dtype: str, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Median seconds of each part, for each trainer, and of its first step, which warms up and does not count."""
     with tempfile.TemporaryDirectory() as folder:
-        trainers = {kind: make_trainer(kind, size, shape, device, dtype, folder) for kind in TRAINERS}
-        clocks = {kind: Clock(device) for kind in TRAINERS}
+        trainers = {kind: make_trainer(kind, size, shape, device, dtype, folder) for kind in kinds}
+        clocks = {kind: Clock(device) for kind in kinds}
         for kind, trainer in trainers.items():
             watch(trainer, clocks[kind])
         for number in range(rounds + 1):
-            for kind in sorted(TRAINERS, reverse=bool(number % 2)):
+            for kind in kinds[:: -1 if number % 2 else 1]:
                 trainers[kind].train()
     return {
-        kind: {part: statistics.median(clock.seconds[part][1:]) for part in PARTS} for kind, clock in clocks.items()
+        kind: {part: statistics.median(clock.seconds[part][1:]) for part in PARTS} | {"first": clock.seconds["step"][0]}
+        for kind, clock in clocks.items()
     }
 
 
@@ -268,13 +294,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", "--architecture", default="1M,5M", help=f"of {', '.join(MODELS)}, with commas")
     parser.add_argument("--shapes", default="400x60x8,800x60x16", help="prompt x completion x group, with commas")
-    parser.add_argument("--prompts", type=int, default=2, help="prompts per step")
+    parser.add_argument("--prompts", type=int, default=8, help="prompts per step")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument(
         "--dtype", choices=list(DTYPES), help="of weights and products; bfloat16 on a GPU, float32 on a CPU"
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--profile", action="store_true", help="only where the time of a shared step goes")
+    parser.add_argument(
+        "--compile", action="store_true", help="compare shared prompts with and without torch.compile in the loss"
+    )
     parser.add_argument("--memory-of", choices=list(TRAINERS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     shapes = [_shape(text, options.prompts) for text in options.shapes.split(",")]
@@ -295,21 +324,24 @@ def main() -> None:
         return
     rate = matmul_rate(options.device, dtype)
     print(f"{rate / 1e9:.0f} GFLOP/s in a large matrix product, {options.prompts} prompts a step", flush=True)
-    header = "| model | prompt x completion x G | stock: gen + fwd + bwd | shared: gen + fwd + bwd | ratio | limit |"
-    print(header + " memory stock / shared |\n|" + "---|" * 7)
+    kinds = ("shared", "compiled") if options.compile else ("stock", "shared")
+    columns = [f"{kind}: gen + fwd + bwd" for kind in kinds] + ["ratio", "limit", f"memory {' / '.join(kinds)}"]
+    print("| model | prompt x completion x G | " + " | ".join(columns) + " |\n|" + "---|" * 7)
     for size in sizes:
         for shape in shapes:
-            seconds = measure(size, shape, options.device, dtype, options.rounds)
-            memory = {kind: peak_memory(kind, size, shape, options.device, dtype) for kind in TRAINERS}
-            cells = [_split(seconds[kind]) for kind in TRAINERS]
-            ratio = seconds["stock"]["step"] / seconds["shared"]["step"]
+            seconds = measure(kinds, size, shape, options.device, dtype, options.rounds)
+            memory = [peak_memory(kind, size, shape, options.device, dtype) for kind in kinds]
+            cells = [_split(seconds[kind]) for kind in kinds]
+            steps = [seconds[kind]["step"] for kind in kinds]
             limit = step_flops(size, shape) / rate
             name = " x ".join(map(str, shape[:3]))
             print(
-                f"| {size} | {name} | {cells[0]} | {cells[1]} | {ratio:.1f} | {limit:.2f} s, "
-                f"{seconds['shared']['step'] / limit:.1f} away | {memory['stock']:.0f} / {memory['shared']:.0f} MiB |",
+                f"| {size} | {name} | {cells[0]} | {cells[1]} | {steps[0] / steps[1]:.2g} | {limit:.2f} s, "
+                f"{steps[1] / limit:.1f} away | {memory[0]:.0f} / {memory[1]:.0f} MiB |",
                 flush=True,
             )
+            if options.compile:
+                print(f"the first compiled step took {seconds['compiled']['first']:.0f} s", flush=True)
 
 
 def _shape(text: str, prompts: int) -> Shape:
