@@ -26,7 +26,6 @@ from baselines.neural.checkpoints import CheckpointError, load_weights, read_ten
 from baselines.neural.early_stopping import scaled_crps
 from baselines.neural.inputs import InputScaling
 from baselines.paths import require_horizon, require_validation
-from baselines.volatility import VolatilityConfig
 from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
@@ -105,7 +104,7 @@ class DecisionTransformerForecaster:
         """
         require_validation(cls.name, val)
         length = train.context.past.shape[1]
-        scaling = InputScaling.fit(train.context, _volatility(config))
+        scaling = InputScaling.fit(train.context, config)
         daily = scaling.targets(train).double().numpy()
         bins = Bins.fit(daily, config.num_actions), Bins.fit(daily.sum(axis=1), _total_bins(config))
         days = Days(
@@ -180,9 +179,7 @@ class DecisionTransformerForecaster:
             if header["forecaster"] != cls.name:
                 raise ValueError(f"it is of {header['forecaster']}")
             config, horizon, length = cls.Config(**header["config"]), header["horizon"], header["length"]
-            scaling = InputScaling.from_state(
-                {name: tensors[f"scaling.{name}"] for name in ("mean", "std")}, _volatility(config)
-            )
+            scaling = InputScaling.from_state({name: tensors[f"scaling.{name}"] for name in ("mean", "std")}, config)
             counts = {"daily_bins": config.num_actions, "total_bins": _total_bins(config)}
             bins = [Bins(count, tensors[name].numpy()) for name, count in counts.items()]
             if any(len(one.quantiles) != LEVELS for one in bins):
@@ -217,10 +214,6 @@ def _model(config: PolicyConfig, length: int, horizon: int, use_returns: bool) -
         return_scale=horizon**-0.5,
         use_returns=use_returns,
     )
-
-
-def _volatility(config: PolicyConfig) -> VolatilityConfig:
-    return VolatilityConfig(decay=config.decay, recent_weight=config.recent_weight)
 
 
 def _total_bins(config: PolicyConfig) -> int:

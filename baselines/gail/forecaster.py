@@ -27,7 +27,6 @@ from baselines.neural.checkpoints import CheckpointError, load_weights, read_ten
 from baselines.neural.inputs import InputScaling
 from baselines.packages import import_optional
 from baselines.paths import require_horizon, require_validation
-from baselines.volatility import VolatilityConfig
 from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
@@ -69,7 +68,7 @@ class GailPretrained:
             CheckpointError: `out_dir` holds a killed fit of other windows, settings or seed.
         """
         require_validation(cls.name, val)
-        scaling = InputScaling.fit(train.context, _volatility(config))
+        scaling = InputScaling.fit(train.context, config)
         looked_at = val.take(choose_windows(val.context, max(1, config.validation_steps // val.horizon)))
         fitted = fit_networks(
             config,
@@ -120,9 +119,7 @@ class GailPretrained:
                 raise ValueError(f"it is of {header['forecaster']}")
             config = cls.Config(**header["config"])
             tokenizer = Tokenizer.from_state({name: tensors[f"tokens.{name}"] for name in ("edges", "means", "knots")})
-            scaling = InputScaling.from_state(
-                {name: tensors[f"scaling.{name}"] for name in ("mean", "std")}, _volatility(config)
-            )
+            scaling = InputScaling.from_state({name: tensors[f"scaling.{name}"] for name in ("mean", "std")}, config)
             sizes = network_sizes(config, tokenizer.num_tokens, header["context_dim"])
             network = SequenceNetwork(sizes, sizes.num_tokens)
             load_weights(file, network, tensors, "network.")
@@ -151,7 +148,3 @@ class Gail(GailPretrained):
         """
         import_optional("sb3_contrib", needed_by=cls.name, install="grpo-forecast[gail]")
         return super().fit(config, train, val, horizon=horizon, seed=seed, out_dir=out_dir)
-
-
-def _volatility(config: PretrainedConfig) -> VolatilityConfig:
-    return VolatilityConfig(decay=config.decay, recent_weight=config.recent_weight)

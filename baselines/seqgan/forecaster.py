@@ -105,7 +105,7 @@ class SeqGanMle:
             CheckpointError: `out_dir` holds a killed fit of other windows, settings or seed.
         """
         require_validation(cls.name, val)
-        scaling = InputScaling.fit(train.context, _volatility(config))
+        scaling = InputScaling.fit(train.context, config)
         data = SequenceData(scaling.targets(train), _context(scaling, train.context))
         looked_at = val.take(choose_windows(val.context, config.validation_windows))
         as_learnt = dataclasses.replace(config, temperature=1.0)
@@ -179,7 +179,7 @@ class SeqGanMle:
                 raise ValueError(f"it is of {header['forecaster']}")
             config = cls.Config(**header["config"])
             state = {name: tensors[f"scaling.{name}"] for name in ("mean", "std")}
-            scaling = InputScaling.from_state(state, _volatility(config))
+            scaling = InputScaling.from_state(state, config)
             generator = Generator(config, context_size=header["context_size"]).double()
             load_weights(file, generator, tensors, "generator.")
             return cls(config, header["horizon"], scaling, generator)
@@ -194,10 +194,6 @@ class SeqGan(SeqGanMle):
 
     name = "seqgan"
     Config: ClassVar[type[Any]] = SeqGanConfig
-
-
-def _volatility(config: SeqGanMleConfig) -> VolatilityConfig:
-    return VolatilityConfig(decay=config.decay, recent_weight=config.recent_weight)
 
 
 def _context(scaling: InputScaling, context: Context) -> torch.Tensor:
