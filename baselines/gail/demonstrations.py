@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from baselines.neural.inputs import InputScaling, WindowInputs
+from baselines.neural.inputs import InputScaling
 from baselines.volatility import daily_volatility
 from preprocessing.windows import WindowSet
 
@@ -66,8 +66,8 @@ class Demonstrations:
     def of_windows(cls, windows: WindowSet, scaling: InputScaling) -> Self:
         """Windows and their futures."""
         scale = daily_volatility(windows.context, scaling.volatility)
-        inputs = scaling.inputs(windows.context)
-        return cls(flatten(inputs), scaling.targets(windows), scale, windows.context.last_price)
+        context = scaling.inputs(windows.context).joined
+        return cls(context, scaling.targets(windows), scale, windows.context.last_price)
 
     def take(self, rows: np.ndarray | slice) -> Demonstrations:
         """Some of them, by row numbers."""
@@ -77,11 +77,6 @@ class Demonstrations:
         """[N, H + 1] prices along scaled returns [N, H], the start first."""
         log_price = np.cumsum(self.scale[:, None] * returns, axis=1)
         return self.start[:, None] * np.exp(np.concatenate([np.zeros((len(self), 1)), log_price], axis=1))
-
-
-def flatten(inputs: WindowInputs) -> torch.Tensor:
-    """[B, C] returns of the window and features side by side."""
-    return torch.cat([inputs.returns, inputs.features], dim=1)
 
 
 def simulate_gbm(config: GbmConfig, seed: int) -> dict[str, Demonstrations]:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from baselines.gail.config import GailConfig, PretrainedConfig
-from baselines.gail.demonstrations import Demonstrations, flatten
+from baselines.gail.demonstrations import Demonstrations
 from baselines.gail.fitting import fit_networks
 from baselines.gail.network import SequenceNetwork
 from baselines.gail.pretraining import draw_returns, network_sizes
@@ -89,7 +89,7 @@ class GailPretrained:
         """
         require_horizon(self.name, fitted=self.horizon, asked=horizon)
         uniforms = np.stack([rng.random((num_samples, horizon, 2)) for rng in window_generators(context, seed)])
-        inputs = flatten(self.scaling.inputs(context))
+        inputs = self.scaling.inputs(context).joined
         return self.scaling.forecast(context, draw_returns(self.network, self.tokenizer, self.config, inputs, uniforms))
 
     def save(self, path: Path) -> None:

@@ -40,6 +40,11 @@ class WindowInputs:
     def __len__(self) -> int:
         return len(self.returns)
 
+    @property
+    def joined(self) -> torch.Tensor:
+        """[B, L - 1 + F] returns and features side by side."""
+        return torch.cat([self.returns, self.features], dim=1)
+
     def take(self, rows: torch.Tensor | slice) -> Self:
         """Some windows, by row numbers."""
         return type(self)(self.returns[rows], self.features[rows])

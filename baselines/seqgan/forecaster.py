@@ -106,7 +106,7 @@ class SeqGanMle:
         """
         require_validation(cls.name, val)
         scaling = InputScaling.fit(train.context, config)
-        data = SequenceData(scaling.targets(train), _context(scaling, train.context))
+        data = SequenceData(scaling.targets(train), scaling.inputs(train.context).joined)
         looked_at = val.take(choose_windows(val.context, config.validation_windows))
         as_learnt = dataclasses.replace(config, temperature=1.0)
 
@@ -144,7 +144,7 @@ class SeqGanMle:
         """
         require_horizon(self.name, fitted=self.horizon, asked=horizon)
         noise = torch.from_numpy(standard_normal(context, num_samples=num_samples, horizon=horizon, seed=seed))
-        inputs = _context(self.scaling, context).double()
+        inputs = self.scaling.inputs(context).joined.double()
         sampler = Sampler(self.generator)
         at_once = max(1, _PATHS // num_samples)
         daily = [
@@ -194,12 +194,6 @@ class SeqGan(SeqGanMle):
 
     name = "seqgan"
     Config: ClassVar[type[Any]] = SeqGanConfig
-
-
-def _context(scaling: InputScaling, context: Context) -> torch.Tensor:
-    """[B, C] float32 returns and features of the windows, side by side."""
-    inputs = scaling.inputs(context)
-    return torch.cat([inputs.returns, inputs.features], dim=1)
 
 
 def _frozen(generator: Generator) -> Generator:
