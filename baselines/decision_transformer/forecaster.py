@@ -10,7 +10,6 @@ Letters: B windows, S samples, H horizon.
 from __future__ import annotations
 
 import copy
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -22,8 +21,8 @@ from baselines.decision_transformer.model import ModelConfig
 from baselines.decision_transformer.policy_fitting import PolicyConfig, PolicyTraining
 from baselines.decision_transformer.return_policy import LEVELS, Bins, Days, PathSampler, ReturnPolicy, TargetReturn
 from baselines.features import SCALE_FREE
-from baselines.neural.checkpoints import CheckpointError, load_weights, read_tensors, write_tensors
 from baselines.neural.early_stopping import scaled_crps
+from baselines.neural.fitted import FittedFile, FittedForecaster
 from baselines.neural.inputs import InputScaling
 from baselines.paths import require_horizon, require_validation
 from grpo.evaluation.harness import choose_windows
@@ -31,7 +30,6 @@ from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
 from preprocessing.windows import Context, WindowSet
 
-STATE_FILE = "state.safetensors"
 VALIDATION_PATHS = 10_000
 """Paths of a look at the validation windows, all together: the fewer windows, the more for each."""
 PATHS_AT_ONCE = 4000
@@ -71,7 +69,7 @@ class DecisionTransformerConfig(PolicyConfig):
 
 
 @dataclass(frozen=True, eq=False)
-class DecisionTransformerForecaster:
+class DecisionTransformerForecaster(FittedForecaster):
     """A fitted return policy that draws paths.
 
     Attributes:
@@ -152,44 +150,22 @@ class DecisionTransformerForecaster:
             daily[rows] = self.sampler.sample(inputs.take(rows), uniforms, days=horizon)
         return self.scaling.forecast(context, daily)
 
-    def save(self, path: Path) -> None:
-        """Write weights, bins, scaling and config into `path`/state.safetensors."""
+    def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors = {f"policy.{name}": tensor for name, tensor in self.sampler.policy.state_dict().items()}
-        tensors |= {f"scaling.{name}": tensor for name, tensor in self.scaling.state().items()}
         tensors["daily_bins"] = torch.from_numpy(self.sampler.daily_bins.quantiles)
         tensors["total_bins"] = torch.from_numpy(self.sampler.total_bins.quantiles)
-        header = {
-            "forecaster": self.name,
-            "config": dataclasses.asdict(self.config),
-            "horizon": self.horizon,
-            "length": self.length,
-        }
-        write_tensors(Path(path) / STATE_FILE, tensors, header)
+        return tensors, {"horizon": self.horizon, "length": self.length}
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or of another forecaster.
-        """
-        file = Path(path) / STATE_FILE
-        try:
-            tensors, header = read_tensors(file)
-            if header["forecaster"] != cls.name:
-                raise ValueError(f"it is of {header['forecaster']}")
-            config, horizon, length = cls.Config(**header["config"]), header["horizon"], header["length"]
-            scaling = InputScaling.from_state({name: tensors[f"scaling.{name}"] for name in ("mean", "std")}, config)
-            counts = {"daily_bins": config.num_actions, "total_bins": _total_bins(config)}
-            bins = [Bins(count, tensors[name].numpy()) for name, count in counts.items()]
-            if any(len(one.quantiles) != LEVELS for one in bins):
-                raise ValueError(f"bins of other than {LEVELS} quantiles")
-            policy = ReturnPolicy(_model(config, length, horizon, cls.use_returns), _total_bins(config)).double()
-            load_weights(file, policy, tensors, "policy.")
-            return cls(config, horizon, length, scaling, _sampler(policy, (bins[0], bins[1]), config))
-        except (CheckpointError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{file} does not hold a fitted {cls.name} ({reason}); fit it again.") from error
+    def _from_file(cls, file: FittedFile) -> Self:
+        config, horizon, length = file.config, file.header["horizon"], file.header["length"]
+        counts = {"daily_bins": config.num_actions, "total_bins": _total_bins(config)}
+        bins = [Bins(count, file.tensors[name].numpy()) for name, count in counts.items()]
+        if any(len(one.quantiles) != LEVELS for one in bins):
+            raise ValueError(f"bins of other than {LEVELS} quantiles")
+        policy = ReturnPolicy(_model(config, length, horizon, cls.use_returns), _total_bins(config)).double()
+        file.fill(policy, "policy.")
+        return cls(config, horizon, length, file.scaling, _sampler(policy, (bins[0], bins[1]), config))
 
 
 @dataclass(frozen=True, eq=False)

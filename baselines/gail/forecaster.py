@@ -10,12 +10,12 @@ Letters: B windows, S samples, H horizon.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 
 from baselines.gail.config import GailConfig, PretrainedConfig
 from baselines.gail.demonstrations import Demonstrations
@@ -23,7 +23,7 @@ from baselines.gail.fitting import fit_networks
 from baselines.gail.network import SequenceNetwork
 from baselines.gail.pretraining import draw_returns, network_sizes
 from baselines.gail.tokens import Tokenizer
-from baselines.neural.checkpoints import CheckpointError, load_weights, read_tensors, write_tensors
+from baselines.neural.fitted import FittedFile, FittedForecaster
 from baselines.neural.inputs import InputScaling
 from baselines.packages import import_optional
 from baselines.paths import require_horizon, require_validation
@@ -32,11 +32,9 @@ from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
 from preprocessing.windows import Context, WindowSet
 
-STATE_FILE = "state.safetensors"
-
 
 @dataclass(frozen=True, eq=False)
-class GailPretrained:
+class GailPretrained(FittedForecaster):
     """The token model after teacher forcing.
 
     Attributes:
@@ -92,41 +90,18 @@ class GailPretrained:
         inputs = self.scaling.inputs(context).joined
         return self.scaling.forecast(context, draw_returns(self.network, self.tokenizer, self.config, inputs, uniforms))
 
-    def save(self, path: Path) -> None:
-        """Write weights, tokens, scaling and config into `path`/state.safetensors."""
+    def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"tokens.{name}": tensor for name, tensor in self.tokenizer.state().items()}
-        tensors |= {f"scaling.{name}": tensor for name, tensor in self.scaling.state().items()}
-        header = {
-            "forecaster": self.name,
-            "config": dataclasses.asdict(self.config),
-            "horizon": self.horizon,
-            "context_dim": self.network.context_dim,
-        }
-        write_tensors(Path(path) / STATE_FILE, tensors, header)
+        return tensors, {"horizon": self.horizon, "context_dim": self.network.context_dim}
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or of another forecaster.
-        """
-        file = Path(path) / STATE_FILE
-        try:
-            tensors, header = read_tensors(file)
-            if header["forecaster"] != cls.name:
-                raise ValueError(f"it is of {header['forecaster']}")
-            config = cls.Config(**header["config"])
-            tokenizer = Tokenizer.from_state({name: tensors[f"tokens.{name}"] for name in ("edges", "means", "knots")})
-            scaling = InputScaling.from_state({name: tensors[f"scaling.{name}"] for name in ("mean", "std")}, config)
-            sizes = network_sizes(config, tokenizer.num_tokens, header["context_dim"])
-            network = SequenceNetwork(sizes, sizes.num_tokens)
-            load_weights(file, network, tensors, "network.")
-            return cls(config, header["horizon"], scaling, tokenizer, network)
-        except (CheckpointError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{file} does not hold a fitted {cls.name} ({reason}); fit it again.") from error
+    def _from_file(cls, file: FittedFile) -> Self:
+        tokenizer = Tokenizer.from_state({name: file.tensors[f"tokens.{name}"] for name in ("edges", "means", "knots")})
+        sizes = network_sizes(file.config, tokenizer.num_tokens, file.header["context_dim"])
+        network = SequenceNetwork(sizes, sizes.num_tokens)
+        file.fill(network, "network.")
+        return cls(file.config, file.header["horizon"], file.scaling, tokenizer, network)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,15 +25,9 @@ from baselines.gflownet.generator import (
 from baselines.gflownet.learner import Learner, LearnerConfig
 from baselines.gflownet.networks import ThoughtEncoder
 from baselines.gflownet.tasks.price_paths import PathKernel, PricePaths, ReturnBins, fit_temperature
-from baselines.neural.checkpoints import (
-    CheckpointError,
-    load_training,
-    load_weights,
-    read_tensors,
-    save_training,
-    write_tensors,
-)
+from baselines.neural.checkpoints import CheckpointError, load_training, save_training
 from baselines.neural.early_stopping import BestWeights, scaled_crps
+from baselines.neural.fitted import FittedFile, FittedForecaster
 from baselines.neural.inputs import InputScaling, WindowInputs
 from baselines.neural.learning_curves import LearningCurve
 from baselines.paths import require_horizon, require_validation
@@ -129,7 +123,7 @@ def _shared(config: GFlowNetConfig, other: type[Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class GFlowNetForecaster:
+class GFlowNetForecaster(FittedForecaster):
     """Paths drawn token by token, given the window.
 
     Attributes:
@@ -140,6 +134,7 @@ class GFlowNetForecaster:
 
     name = "gflownet"
     Config = GFlowNetConfig
+    state_file = FITTED_FILE
     sees_context: ClassVar[bool] = True
 
     config: GFlowNetConfig
@@ -216,45 +211,21 @@ class GFlowNetForecaster:
         tokens = states[:, 1 : horizon + 1].numpy().reshape(count, samples, horizon)
         return self.environment.bins.decode(tokens, uniforms[:, :, :horizon, 1])
 
-    def save(self, path: Path) -> None:
-        """Write everything into `path`/gflownet.safetensors."""
+    def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        kernel, encoder = self.environment.kernel, self.generator.thought
         tensors = {f"generator.{name}": tensor for name, tensor in self.generator.state_dict().items()}
-        tensors |= {f"scaling.{name}": tensor for name, tensor in self.scaling.state().items()}
-        kernel = self.environment.kernel
         tensors["knots"] = torch.from_numpy(self.environment.bins.knots)
         tensors["covariance"] = torch.from_numpy(kernel.covariance)
-        encoder = self.generator.thought
-        positions = len(encoder.positions) if isinstance(encoder, ThoughtEncoder) else 0
-        header = {
-            "forecaster": self.name,
-            "config": dataclasses.asdict(self.config),
-            "variance": kernel.variance,
-            "window": positions,
-        }
-        write_tensors(Path(path) / FITTED_FILE, tensors, header)
+        window = len(encoder.positions) if isinstance(encoder, ThoughtEncoder) else 0
+        return tensors, {"variance": kernel.variance, "window": window}
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or of another forecaster.
-        """
-        file = Path(path) / FITTED_FILE
-        try:
-            tensors, header = read_tensors(file)
-            if header.get("forecaster") != cls.name:
-                raise ValueError(f"it is of {header.get('forecaster')}")
-            config = cls.Config(**header["config"])
-            state = {key: tensors[f"scaling.{key}"] for key in ("mean", "std")}
-            scaling = InputScaling.from_state(state, config)
-            kernel = PathKernel(tensors["covariance"].numpy(), header["variance"])
-            environment = PricePaths(ReturnBins(tensors["knots"].numpy()), kernel)
-            generator = build_generator(config, environment, window=header["window"]).double().eval()
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{file} does not hold a fitted {cls.name} ({error}); fit it again") from error
-        load_weights(file, generator, tensors, "generator.")
-        return cls(config, scaling, generator)
+    def _from_file(cls, file: FittedFile) -> Self:
+        kernel = PathKernel(file.tensors["covariance"].numpy(), file.header["variance"])
+        environment = PricePaths(ReturnBins(file.tensors["knots"].numpy()), kernel)
+        generator = build_generator(file.config, environment, window=file.header["window"]).double().eval()
+        file.fill(generator, "generator.")
+        return cls(file.config, file.scaling, generator)
 
 
 class GFlowNetNoContext(GFlowNetForecaster):

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from baselines.neural.checkpoints import CheckpointError, load_weights, read_tensors, write_tensors
 from baselines.neural.early_stopping import scaled_crps
+from baselines.neural.fitted import FittedFile, FittedForecaster
 from baselines.neural.inputs import InputScaling
 from baselines.paths import require_horizon, require_validation
 from baselines.seqgan.discriminator import Discriminator
@@ -31,7 +31,6 @@ from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import standard_normal
 from preprocessing.windows import Context, WindowSet
 
-STATE_FILE = "state.safetensors"
 _PATHS = 20_000
 """Sample paths that are made at once when predicting."""
 
@@ -76,7 +75,7 @@ class SeqGanConfig(SeqGanMleConfig, AdversarialSettings):
 
 
 @dataclass(frozen=True, eq=False)
-class SeqGanMle:
+class SeqGanMle(FittedForecaster):
     """The generator after maximum likelihood.
 
     Attributes:
@@ -153,39 +152,15 @@ class SeqGanMle:
         ]
         return self.scaling.forecast(context, torch.cat(daily).numpy())
 
-    def save(self, path: Path) -> None:
-        """Write weights, scaling and config into `path`/state.safetensors."""
+    def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors = {f"generator.{name}": tensor for name, tensor in self.generator.state_dict().items()}
-        tensors |= {f"scaling.{name}": tensor for name, tensor in self.scaling.state().items()}
-        header = {
-            "forecaster": self.name,
-            "config": dataclasses.asdict(self.config),
-            "horizon": self.horizon,
-            "context_size": self.generator.context_size,
-        }
-        write_tensors(Path(path) / STATE_FILE, tensors, header)
+        return tensors, {"horizon": self.horizon, "context_size": self.generator.context_size}
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or of another forecaster.
-        """
-        file = Path(path) / STATE_FILE
-        try:
-            tensors, header = read_tensors(file)
-            if header["forecaster"] != cls.name:
-                raise ValueError(f"it is of {header['forecaster']}")
-            config = cls.Config(**header["config"])
-            state = {name: tensors[f"scaling.{name}"] for name in ("mean", "std")}
-            scaling = InputScaling.from_state(state, config)
-            generator = Generator(config, context_size=header["context_size"]).double()
-            load_weights(file, generator, tensors, "generator.")
-            return cls(config, header["horizon"], scaling, generator)
-        except (CheckpointError, KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{file} does not hold a fitted {cls.name} ({reason}); fit it again.") from error
+    def _from_file(cls, file: FittedFile) -> Self:
+        generator = Generator(file.config, context_size=file.header["context_size"]).double()
+        file.fill(generator, "generator.")
+        return cls(file.config, file.header["horizon"], file.scaling, generator)
 
 
 @dataclass(frozen=True, eq=False)
