@@ -33,6 +33,7 @@ from baselines.paths import (
 )
 from baselines.quantiles import rank_scores, scores_of, values_at
 from baselines.saving import SavedForecaster
+from baselines.settings import require_at_least
 from baselines.volatility import VolatilityConfig, daily_volatility
 from grpo.evaluation.protocol import Forecast
 from preprocessing.windows import Context, WindowSet
@@ -59,9 +60,7 @@ class LightgbmQuantileConfig(VolatilityConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_trees", "patience", "min_leaf_windows", "num_workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        require_at_least(self, 1, "max_trees", "patience", "min_leaf_windows", "num_workers")
         if self.num_leaves < 2 or not 0 < self.learning_rate <= 1:
             raise ValueError(
                 "num_leaves must be at least 2 and learning_rate in (0, 1]; "

@@ -29,6 +29,7 @@ from baselines.decision_transformer.model import DecisionTransformer, ModelConfi
 from baselines.neural.checkpoints import CheckpointError, load_training, read_tensors, save_training, write_tensors
 from baselines.neural.early_stopping import BestWeights
 from baselines.neural.learning_curves import LearningCurve
+from baselines.settings import require_at_least, require_not_negative
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 FORMAT = "trader's decision transformer"
@@ -65,15 +66,11 @@ class FitConfig:
     """Where to train: cpu, cuda, cuda:1, ..."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        require_at_least(self, 1, "epochs", "batch_size", "patience")
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0; got {getattr(self, name)}")
-        for name in ("warm_up", "weight_decay", "return_weight", "seed"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
+        require_not_negative(self, "warm_up", "weight_decay", "return_weight", "seed")
         require_device(self.device)
 
 

@@ -25,6 +25,7 @@ from baselines.neural.early_stopping import scaled_crps
 from baselines.neural.fitted import FittedFile, FittedForecaster
 from baselines.neural.inputs import InputScaling
 from baselines.paths import require_horizon, require_validation
+from baselines.settings import require_at_least, require_not_negative
 from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
@@ -60,10 +61,8 @@ class DecisionTransformerConfig(PolicyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _model(self, length=2, horizon=1, use_returns=True)
-        if self.return_bins < 2:
-            raise ValueError(f"return_bins must be at least 2; got {self.return_bins}")
-        if not self.return_weight >= 0:
-            raise ValueError(f"return_weight must be 0 or more; got {self.return_weight}")
+        require_at_least(self, 2, "return_bins")
+        require_not_negative(self, "return_weight")
         if self.target_return not in ("learnt", "train"):
             raise ValueError(f"target_return must be learnt or train; got '{self.target_return}'")
 

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from baselines.settings import require_at_least
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -47,13 +49,10 @@ class ModelConfig:
     """Whether the returns to go are tokens; without them this is behaviour cloning."""
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "num_layers", "num_heads", "context", "state_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        require_at_least(self, 1, "d_model", "num_layers", "num_heads", "context", "state_size")
         if self.d_model % self.num_heads:
             raise ValueError(f"num_heads must divide d_model; got {self.num_heads} and {self.d_model}")
-        if self.num_actions < 2:
-            raise ValueError(f"num_actions must be at least 2; got {self.num_actions}")
+        require_at_least(self, 2, "num_actions")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1); got {self.dropout}")
         if not self.return_scale > 0:

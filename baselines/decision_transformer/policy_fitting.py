@@ -22,6 +22,7 @@ from baselines.decision_transformer.return_policy import Days, ReturnPolicy
 from baselines.neural.checkpoints import CheckpointError, load_training, read_tensors, save_training
 from baselines.neural.early_stopping import BestWeights
 from baselines.neural.learning_curves import LearningCurve
+from baselines.settings import require_at_least, require_not_negative
 from baselines.volatility import VolatilityConfig
 
 TRAINING_FILE = "training.safetensors"
@@ -61,14 +62,10 @@ class PolicyConfig(VolatilityConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "batch_size", "evaluate_every", "patience", "validation_windows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        require_at_least(self, 1, "steps", "batch_size", "evaluate_every", "patience", "validation_windows")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0; got {self.learning_rate}")
-        for name in ("weight_decay", "warm_up"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
+        require_not_negative(self, "weight_decay", "warm_up")
 
 
 class PolicyTraining:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from baselines.settings import require_at_least, require_not_negative
 from baselines.volatility import VolatilityConfig
 
 
@@ -43,15 +44,14 @@ class PretrainedConfig(VolatilityConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_tokens < 2:
-            raise ValueError(f"num_tokens must be at least 2; got {self.num_tokens}")
+        require_at_least(self, 2, "num_tokens")
         if self.decode not in ("mean", "uniform", "quantile"):
             raise ValueError(f"decode must be mean, uniform or quantile; got '{self.decode}'")
         if self.criterion not in ("crps", "nll"):
             raise ValueError(f"criterion must be crps or nll; got '{self.criterion}'")
         counts = ("embedding_size", "context_size", "hidden_size", "pretrain_steps", "pretrain_batch")
         _require_positive(self, *counts, "validate_every", "patience", "validation_steps", "pretrain_learning_rate")
-        _require_not_negative(self, "weight_decay")
+        require_not_negative(self, "weight_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class GailConfig(PretrainedConfig):
         _require_positive(self, "iterations", "environments", "batch", "epochs", "discriminator_size")
         _require_positive(self, "discriminator_steps", "replay_size", "validate_rounds")
         _require_positive(self, "learning_rate", "discriminator_learning_rate", "clip_range")
-        _require_not_negative(self, "kl_weight", "gradient_penalty")
+        require_not_negative(self, "kl_weight", "gradient_penalty")
         for name in ("gae_lambda", "replayed_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1]; got {getattr(self, name)}")
@@ -104,9 +104,3 @@ def _require_positive(config: object, *names: str) -> None:
     for name in names:
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} must be positive; got {getattr(config, name)}")
-
-
-def _require_not_negative(config: object, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) >= 0:
-            raise ValueError(f"{name} must be 0 or more; got {getattr(config, name)}")

@@ -32,6 +32,7 @@ from baselines.neural.inputs import InputScaling, WindowInputs
 from baselines.neural.learning_curves import LearningCurve
 from baselines.paths import require_horizon, require_validation
 from baselines.regression import Ridge, RidgeConfig
+from baselines.settings import require_at_least
 from baselines.volatility import VolatilityConfig
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
@@ -94,13 +95,12 @@ class GFlowNetConfig(VolatilityConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "windows_per_step", "paths_per_window", "check_every", "patience", "check_windows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        require_at_least(
+            self, 1, "steps", "windows_per_step", "paths_per_window", "check_every", "patience", "check_windows"
+        )
         if not 0 <= self.averaging < 1:
             raise ValueError(f"averaging must be in [0, 1); got {self.averaging}")
-        if self.bins < 2:
-            raise ValueError(f"bins must be at least 2; got {self.bins}")
+        require_at_least(self, 2, "bins")
         if self.generator not in ("db", "kl"):
             raise ValueError(f"generator must be db or kl; got '{self.generator}'")
         if self.temperature is not None and not self.temperature > 0:

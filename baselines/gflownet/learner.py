@@ -9,6 +9,7 @@ import torch
 
 from baselines.gflownet.dynamics import ReplayBuffer
 from baselines.gflownet.generator import StochasticDBGFlowNetGenerator, Trajectories
+from baselines.settings import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +39,7 @@ class LearnerConfig:
         for name in ("learning_rate", "z_learning_rate", "clip", "dynamics_learning_rate", "dynamics_clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0; got {getattr(self, name)}")
-        for name in ("dynamics_rounds", "dynamics_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        require_at_least(self, 1, "dynamics_rounds", "dynamics_batch")
         if self.buffer < 0 or not 0 < self.final_rate <= 1:
             raise ValueError(
                 f"buffer must be 0 or more and final_rate in (0, 1]; got {self.buffer} and {self.final_rate}"

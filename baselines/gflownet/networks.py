@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from baselines.gflownet.tasks.environment import Environment
+from baselines.settings import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,7 @@ class NetworkConfig:
     """Blocks of the context encoder."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "thought_width", "thought_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        require_at_least(self, 1, "width", "layers", "heads", "thought_width", "thought_layers")
         if self.trunk not in ("mlp", "transformer"):
             raise ValueError(f"trunk must be mlp or transformer; got '{self.trunk}'")
         if self.thought_width % self.heads or (self.trunk == "transformer" and self.width % self.heads):

@@ -29,6 +29,7 @@ from baselines.gflownet.tasks.tfbind8 import motif_landscape, read_table, table_
 from baselines.gflownet.tasks.tree import TableTask, random_tree
 from baselines.neural.checkpoints import CheckpointError, load_training, read_tensors, save_training
 from baselines.neural.learning_curves import LearningCurve
+from baselines.settings import require_at_least
 
 CHECKPOINT = "training.safetensors"
 NUM_SAMPLES, NUM_BEST = 2048, 100
@@ -64,9 +65,8 @@ class TaskConfig:
     def __post_init__(self) -> None:
         if self.task not in ("tree", "hypergrid", "motifs", "tfbind8"):
             raise ValueError(f"task must be tree, hypergrid, motifs or tfbind8; got '{self.task}'")
-        for name, least in (("tokens", 2), ("length", 1), ("dimensions", 1), ("side", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
+        require_at_least(self, 2, "tokens", "side")
+        require_at_least(self, 1, "length", "dimensions")
         if not 0 <= self.min_share <= 1 / self.tokens:
             raise ValueError(f"min_share must lie in [0, 1/tokens]; got {self.min_share}")
         if self.task == "tfbind8" and self.table is None:
@@ -98,9 +98,7 @@ class TrainConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "batch", "check_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        require_at_least(self, 1, "steps", "batch", "check_every")
         if self.data_batch < 0 or (self.data_batch and self.task == "hypergrid"):
             raise ValueError("data_batch must be 0 or more, and 0 for the hypergrid, whose trajectories are not unique")
         if self.generator not in ("db", "kl"):

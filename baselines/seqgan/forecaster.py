@@ -23,8 +23,9 @@ from baselines.neural.inputs import InputScaling
 from baselines.paths import require_horizon, require_validation
 from baselines.seqgan.discriminator import Discriminator
 from baselines.seqgan.generator import Generator, Sampler
-from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings, require_at_least, require_positive
+from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings
 from baselines.seqgan.training import Schedule, SeqGanTraining, SequenceData
+from baselines.settings import require_at_least, require_positive
 from baselines.volatility import VolatilityConfig
 from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.protocol import Forecast

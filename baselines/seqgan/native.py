@@ -16,9 +16,10 @@ import torch
 from baselines.neural.checkpoints import CheckpointError, load_weights, read_tensors, write_tensors
 from baselines.seqgan.discriminator import Discriminator
 from baselines.seqgan.generator import Generator, Sampler
-from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings, require_at_least, require_positive
+from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings
 from baselines.seqgan.training import ADVERSARIAL, PRETRAINING, Schedule, SeqGanTraining, SequenceData
 from baselines.sequence_files import read_sequences, write_sequences
+from baselines.settings import require_at_least, require_positive
 from preprocessing.files import write_atomically
 
 GENERATOR_FILE, DISCRIMINATOR_FILE, CONFIG_FILE = "generator.safetensors", "discriminator.safetensors", "config.json"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from baselines.settings import require_at_least, require_positive
+
 FILTERS = {1: 10, 2: 20, 3: 20, 4: 20, 5: 20, 6: 10, 7: 10, 8: 10, 9: 10, 10: 10, 15: 16, 20: 16}
 """Widths of the discriminator's filters, in steps, and how many there are of each: the original's widths, and a
 tenth of its numbers, as a step is one number here and not one of 5,000 words."""
@@ -75,25 +77,3 @@ class AdversarialSettings:
             raise ValueError(
                 f"dropout_keep and rollout_keep are shares, 1 at most; got {self.dropout_keep} and {self.rollout_keep}"
             )
-
-
-def require_at_least(settings: object, least: int, *names: str) -> None:
-    """Refuse settings below `least`.
-
-    Raises:
-        ValueError: the message names the first such field.
-    """
-    for name in names:
-        if not getattr(settings, name) >= least:
-            raise ValueError(f"{name} must be at least {least}; got {getattr(settings, name)}")
-
-
-def require_positive(settings: object, *names: str) -> None:
-    """Refuse settings that are not finite and above 0.
-
-    Raises:
-        ValueError: the message names the first such field.
-    """
-    for name in names:
-        if not 0 < getattr(settings, name) < float("inf"):
-            raise ValueError(f"{name} must be positive; got {getattr(settings, name)}")
