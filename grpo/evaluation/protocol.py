@@ -133,8 +133,4 @@ def forecaster_config(name: str, settings: Mapping[str, Any]) -> Any:
         values = parser.instantiate(parser.parse_object(dict(settings)))
         return config_class(**{field: values[field] for field in fields})
     except (ArgumentError, ValueError) as error:
-        raise SettingsError(f"baselines.{name}: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise SettingsError(f"baselines.{name}: {' '.join(str(error).split())}") from error
