@@ -1,7 +1,7 @@
 """One GRPO step with the prompt forwarded once, against stock TRL, in alternation in one run.
 
     .venv/bin/python benchmarks/grpo_step.py                                    # CPU, 1M and 5M parameters
-    .venv/bin/python benchmarks/grpo_step.py --sizes 1M --shapes 400x60x8 --prompts 2 --rounds 5
+    .venv/bin/python benchmarks/grpo_step.py --sizes 1M --shapes 400x60x8 --completions 16 --rounds 5
     .venv/bin/python benchmarks/grpo_step.py --sizes 1M --shapes 400x60x8 --dtype bfloat16
     .venv/bin/python benchmarks/grpo_step.py --sizes 1M --shapes 400x60x8 --compile     # shared, with torch.compile
     .venv/bin/python benchmarks/grpo_step.py --shapes 400x60x8 --profile        # where a shared step's time goes
@@ -17,8 +17,8 @@ large one: P + G C tokens are forwarded to sample, forwarded to score, and backw
 need no gradient). `memory` is how far the peak of a fresh process that makes one step lies above what it held before.
 
 What bounds the ratio: sharing forwards P + G C tokens in place of G (P + C), 4.2 times fewer at 400x60x8. The C steps
-of sampling come one after the other and cost about as much for 16 rows as for 64, which is why the ratio grows with the
-prompts per step; the toolkit's own default is 16.
+of sampling come one after the other and cost about as much for 16 completions as for 64, which is why the ratio grows
+with the completions per step; the toolkit's own default is 128.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def measure(
 def peak_memory(kind: str, size: str, shape: Shape, device: str, dtype: str) -> float:
     """MiB that one step adds to the peak of a fresh process (GPU: peak of allocated memory)."""
     command = [sys.executable, __file__, "--memory-of", kind, "--sizes", size, "--device", device, "--dtype", dtype]
-    command += ["--shapes", "x".join(map(str, shape[:3])), "--prompts", str(shape[3])]
+    command += ["--shapes", "x".join(map(str, shape[:3])), "--completions", str(shape[2] * shape[3])]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -294,7 +294,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", "--architecture", default="1M,5M", help=f"of {', '.join(MODELS)}, with commas")
     parser.add_argument("--shapes", default="400x60x8,800x60x16", help="prompt x completion x group, with commas")
-    parser.add_argument("--prompts", type=int, default=8, help="prompts per step")
+    parser.add_argument("--completions", type=int, default=64, help="per step; G of them have the same prompt")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument(
         "--dtype", choices=list(DTYPES), help="of weights and products; bfloat16 on a GPU, float32 on a CPU"
@@ -306,7 +306,10 @@ def main() -> None:
     )
     parser.add_argument("--memory-of", choices=list(TRAINERS), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    shapes = [_shape(text, options.prompts) for text in options.shapes.split(",")]
+    try:
+        shapes = [_shape(text, options.completions) for text in options.shapes.split(",")]
+    except ValueError as error:
+        parser.error(f"--shapes {options.shapes}: {error}")
     sizes = options.sizes.split(",")
     unknown = [size for size in sizes if size not in MODELS]
     if unknown:
@@ -323,7 +326,7 @@ def main() -> None:
         report_profile(sizes[0], shapes[0], options.device, dtype, options.rounds)
         return
     rate = matmul_rate(options.device, dtype)
-    print(f"{rate / 1e9:.0f} GFLOP/s in a large matrix product, {options.prompts} prompts a step", flush=True)
+    print(f"{rate / 1e9:.0f} GFLOP/s in a large matrix product, {options.completions} completions a step", flush=True)
     kinds = ("shared", "compiled") if options.compile else ("stock", "shared")
     columns = [f"{kind}: gen + fwd + bwd" for kind in kinds] + ["ratio", "limit", f"memory {' / '.join(kinds)}"]
     print("| model | prompt x completion x G | " + " | ".join(columns) + " |\n|" + "---|" * 7)
@@ -344,9 +347,14 @@ def main() -> None:
                 print(f"the first compiled step took {seconds['compiled']['first']:.0f} s", flush=True)
 
 
-def _shape(text: str, prompts: int) -> Shape:
-    prompt, completion, group = map(int, text.split("x"))
-    return prompt, completion, group, prompts
+def _shape(text: str, completions: int) -> Shape:
+    numbers = text.split("x")
+    if len(numbers) != 3 or not all(number.isdigit() and int(number) for number in numbers):
+        raise ValueError(f"{text} is not prompt x completion x group, as 400x60x8")
+    prompt, completion, group = map(int, numbers)
+    if completions % group:
+        raise ValueError(f"--completions {completions} is no multiple of the group {group}")
+    return prompt, completion, group, completions // group
 
 
 def _split(seconds: dict[str, float]) -> str:

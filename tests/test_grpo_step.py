@@ -1,0 +1,59 @@
+"""The benchmark of a GRPO step, on shapes so small that its figures mean nothing."""
+
+import sys
+
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks import grpo_step
+from benchmarks.grpo_step import MODELS, PARTS, measure, step_flops
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    def make(vocabulary: int):
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=vocabulary,
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=1,
+                num_attention_heads=1,
+                num_key_value_heads=1,
+                tie_word_embeddings=True,
+            )
+        )
+
+    monkeypatch.setitem(MODELS, "tiny", make)
+
+
+def test_both_trainers_make_whole_steps(tiny):
+    seconds = measure(("stock", "shared"), "tiny", (12, 3, 3, 2), "cpu", "float32", rounds=1)
+    for parts in seconds.values():
+        assert all(parts[part] > 0 for part in PARTS)
+        assert parts["generation"] + parts["forward"] + parts["backward"] < 1.05 * parts["step"]
+
+
+def test_the_operations_of_a_step_are_those_counted_by_hand(tiny):
+    vocabulary = len(grpo_step.build_tokenizer(10))
+    body = 4 * 32 * 32 + 3 * 32 * 48  # q, k, v, o and the three of the MLP
+    tokens, sampled = 12 + 3 * 4, 3 * 4
+    pairs = 12**2 / 2 + sampled * (12 + 4 / 2)
+    forward = 2 * body * tokens + 2 * 32 * vocabulary * sampled + 4 * 32 * pairs
+    assert step_flops("tiny", (12, 4, 3, 5)) == 5 * 3 * forward
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shapes", "400x60"], "400x60 is not prompt x completion x group"),
+        (["--shapes", "400x60x0"], "400x60x0 is not"),
+        (["--completions", "20"], "--completions 20 is no multiple of the group 8"),
+        (["--sizes", "3M"], "--sizes 3M: there are 1M, 5M"),
+    ],
+)
+def test_wrong_flags_get_one_line(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["grpo_step.py", *arguments])
+    with pytest.raises(SystemExit):
+        grpo_step.main()
+    assert message in capsys.readouterr().err.splitlines()[-1]
