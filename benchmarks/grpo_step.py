@@ -6,6 +6,7 @@
     .venv/bin/python benchmarks/grpo_step.py --sizes 1M --shapes 400x60x8 --compile     # shared, with torch.compile
     .venv/bin/python benchmarks/grpo_step.py --shapes 400x60x8 --profile        # where a shared step's time goes
     .venv/bin/python benchmarks/grpo_step.py --device cuda --architecture qwen2.5-0.5b,qwen2.5-1.5b --shapes 512x48x8
+    (the last with --unsloth: Unsloth's trainer too, where it is installed)
 
 Both trainers get the same random weights, LoRA on all linear layers, the same prompts and TRL's settings that are
 fastest here (no gradient checkpointing). A step is what `trainer.train()` does between two optimizer steps: sample,
@@ -57,6 +58,7 @@ from grpo.trainer import SharedPromptGRPOTrainer
 Shape = tuple[int, int, int, int]
 """Prompt length, completion length, G, and prompts per step."""
 PARTS = ("generation", "forward", "backward", "step")
+RANK = 16
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TRAINERS = {"stock": GRPOTrainer, "shared": SharedPromptGRPOTrainer, "compiled": SharedPromptGRPOTrainer}
 
@@ -123,6 +125,10 @@ class Clock:
             return time.perf_counter()
         return time.process_time()
 
+    def medians(self) -> dict[str, float]:
+        """Of each part, without the first step."""
+        return {part: statistics.median(self.seconds[part][1:]) for part in PARTS}
+
     def around(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
             began = self.now()
@@ -142,14 +148,21 @@ def prompt_texts(tokenizer: PreTrainedTokenizerFast, length: int, count: int) ->
     ]
 
 
-def make_trainer(kind: str, size: str, shape: Shape, device: str, dtype: str, folder: str) -> GRPOTrainer:
-    """A trainer for prompts of P tokens, completions of C and groups of G."""
+def make_model(size: str, dtype: str) -> Any:
+    """Random weights, the same for all; every completion has C tokens, whatever they say."""
+    torch.manual_seed(0)
+    model = MODELS[size](len(build_tokenizer(10))).to(DTYPES[dtype])
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def make_trainer(
+    trainer_class: Any, model: Any, adapter: LoraConfig | None, shape: Shape, device: str, dtype: str, folder: str
+) -> Any:
+    """A trainer for prompts of P tokens, completions of C and groups of G; without an adapter the model has its own."""
     prompt, completion, group, prompts = shape
     tokenizer: Any = build_tokenizer(10)
-    torch.manual_seed(0)
-    model = MODELS[size](len(tokenizer)).to(DTYPES[dtype])
-    model.generation_config.eos_token_id = None  # every completion has C tokens, whatever the random weights say
-    trainer = TRAINERS[kind](
+    trainer = trainer_class(
         model=model,
         reward_funcs=lambda completion_ids, **_: [float(sum(ids) % 97) for ids in completion_ids],
         args=GRPOConfig(
@@ -170,12 +183,19 @@ def make_trainer(kind: str, size: str, shape: Shape, device: str, dtype: str, fo
         ),
         train_dataset=Dataset.from_dict({"prompt": prompt_texts(tokenizer, prompt, 64)}),
         processing_class=tokenizer,
-        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+        peft_config=adapter,
     )
-    if kind == "compiled":
-        compile_loss(trainer)
     trainer.eos_token_ids = []
     trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def trainer_of(kind: str, size: str, shape: Shape, device: str, dtype: str, folder: str) -> Any:
+    """One of `TRAINERS`, with LoRA on all linear layers."""
+    adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+    trainer = make_trainer(TRAINERS[kind], make_model(size, dtype), adapter, shape, device, dtype, folder)
+    if kind == "compiled":
+        compile_loss(trainer)
     return trainer
 
 
@@ -211,17 +231,23 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Median seconds of each part, for each trainer, and of its first step, which warms up and does not count."""
     with tempfile.TemporaryDirectory() as folder:
-        trainers = {kind: make_trainer(kind, size, shape, device, dtype, folder) for kind in kinds}
+        trainers = {kind: trainer_of(kind, size, shape, device, dtype, folder) for kind in kinds}
         clocks = {kind: Clock(device) for kind in kinds}
         for kind, trainer in trainers.items():
             watch(trainer, clocks[kind])
         for number in range(rounds + 1):
             for kind in kinds[:: -1 if number % 2 else 1]:
                 trainers[kind].train()
-    return {
-        kind: {part: statistics.median(clock.seconds[part][1:]) for part in PARTS} | {"first": clock.seconds["step"][0]}
-        for kind, clock in clocks.items()
-    }
+    return {kind: clock.medians() | {"first": clock.seconds["step"][0]} for kind, clock in clocks.items()}
+
+
+def measure_unsloth(size: str, shape: Shape, device: str, dtype: str, rounds: int) -> dict[str, float]:
+    """The same for Unsloth's trainer, in a process of its own, since its import replaces TRL's."""
+    command = [sys.executable, "-m", "benchmarks.grpo_step_unsloth", size, "x".join(map(str, shape))]
+    done = subprocess.run(
+        [*command, device, dtype, str(rounds)], cwd=Path(__file__).parents[1], check=True, stdout=subprocess.PIPE
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def peak_memory(kind: str, size: str, shape: Shape, device: str, dtype: str) -> float:
@@ -235,7 +261,7 @@ def peak_memory(kind: str, size: str, shape: Shape, device: str, dtype: str) -> 
 def report_memory(kind: str, size: str, shape: Shape, device: str, dtype: str) -> None:
     """Make one step and print its peak."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(kind, size, shape, device, dtype, folder)
+        trainer = trainer_of(kind, size, shape, device, dtype, folder)
         if device == "cuda":
             trainer.train()
             print(torch.cuda.max_memory_allocated() / 2**20)
@@ -254,7 +280,7 @@ def _resident_mib(field: str) -> float:
 def report_profile(size: str, shape: Shape, device: str, dtype: str, rounds: int) -> None:
     """Print the functions that take most of a shared step's own time; the profiler makes Python's share look larger."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer: Any = make_trainer("shared", size, shape, device, dtype, folder)
+        trainer: Any = trainer_of("shared", size, shape, device, dtype, folder)
         trainer.train()  # warms up
         profile = cProfile.Profile(Clock(device).now)
         step = trainer.training_step
@@ -304,6 +330,7 @@ def main() -> None:
     parser.add_argument(
         "--compile", action="store_true", help="compare shared prompts with and without torch.compile in the loss"
     )
+    parser.add_argument("--unsloth", action="store_true", help="time Unsloth's own trainer too; it needs a GPU")
     parser.add_argument("--memory-of", choices=list(TRAINERS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     try:
@@ -343,6 +370,11 @@ def main() -> None:
                 f"{steps[1] / limit:.1f} away | {memory[0]:.0f} / {memory[1]:.0f} MiB |",
                 flush=True,
             )
+            if options.unsloth:
+                others = measure_unsloth(size, shape, options.device, dtype, options.rounds)
+                print(
+                    f"Unsloth, {size}, {name}: {_split(others)}, {others['step'] / steps[1]:.2g} x shared", flush=True
+                )
             if options.compile:
                 print(f"the first compiled step took {seconds['compiled']['first']:.0f} s", flush=True)
 

@@ -4,4 +4,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=$(tests/overlay.sh unsloth tests/requirements-unsloth-cpu.txt)
-exec env OMP_NUM_THREADS=1 "$python" -m pytest -k unsloth tests/test_unsloth_backend.py tests/stages/test_llm_stages.py "$@"
+exec env OMP_NUM_THREADS=1 "$python" -m pytest -k unsloth \
+  tests/test_unsloth_backend.py tests/stages/test_llm_stages.py tests/test_grpo_step.py "$@"

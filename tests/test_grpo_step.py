@@ -1,12 +1,20 @@
 """The benchmark of a GRPO step, on shapes so small that its figures mean nothing."""
 
+from __future__ import annotations
+
+import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks import grpo_step
 from benchmarks.grpo_step import MODELS, PARTS, measure, step_flops
+from tests.tiny_runs import NEEDS_UNSLOTH
 
 
 @pytest.fixture
@@ -32,6 +40,24 @@ def test_both_trainers_make_whole_steps(tiny):
     for parts in seconds.values():
         assert all(parts[part] > 0 for part in PARTS)
         assert parts["generation"] + parts["forward"] + parts["backward"] < 1.05 * parts["step"]
+
+
+@NEEDS_UNSLOTH
+def test_unsloths_own_trainer_makes_whole_steps(tmp_path):
+    without_gpu = "unsloth_backend.cuda_devices = lambda: ['none, but the same calls']\n"
+    code = f"""
+from grpo import unsloth_backend
+{"" if torch.cuda.is_available() else without_gpu}
+from benchmarks.grpo_step_unsloth import main
+main(["1M", "12x3x3x2", "{"cuda" if torch.cuda.is_available() else "cpu"}", "float32", "1"])
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
+    seconds = json.loads(done.stdout.splitlines()[-1])
+    assert set(seconds) == set(PARTS)
+    assert all(second > 0 for second in seconds.values())
 
 
 def test_the_operations_of_a_step_are_those_counted_by_hand(tiny):
