@@ -128,6 +128,43 @@ def test_loss_and_gradient_equal_stock_trl_on_the_same_batch(architecture, beta,
         torch.testing.assert_close(shared_gradient[name], gradient, rtol=1e-3, atol=2e-5)
 
 
+def both_ways(architecture: str, folder, *, use_cpu: bool, bfloat16: bool = False):
+    """Loss and gradient of one batch with the prompt shared, and of the same batch as stock TRL computes them."""
+    trainer = make_trainer(SharedPromptGRPOTrainer, architecture, folder, use_cpu=use_cpu, num_iterations=2)
+    assert trainer.share_prompts
+    trainer.current_gradient_accumulation_steps = 1
+    perturb_adapter(trainer, seed=1)
+    trainer.model.train()
+    rows = [trainer.train_dataset[i] for i in range(PROMPTS) for _ in range(GROUP)]
+    torch.manual_seed(0)
+    batch = trainer._prepare_inputs(rows)
+    perturb_adapter(trainer, seed=2)
+    results = []
+    for shared in (True, False):
+        trainer.share_prompts = shared
+        with torch.autocast(trainer.model.device.type, torch.bfloat16, enabled=bfloat16):
+            results.append(loss_and_gradient(trainer, batch))
+    return results, trainer, batch
+
+
+def distance(gradients, others) -> float:
+    return sum(float((gradients[name] - others[name]).float().square().sum()) for name in gradients) ** 0.5
+
+
+def assert_bfloat16_rounds_alike(architecture: str, folder, *, use_cpu: bool) -> None:
+    """Ours and stock's gradient in bfloat16 are no further apart than rounding puts stock's from float32."""
+    ((_, gradient), (_, stock)), trainer, batch = both_ways(architecture, folder, use_cpu=use_cpu, bfloat16=True)
+    _, exact = loss_and_gradient(trainer, batch)  # in float32
+    rounding = distance(stock, exact)
+    assert rounding > 0
+    assert distance(gradient, stock) < 3 * rounding  # both round; a wrong position or mask is ten times that
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma"])
+def test_bfloat16_rounds_as_stock_trl_does(architecture, tmp_path):
+    assert_bfloat16_rounds_alike(architecture, tmp_path, use_cpu=True)
+
+
 def test_stored_log_probs_equal_stock_trl(tmp_path):
     trainer = make_trainer(SharedPromptGRPOTrainer, "llama", tmp_path, beta=0.1, num_iterations=2)
     perturb_adapter(trainer, seed=1)

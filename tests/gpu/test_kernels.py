@@ -11,41 +11,17 @@ from grpo.completion_logits import cached_logits, packed_logits
 from grpo.config import LoadingConfig, RunConfig
 from grpo.generation import sample_completions
 from grpo.modeling import load_base_model
-from grpo.trainer import SharedPromptGRPOTrainer
-from tests.test_trainer import GROUP, PROMPTS, loss_and_gradient, make_trainer, perturb_adapter
+from tests.test_trainer import assert_bfloat16_rounds_alike, both_ways
 
 needs_flash_attention = pytest.mark.skipif(
     importlib.util.find_spec("flash_attn") is None, reason="flash-attn is not installed"
 )
 
 
-def both_ways(architecture: str, folder, *, bfloat16: bool = False):
-    """Loss and gradient of one batch with the prompt shared, and of the same batch as stock TRL computes them."""
-    trainer = make_trainer(SharedPromptGRPOTrainer, architecture, folder, use_cpu=False, num_iterations=2)
-    assert trainer.share_prompts
-    assert next(trainer.model.parameters()).is_cuda
-    trainer.current_gradient_accumulation_steps = 1
-    perturb_adapter(trainer, seed=1)
-    trainer.model.train()
-    rows = [trainer.train_dataset[i] for i in range(PROMPTS) for _ in range(GROUP)]
-    torch.manual_seed(0)
-    batch = trainer._prepare_inputs(rows)
-    perturb_adapter(trainer, seed=2)
-    results = []
-    for shared in (True, False):
-        trainer.share_prompts = shared
-        with torch.autocast(trainer.model.device.type, torch.bfloat16, enabled=bfloat16):
-            results.append(loss_and_gradient(trainer, batch))
-    return results, trainer, batch
-
-
-def distance(gradients, others) -> float:
-    return sum(float((gradients[name] - others[name]).float().square().sum()) for name in gradients) ** 0.5
-
-
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_float32_loss_and_gradient_equal_stock_trl(architecture, tmp_path):
-    ((loss, gradient), (stock_loss, stock_gradient)), _, _ = both_ways(architecture, tmp_path)
+    ((loss, gradient), (stock_loss, stock_gradient)), trainer, _ = both_ways(architecture, tmp_path, use_cpu=False)
+    assert next(trainer.model.parameters()).is_cuda
     assert loss == pytest.approx(stock_loss, abs=1e-5)
     for name, expected in stock_gradient.items():
         torch.testing.assert_close(gradient[name], expected, rtol=1e-3, atol=2e-5)
@@ -53,11 +29,7 @@ def test_float32_loss_and_gradient_equal_stock_trl(architecture, tmp_path):
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_bfloat16_gradient_is_as_near_to_stock_trls_as_rounding_leaves_that_to_float32(architecture, tmp_path):
-    ((_, gradient), (_, stock)), trainer, batch = both_ways(architecture, tmp_path, bfloat16=True)
-    _, exact = loss_and_gradient(trainer, batch)  # in float32
-    rounding = distance(stock, exact)
-    assert rounding > 0
-    assert distance(gradient, stock) < 3 * rounding  # both round; a wrong position or mask is ten times that
+    assert_bfloat16_rounds_alike(architecture, tmp_path, use_cpu=False)
 
 
 def model_with(attention: str, dtype: str):
