@@ -366,7 +366,7 @@ def main() -> None:
             limit = step_flops(size, shape) / rate
             name = " x ".join(map(str, shape[:3]))
             print(
-                f"| {size} | {name} | {cells[0]} | {cells[1]} | {steps[0] / steps[1]:.2g} | {limit:.2f} s, "
+                f"| {size} | {name} | {cells[0]} | {cells[1]} | {steps[0] / steps[1]:.3g} | {limit:.2f} s, "
                 f"{steps[1] / limit:.1f} away | {memory[0]:.0f} / {memory[1]:.0f} MiB |",
                 flush=True,
             )
