@@ -27,6 +27,7 @@ from baselines.neural.inputs import InputScaling
 from baselines.paths import require_horizon, require_validation
 from baselines.settings import require_at_least, require_not_negative
 from grpo.evaluation.harness import choose_windows
+from grpo.evaluation.identity import windows_hash
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
 from preprocessing.windows import Context, WindowSet
@@ -128,6 +129,7 @@ class DecisionTransformerForecaster(FittedForecaster):
                 folder=out_dir,
                 title=cls.name,
                 validate=lambda policy: scaled_crps(fitted(policy), looked_at, num_samples=num_samples),
+                windows=(windows_hash(train), windows_hash(looked_at)),
             )
             training.run()
         training.file.unlink(missing_ok=True)

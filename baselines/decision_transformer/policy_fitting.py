@@ -7,12 +7,10 @@ a step are drawn from (seed, step), and torch's random numbers are kept.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +22,7 @@ from baselines.neural.early_stopping import BestWeights
 from baselines.neural.learning_curves import LearningCurve
 from baselines.settings import require_at_least, require_not_negative
 from baselines.volatility import VolatilityConfig
+from grpo.evaluation.identity import key_of
 
 TRAINING_FILE = "training.safetensors"
 MAX_GRADIENT_NORM = 1.0
@@ -71,6 +70,17 @@ class PolicyConfig(VolatilityConfig):
 class PolicyTraining:
     """A policy, its optimizer, and how far the training is.
 
+    Args:
+        policy: is trained in place.
+        days: to learn from.
+        config: how.
+        return_weight: of the squared error of the next return to go.
+        seed: of the windows of each step.
+        folder: gets the training checkpoint and the learning curves.
+        title: of progress bars and pictures.
+        validate: loss of a policy on windows it was not trained on.
+        windows: hashes of those that are learnt from and looked at; a killed fit goes on with the same alone.
+
     Attributes:
         policy: is trained in place; after `run` it has its best weights.
         file: the training checkpoint.
@@ -87,6 +97,7 @@ class PolicyTraining:
         folder: Path,
         title: str,
         validate: Callable[[ReturnPolicy], float],
+        windows: tuple[str, str],
     ) -> None:
         self.policy, self.days, self.config = policy, days, config
         self.return_weight, self.seed, self.title, self.validate = return_weight, seed, title, validate
@@ -95,7 +106,7 @@ class PolicyTraining:
             policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.best, self.curve, self.step = BestWeights(config.patience), LearningCurve(), 0
-        self.identity = self._identity()
+        self.identity = key_of({"config": dataclasses.asdict(config), "seed": seed, "title": title, "windows": windows})
 
     def run(self) -> None:
         """Train; must be called with the random numbers of torch in the state that the seed gives.
@@ -165,11 +176,3 @@ class PolicyTraining:
         self.step, self.curve = progress["step"], LearningCurve(progress["curve"])
         self.best.loss, self.best.step, self.best.failures = progress["best"]
         self.best.weights = weights
-
-    def _identity(self) -> str:
-        """What makes this training another than one with other windows, settings or seed."""
-        settings: dict[str, Any] = dataclasses.asdict(self.config) | {"seed": self.seed, "title": self.title}
-        digest = hashlib.sha256(repr(sorted(settings.items())).encode())
-        for tensor in (self.days.inputs.returns, self.days.inputs.features, self.days.daily):
-            digest.update(tensor.numpy().tobytes())
-        return digest.hexdigest()[:16]

@@ -34,6 +34,7 @@ from baselines.paths import require_horizon, require_validation
 from baselines.regression import Ridge, RidgeConfig
 from baselines.settings import require_at_least
 from baselines.volatility import VolatilityConfig
+from grpo.evaluation.identity import windows_hash
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
 from preprocessing.windows import Context, WindowSet
@@ -299,7 +300,8 @@ class _Training:
         self.curve = LearningCurve()
         self.done = 0
         self.out_dir = out_dir
-        self.identity = [plugin.name, dataclasses.asdict(config), seed, len(train), float(self.observed.sum())]
+        learnt_from = [len(train), float(self.observed.sum())]
+        self.identity = [plugin.name, dataclasses.asdict(config), seed, learnt_from, windows_hash(val)]
 
     def run(self) -> None:
         """Train to the end, from the last checkpoint where there is one, and put the best weights in place."""

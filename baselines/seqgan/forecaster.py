@@ -28,6 +28,7 @@ from baselines.seqgan.training import Schedule, SeqGanTraining, SequenceData
 from baselines.settings import require_at_least, require_positive
 from baselines.volatility import VolatilityConfig
 from grpo.evaluation.harness import choose_windows
+from grpo.evaluation.identity import windows_hash
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import standard_normal
 from preprocessing.windows import Context, WindowSet
@@ -131,6 +132,7 @@ class SeqGanMle(FittedForecaster):
             folder=out_dir,
             title=cls.name,
             validate=validate,
+            validated_on=windows_hash(looked_at),
         )
         training.run()
         training.file.unlink()

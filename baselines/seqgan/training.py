@@ -120,6 +120,7 @@ class SeqGanTraining:
         folder: gets the training checkpoint and the learning curves.
         title: of progress bars and pictures.
         validate: loss of a generator on data it was not trained on; None keeps the last generator.
+        validated_on: hash of that data; a training that was killed goes on with the same alone.
         watch: is called with the stage, the generator, and whether the stage has ended, after every measurement of
             the generator and at the end of every stage.
 
@@ -139,13 +140,14 @@ class SeqGanTraining:
         folder: Path,
         title: str,
         validate: Callable[[Generator], float] | None = None,
+        validated_on: str | None = None,
         watch: Callable[[str, Generator, bool], None] | None = None,
     ) -> None:
         self.generator, self.discriminator, self.data = generator, discriminator, data
         self.learning, self._adversarial = settings
         self.schedule, self.seed, self.title = schedule, seed, title
         self.folder = Path(folder)
-        self.validate, self.watch = validate, watch
+        self.validate, self.validated_on, self.watch = validate, validated_on, watch
         self.policy = RolloutPolicy(generator)
         self.curve = LearningCurve()
         self.best = BestWeights(schedule.patience)
@@ -322,8 +324,10 @@ class SeqGanTraining:
     def _identity_of_start(self) -> str:
         """What makes this training another than one with other settings, data, seed or first weights."""
         settings = [asdict(part) for part in (self.learning, self._adversarial, self.schedule) if part is not None]
-        plain = json.dumps([settings, self.seed, self.data.fingerprint()], sort_keys=True, default=str)
-        digest = hashlib.sha256(plain.encode())
+        plain = [settings, self.seed, self.data.fingerprint()]
+        if self.validated_on is not None:
+            plain.append(self.validated_on)
+        digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode())
         for module in self._modules.values():
             for parameter in module.parameters():
                 digest.update(parameter.detach().cpu().numpy().tobytes())

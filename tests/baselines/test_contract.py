@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import pytest
 
 from baselines.bootstrap import FhsConfig
 from baselines.neural.checkpoints import CheckpointError
+from baselines.neural.learning_curves import LearningCurve
 from baselines.packages import MissingPackageError
 from baselines.paths import HorizonError, UnknownStockError
 from baselines.saving import SavedStateError
@@ -89,6 +91,16 @@ NO_FURTHER = (
     "gail_pretrained",
 )
 """Those that forecast no further ahead than they were fitted for."""
+RESUMED = (
+    "decision_transformer",
+    "decision_transformer_bc",
+    "seqgan",
+    "seqgan_mle",
+    "gflownet",
+    "gflownet_no_context",
+    "gail_pretrained",
+)
+"""Those whose fit goes on where it was killed; so does gail's, by the code of gail_pretrained."""
 PACKAGES = {
     "garch_t": ("arch", "grpo-forecast[stats]"),
     "auto_arima": ("statsforecast", "grpo-forecast[stats]"),
@@ -238,6 +250,28 @@ def test_an_unknown_stock_is_named_where_it_matters(name, context):
             samples(fitted(name), other)
     else:
         samples(fitted(name), other)
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_killed_fit_does_not_go_on_with_other_validation_windows(name, tmp_path, monkeypatch):
+    settings = FAST_SETTINGS[name] | ({"temperature": 1.0} if name.startswith("gflownet") else {})
+    plugin, config, data = forecaster_plugin(name), forecaster_config(name, settings), splits()
+
+    def fit(val: WindowSet) -> None:
+        plugin.fit(config, data["train"], val, horizon=5, seed=0, out_dir=tmp_path)
+
+    def power_cut(*args, **others):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LearningCurve, "write", power_cut)  # after the last step, before the checkpoint is removed
+        with pytest.raises(KeyboardInterrupt):
+            fit(data["val"])
+    truth = data["val"].truth
+    risen = dataclasses.replace(truth, future=1.01 * truth.future)
+    with pytest.raises(CheckpointError, match=r"\.safetensors is of a (training|fit) with other"):
+        fit(dataclasses.replace(data["val"], truth=risen))
+    fit(data["val"])
 
 
 def test_a_damaged_or_missing_file_is_one_line(name, tmp_path):
