@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from baselines.gail.network import SequenceNetwork
 from baselines.gail.pretraining import CHECKPOINT as PRETRAINING_CHECKPOINT
 from baselines.gail.pretraining import TokenSequences, pretrain
 from baselines.gail.tokens import Tokenizer
+from baselines.neural.checkpoints import fingerprint
 from baselines.neural.learning_curves import LearningCurve
 
 if TYPE_CHECKING:
@@ -91,9 +91,6 @@ def fit_networks(
 
 def _identity(config: PretrainedConfig, train: Demonstrations, val: Demonstrations, seed: int) -> dict[str, Any]:
     """What a fit depends on, as plain JSON."""
-    digest = hashlib.sha256()
-    for part in (train, val):
-        digest.update(part.context.numpy().tobytes())
-        digest.update(part.returns.numpy().tobytes())
+    data = fingerprint(*(tensor for part in (train, val) for tensor in (part.context, part.returns)))
     plain = json.loads(json.dumps(dataclasses.asdict(config)))
-    return {"config": plain, "data": digest.hexdigest(), "seed": seed}
+    return {"config": plain, "data": data, "seed": seed}

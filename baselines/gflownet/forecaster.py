@@ -300,8 +300,7 @@ class _Training:
         self.curve = LearningCurve()
         self.done = 0
         self.out_dir = out_dir
-        learnt_from = [len(train), float(self.observed.sum())]
-        self.identity = [plugin.name, dataclasses.asdict(config), seed, learnt_from, windows_hash(val)]
+        self.identity = [plugin.name, dataclasses.asdict(config), seed, windows_hash(train), windows_hash(val)]
 
     def run(self) -> None:
         """Train to the end, from the last checkpoint where there is one, and put the best weights in place."""

@@ -6,6 +6,7 @@ so that a training that was killed goes on as if it had not been.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +48,14 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint ({_one_line(error)})") from error
+
+
+def fingerprint(*tensors: torch.Tensor) -> str:
+    """Short hash of shapes and numbers, in their order: what tells the data of a training from other data."""
+    digest = hashlib.sha256(repr(tuple(tensor.shape for tensor in tensors)).encode())
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def save_training(

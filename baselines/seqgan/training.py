@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from baselines.neural.checkpoints import CheckpointError, load_training, read_tensors, save_training
+from baselines.neural.checkpoints import CheckpointError, fingerprint, load_training, read_tensors, save_training
 from baselines.neural.early_stopping import BestWeights
 from baselines.neural.learning_curves import LearningCurve
 from baselines.seqgan.discriminator import Discriminator
@@ -64,13 +64,6 @@ class SequenceData:
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
         return type(self)(self.values.to(device), self.context.to(device))
-
-    def fingerprint(self) -> str:
-        """Hash of the numbers."""
-        digest = hashlib.sha256(repr((self.values.shape, self.context.shape)).encode())
-        for tensor in (self.values, self.context):
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,7 +317,7 @@ class SeqGanTraining:
     def _identity_of_start(self) -> str:
         """What makes this training another than one with other settings, data, seed or first weights."""
         settings = [asdict(part) for part in (self.learning, self._adversarial, self.schedule) if part is not None]
-        plain = [settings, self.seed, self.data.fingerprint()]
+        plain = [settings, self.seed, fingerprint(self.data.values, self.data.context)]
         if self.validated_on is not None:
             plain.append(self.validated_on)
         digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode())

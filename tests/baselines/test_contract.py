@@ -30,7 +30,7 @@ from grpo.evaluation.protocol import (
 from preprocessing.config import DataConfig
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows
-from preprocessing.windows import Context, WindowSet
+from preprocessing.windows import FEATURES, Context, WindowSet
 from tests.baselines.fake_models import MODULES
 
 NAMES = (
@@ -253,12 +253,13 @@ def test_an_unknown_stock_is_named_where_it_matters(name, context):
 
 
 @pytest.mark.parametrize("name", RESUMED)
-def test_a_killed_fit_does_not_go_on_with_other_validation_windows(name, tmp_path, monkeypatch):
+def test_a_killed_fit_does_not_go_on_with_other_windows(name, tmp_path, monkeypatch):
     settings = FAST_SETTINGS[name] | ({"temperature": 1.0} if name.startswith("gflownet") else {})
-    plugin, config, data = forecaster_plugin(name), forecaster_config(name, settings), splits()
+    plugin, config = forecaster_plugin(name), forecaster_config(name, settings)
+    train, val = splits()["train"], splits()["val"]
 
-    def fit(val: WindowSet) -> None:
-        plugin.fit(config, data["train"], val, horizon=5, seed=0, out_dir=tmp_path)
+    def fit(train: WindowSet, val: WindowSet) -> None:
+        plugin.fit(config, train, val, horizon=5, seed=0, out_dir=tmp_path)
 
     def power_cut(*args, **others):
         raise KeyboardInterrupt
@@ -266,12 +267,18 @@ def test_a_killed_fit_does_not_go_on_with_other_validation_windows(name, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(LearningCurve, "write", power_cut)  # after the last step, before the checkpoint is removed
         with pytest.raises(KeyboardInterrupt):
-            fit(data["val"])
-    truth = data["val"].truth
-    risen = dataclasses.replace(truth, future=1.01 * truth.future)
-    with pytest.raises(CheckpointError, match=r"\.safetensors is of a (training|fit) with other"):
-        fit(dataclasses.replace(data["val"], truth=risen))
-    fit(data["val"])
+            fit(train, val)
+    features = train.context.features.copy()
+    features[0, FEATURES.index("rsi")] += 1
+    otherwise = [
+        (train, dataclasses.replace(val, truth=dataclasses.replace(val.truth, future=1.01 * val.truth.future))),
+        (train.take(np.arange(len(train))[::-1]), val),
+        (dataclasses.replace(train, context=dataclasses.replace(train.context, features=features)), val),
+    ]
+    for windows in otherwise:
+        with pytest.raises(CheckpointError, match=r"\.safetensors is of a (training|fit) with other"):
+            fit(*windows)
+    fit(train, val)
 
 
 def test_a_damaged_or_missing_file_is_one_line(name, tmp_path):
