@@ -26,7 +26,14 @@ from tqdm import tqdm
 
 from baselines.decision_transformer.dataset import TraderDataset
 from baselines.decision_transformer.model import DecisionTransformer, ModelConfig, losses
-from baselines.neural.checkpoints import CheckpointError, load_training, read_tensors, save_training, write_tensors
+from baselines.neural.checkpoints import (
+    CheckpointError,
+    load_training,
+    read_progress,
+    read_tensors,
+    save_training,
+    write_tensors,
+)
 from baselines.neural.early_stopping import BestWeights
 from baselines.neural.learning_curves import LearningCurve
 from baselines.settings import require_at_least, require_not_negative
@@ -198,9 +205,7 @@ class _Training:
         path = self.folder / LAST
         if not path.exists():
             return
-        _, header = read_tensors(path)
-        kept = header.get("progress", {})
-        settings = kept.get("settings", {})
+        settings = read_progress(path, "settings")
         for name, value in self.settings.items():
             if settings.get(name) != value:
                 raise CheckpointError(

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from baselines.decision_transformer.return_policy import Days, ReturnPolicy
-from baselines.neural.checkpoints import CheckpointError, load_training, read_tensors, save_training
+from baselines.neural.checkpoints import CheckpointError, load_training, read_progress, save_training
 from baselines.neural.early_stopping import BestWeights
 from baselines.neural.learning_curves import LearningCurve
 from baselines.settings import require_at_least, require_not_negative
@@ -166,7 +166,7 @@ class PolicyTraining:
         )
 
     def _load(self) -> None:
-        if read_tensors(self.file)[1].get("progress", {}).get("identity") != self.identity:
+        if read_progress(self.file, "identity") != self.identity:
             raise CheckpointError(
                 f"{self.file} is of a fit with other windows, settings or seed; delete it or restore them"
             )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from baselines.neural.checkpoints import CheckpointError, load_training, read_tensors, save_training
+from baselines.neural.checkpoints import CheckpointError, load_training, read_progress, save_training
 from baselines.neural.early_stopping import BestWeights
 from baselines.neural.learning_curves import LearningCurve
 
@@ -58,8 +58,7 @@ class TrainingState:
         """
         if not self.path.exists():
             return False
-        found = read_tensors(self.path)[1].get("progress", {}).get("identity")
-        if found != self.identity:
+        if read_progress(self.path, "identity") != self.identity:
             raise CheckpointError(
                 f"{self.path} is of a training with other settings or data; delete it, or choose another folder"
             )

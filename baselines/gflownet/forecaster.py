@@ -25,7 +25,7 @@ from baselines.gflownet.generator import (
 from baselines.gflownet.learner import Learner, LearnerConfig
 from baselines.gflownet.networks import ThoughtEncoder
 from baselines.gflownet.tasks.price_paths import PathKernel, PricePaths, ReturnBins, fit_temperature
-from baselines.neural.checkpoints import CheckpointError, load_training, save_training
+from baselines.neural.checkpoints import CheckpointError, load_training, read_progress, save_training
 from baselines.neural.early_stopping import BestWeights, scaled_crps
 from baselines.neural.fitted import FittedFile, FittedForecaster
 from baselines.neural.inputs import InputScaling, WindowInputs
@@ -357,11 +357,11 @@ class _Training:
         )
 
     def _resume(self, file: Path) -> None:
+        if read_progress(file, "identity") != json.loads(json.dumps(self.identity)):
+            raise CheckpointError(f"{file} is of a training with other settings or windows; delete it to train anew")
         progress, tensors = load_training(
             file, modules={"generator": self.generator, "average": self.average}, optimizers=self.learner.optimizers
         )
-        if progress.get("identity") != json.loads(json.dumps(self.identity)):
-            raise CheckpointError(f"{file} is of a training with other settings or windows; delete it to train anew")
         self.done, self.curve = progress["done"], LearningCurve(progress["rows"])
         self.best.loss, self.best.step, self.best.failures = progress["best"]
         self.best.weights = {k.removeprefix("best."): t for k, t in tensors.items() if k.startswith("best.")}

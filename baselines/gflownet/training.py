@@ -27,7 +27,7 @@ from baselines.gflownet.tasks.environment import Environment, SequenceEnvironmen
 from baselines.gflownet.tasks.hypergrid import Hypergrid
 from baselines.gflownet.tasks.tfbind8 import motif_landscape, read_table, table_task
 from baselines.gflownet.tasks.tree import TableTask, random_tree
-from baselines.neural.checkpoints import CheckpointError, load_training, read_tensors, save_training
+from baselines.neural.checkpoints import CheckpointError, load_training, read_progress, read_tensors, save_training
 from baselines.neural.learning_curves import LearningCurve
 from baselines.settings import require_at_least
 
@@ -240,23 +240,20 @@ class Training:
         """
         if not self.file.exists():
             return
-        progress, _ = self._load()
-        if progress["settings"] != settings(self.config):
-            changed = [key for key, value in settings(self.config).items() if progress["settings"].get(key) != value]
+        made_with, wanted = read_progress(self.file, "settings"), settings(self.config)
+        if made_with != wanted:
+            changed = [key for key, value in wanted.items() if made_with.get(key) != value]
             raise CheckpointError(
                 f"{self.file} is of a training with another {', '.join(changed)}; give another --out-dir or delete it"
             )
-
-    def _load(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        if read_progress(self.file, "rewards") != float(self.graph.log_rewards.sum()):
+            raise CheckpointError(f"{self.file} is of a training on other rewards; give another --out-dir")
         progress, tensors = load_training(
             self.file, modules={"generator": self.generator}, optimizers=self.learner.optimizers
         )
-        if progress["rewards"] != float(self.graph.log_rewards.sum()):
-            raise CheckpointError(f"{self.file} is of a training on other rewards; give another --out-dir")
         self.done, self.curve = progress["done"], LearningCurve(progress["rows"])
         if self.learner.buffer is not None:
             self.learner.buffer.restore(tensors)
-        return progress, tensors
 
     def _data(self) -> torch.Tensor:
         assert isinstance(self.environment, TableTask)  # TrainConfig sees to it

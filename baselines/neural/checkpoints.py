@@ -90,6 +90,18 @@ def save_training(
     write_tensors(path, kept, {"progress": progress, "optimizers": scalars})
 
 
+def read_progress(path: Path, name: str) -> Any:
+    """One entry of the `progress` that `save_training` wrote, to be looked at before anything is loaded.
+
+    Raises:
+        CheckpointError: the file is damaged, or of a training that keeps no such entry.
+    """
+    progress = read_tensors(path)[1].get("progress", {})
+    if name not in progress:
+        raise CheckpointError(f"{path} is of another training, without {name}; delete it or choose another folder")
+    return progress[name]
+
+
 def load_training(
     path: Path, *, modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

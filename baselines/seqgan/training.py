@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from baselines.neural.checkpoints import CheckpointError, fingerprint, load_training, read_tensors, save_training
+from baselines.neural.checkpoints import CheckpointError, fingerprint, load_training, read_progress, save_training
 from baselines.neural.early_stopping import BestWeights
 from baselines.neural.learning_curves import LearningCurve
 from baselines.seqgan.discriminator import Discriminator
@@ -343,8 +343,7 @@ class SeqGanTraining:
         )
 
     def _load(self) -> None:
-        kept = read_tensors(self.file)[1].get("progress", {})
-        if kept.get("identity") != self._identity:
+        if read_progress(self.file, "identity") != self._identity:
             raise CheckpointError(
                 f"{self.file} is of a training with other settings, data or seed; delete it or take another folder"
             )

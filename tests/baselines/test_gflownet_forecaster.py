@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -193,8 +194,9 @@ def test_a_fit_that_was_killed_goes_on_as_if_it_had_not(splits, tmp_path, monkey
         fit(splits, tmp_path / "broken", config)
     monkeypatch.setattr(module._Training, "_step", step)
     assert (tmp_path / "broken" / TRAINING_FILE).exists()
-    with pytest.raises(CheckpointError, match="other settings or windows"):
-        fit(splits, tmp_path / "broken", config, seed=1)
+    for other in ({"seed": 1}, {"config": dataclasses.replace(config, width=24)}):
+        with pytest.raises(CheckpointError, match="other settings or windows"):
+            fit(splits, tmp_path / "broken", **{"config": config, **other})
     again = fit(splits, tmp_path / "broken", config)
     for one, other in zip(again.generator.parameters(), whole.generator.parameters(), strict=True):
         assert torch.equal(one, other)

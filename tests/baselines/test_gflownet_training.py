@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -114,9 +115,10 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not(tmp_path):
     table = pd.read_csv(tmp_path / "broken" / "learning_curves.csv")
     assert {"loss", "log_z", "l1", "log_z_error", "dynamics_accuracy", "dynamics_error", "top_100_reward"} < set(table)
     assert (tmp_path / "broken" / "learning_curves.png").exists()
-    other = Training(TrainConfig(out_dir=tmp_path / "broken", **(settings | {"steps": 20}), model=model))
-    with pytest.raises(CheckpointError, match=r"training\.safetensors"):
-        other.resume()
+    for name, value in {"steps": 20, "model": dataclasses.replace(model, width=16)}.items():
+        other = Training(dataclasses.replace(config, **{name: value}))
+        with pytest.raises(CheckpointError, match=rf"training\.safetensors is of a training with another {name};"):
+            other.resume()
 
 
 def test_the_quality_of_samples_by_hand():
