@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from baselines.neural.checkpoints import CheckpointError, load_training, read_tensors, save_training
+from baselines.neural.checkpoints import CheckpointError, load_training, read_progress, save_training
 from baselines.neural.learning_curves import LearningCurve
 from baselines.seqgan.discrete import (
     TokenDiscriminator,
@@ -139,7 +139,7 @@ class OracleBenchmark:
         folder: holds `training.safetensors` and `oracle_nll.csv` and `.png`. A folder that holds a run goes on with it.
 
     Raises:
-        CheckpointError: the folder holds a run of another schedule.
+        CheckpointError: the folder holds a run of another schedule, or another training.
     """
 
     def __init__(self, schedule: Schedule, folder: Path) -> None:
@@ -283,7 +283,7 @@ class OracleBenchmark:
         file = self.folder / CHECKPOINT
         if not file.exists():
             return
-        made_with: dict[str, Any] = read_tensors(file)[1]["progress"]["schedule"]
+        made_with: dict[str, Any] = read_progress(file, "schedule")
         changed = [name for name, value in dataclasses.asdict(self.schedule).items() if made_with.get(name) != value]
         if changed:
             raise CheckpointError(f"{file} is of a run with another {', '.join(changed)}; choose another folder")

@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 import torch
 
-from baselines.neural.checkpoints import CheckpointError
+from baselines.neural.checkpoints import CheckpointError, save_training
 from baselines.seqgan.discrete import TokenLstm, sample
 from baselines.seqgan.oracle import (
     ADVERSARIAL,
+    CHECKPOINT,
     MLE,
     OracleBenchmark,
     Schedule,
@@ -107,6 +108,14 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path):
     assert tables[0]["phase"].tolist() == [MLE, MLE, ADVERSARIAL, ADVERSARIAL]
     with pytest.raises(CheckpointError, match="another rounds, rollouts; choose another folder"):
         OracleBenchmark(dataclasses.replace(TINY, rounds=3, rollouts=4), tmp_path / "whole")
+
+
+def test_a_folder_of_another_training_is_refused(tmp_path):
+    save_training(tmp_path / CHECKPOINT, modules={}, optimizers={}, progress={"identity": "of seqgan"})
+    with pytest.raises(
+        CheckpointError, match=r"training\.safetensors is of another training, without schedule; .*folder"
+    ):
+        OracleBenchmark(TINY, tmp_path)
 
 
 def test_rollout_policy_starts_as_a_copy_of_the_generator(tmp_path):
