@@ -70,7 +70,7 @@ def save_training(
 
     Args:
         path: the file.
-        modules: networks by name.
+        modules: networks by name; all that lie on a CUDA device lie on the same one, whose random numbers are kept.
         optimizers: by name.
         progress: plain JSON values.
         tensors: others, by name: a replay buffer, the best weights so far.
@@ -85,8 +85,8 @@ def save_training(
             scalars[name]["state"][row] = {k: v for k, v in entries.items() if not isinstance(v, torch.Tensor)}
             kept |= {f"optimizer.{name}.{row}.{k}": v for k, v in entries.items() if isinstance(v, torch.Tensor)}
     kept[_CPU_GENERATOR] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        kept[_CUDA_GENERATOR] = torch.cuda.get_rng_state()
+    if (device := _cuda_device(modules)) is not None:
+        kept[_CUDA_GENERATOR] = torch.cuda.get_rng_state(device)
     write_tensors(path, kept, {"progress": progress, "optimizers": scalars})
 
 
@@ -119,8 +119,8 @@ def load_training(
                 _optimizer_state(header["optimizers"][name], _below(tensors, f"optimizer.{name}."))
             )
         torch.set_rng_state(tensors[_CPU_GENERATOR])
-        if torch.cuda.is_available() and _CUDA_GENERATOR in tensors:
-            torch.cuda.set_rng_state(tensors[_CUDA_GENERATOR])
+        if (device := _cuda_device(modules)) is not None and _CUDA_GENERATOR in tensors:
+            torch.cuda.set_rng_state(tensors[_CUDA_GENERATOR], device)
         return header["progress"], _below(tensors, "other.")
     except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(
@@ -138,6 +138,12 @@ def load_weights(path: Path, module: torch.nn.Module, tensors: Mapping[str, torc
         module.load_state_dict(_below(tensors, prefix))
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit this network ({_one_line(error)})") from error
+
+
+def _cuda_device(modules: Mapping[str, torch.nn.Module]) -> torch.device | None:
+    """The CUDA device that the modules lie on, if they do; it need not be the current one."""
+    devices = (parameter.device for module in modules.values() for parameter in module.parameters())
+    return next((device for device in devices if device.type == "cuda"), None)
 
 
 def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

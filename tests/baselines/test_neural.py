@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import matplotlib.image
 import numpy as np
 import pandas as pd
@@ -101,6 +103,29 @@ def test_a_resumed_training_takes_the_steps_that_an_unbroken_one_takes(tmp_path)
     assert tensors["buffer"].tolist() == [0, 1, 2]
     train(3, fresh, fresh_optimizer, again)
     assert again == losses
+
+
+class OnSecondDevice(torch.nn.Linear):
+    """Says that it lies on cuda:1, where there may be none."""
+
+    def parameters(self, recurse: bool = True):
+        yield SimpleNamespace(device=torch.device("cuda", 1))
+
+
+def test_the_random_numbers_of_the_modules_own_device_are_kept(tmp_path, monkeypatch):
+    first, second = torch.device("cuda", 0), torch.device("cuda", 1)
+    states = {first: 1, second: 2}  # by device, cuda:0 the current one
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device=first: torch.tensor([states[device]]))
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device=first: states.update({device: int(state.item())})
+    )
+    file = tmp_path / "training.safetensors"
+    modules = {"on_cpu": torch.nn.Linear(1, 1), "net": OnSecondDevice(1, 1)}
+    save_training(file, modules=modules, optimizers={}, progress={})
+    states |= {first: 3, second: 4}
+    load_training(file, modules=modules, optimizers={})
+    assert states == {first: 3, second: 2}
 
 
 def test_a_checkpoint_that_does_not_fit_is_one_line_that_names_it(tmp_path):
