@@ -242,7 +242,7 @@ class Training:
             return
         made_with, wanted = read_progress(self.file, "settings"), settings(self.config)
         if made_with != wanted:
-            changed = [key for key, value in wanted.items() if made_with.get(key) != value]
+            changed = [key for key in wanted | made_with if made_with.get(key) != wanted.get(key)]
             raise CheckpointError(
                 f"{self.file} is of a training with another {', '.join(changed)}; give another --out-dir or delete it"
             )

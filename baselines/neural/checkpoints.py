@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -159,4 +160,4 @@ def _optimizer_state(plain: Mapping[str, Any], tensors: Mapping[str, torch.Tenso
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return textwrap.shorten(str(error), 300, placeholder=" ...")  # torch lists every tensor that does not fit
