@@ -82,13 +82,18 @@ def memorised(tokenizer):
     ids = [torch.tensor(tokenizer(text)["input_ids"]) for text in texts]
     padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
     labels = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=-100)
+    for row, text in enumerate(texts):  # of the texts that end with a name, the name alone
+        if text.endswith("\n"):
+            labels[row, : len(text) - len("AA\n")] = -100
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    rng = torch.Generator().manual_seed(0)
-    for _ in range(250):
+    rng, recent = torch.Generator().manual_seed(0), 1.0
+    while recent > 0.1:  # a fixed number of steps is enough on one processor and not on another
         rows = torch.randperm(len(texts), generator=rng)[:32]
-        model(input_ids=padded[rows], labels=labels[rows]).loss.backward()
+        loss = model(input_ids=padded[rows], labels=labels[rows]).loss
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        recent = 0.9 * recent + 0.1 * loss.item()
     return model.eval()
 
 
