@@ -36,7 +36,7 @@ from grpo.generation import keeps_keys_and_values, sample_completions, trim_comp
 from grpo.processes import whole_model
 from grpo.prompts import Style, parse_answers
 from grpo.rewards import completion_text
-from grpo.vllm_engine import VllmEngine
+from grpo.vllm_engine import Completion, VllmEngine, check_log_probs
 from preprocessing.files import write_atomically
 
 
@@ -159,7 +159,7 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
 
         Settings do not tell everything: position biases (ALiBi), for one, do not survive the packing of rows.
         """
-        model, args = cast(Any, self.model), cast(Any, self.args)
+        model = cast(Any, self.model)
         prompts = [min(prompts, key=len), max(prompts, key=len)]
         training, obstacle = model.training, ""
         model.eval()  # dropout would differ from one forward to the next
@@ -173,8 +173,7 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
             model.train(training)
         errors: Any = self.accelerator.gather(torch.tensor([error], device=self.accelerator.device))
         error = float(errors.max())  # all processes share, or none
-        dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
-        if not error <= ROUNDING[dtype]:
+        if not error <= ROUNDING[self._computes_in()]:
             self._stop_sharing(f"sharing changes this model's log-probabilities by {error:.2g} per token{obstacle}")
         self._verified = True
 
@@ -202,7 +201,15 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
             self._verify_sharing(prompt_ids)
         if self._engine is not None:
             return self._generate_with_engine(self._engine, prompt_ids)
-        if not self.share_prompts or self.use_vllm or self.use_transformers_continuous_batching or multimodal_fields:
+        if self.use_vllm:
+            changed = self.state.global_step != self._last_loaded_step  # TRL then sends the weights to the server
+            completions, log_probs = super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+            if changed:
+                self._check_server(prompt_ids, completions, log_probs)
+            return completions, log_probs
+        if not self.share_prompts or self.use_transformers_continuous_batching or multimodal_fields:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
@@ -255,6 +262,20 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
         placed = {position: sampled[i][j] for i, positions in enumerate(rows) for j, position in enumerate(positions)}
         ordered = [placed[position] for position in range(len(prompt_ids))]
         return [completion.ids for completion in ordered], [completion.log_probs for completion in ordered]
+
+    def _check_server(self, prompt_ids: list[list[int]], completions: list[list[int]], log_probs: Any) -> None:
+        """The canary of a vLLM server: stop if it answers with other weights than those it was sent."""
+        distinct, rows = _distinct(prompt_ids)
+        firsts = [Completion(completions[row], [_number(value) for value in log_probs[row]]) for row, *_ in rows]
+        with whole_model(self) as model:
+            difference = check_log_probs(
+                model, distinct, firsts, ROUNDING[self._computes_in()], temperature=self.temperature
+            )
+        self._log_metric("sampling/canary", difference)
+
+    def _computes_in(self) -> torch.dtype:
+        args: Any = self.args
+        return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else cast(Any, self.model).dtype
 
     def _rollout_seed(self) -> int:
         """Differs between runs, processes and rollouts; a resumed run draws what it would have drawn."""
@@ -325,6 +346,11 @@ def _take(batch: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
         return [values[row] for row in rows.tolist()] if isinstance(values, list) else values
 
     return {name: take(values) for name, values in batch.items()}
+
+
+def _number(value: float | None) -> float:
+    """A log-probability; TRL's client says None for one that is not a number."""
+    return math.nan if value is None else value
 
 
 def _distinct(prompts: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:

@@ -24,7 +24,7 @@ import torch
 from grpo.adapters import model_source
 from grpo.completion_logits import ROUNDING, completion_logits
 from grpo.config import RunConfig
-from grpo.generation import left_pad
+from grpo.generation import left_pad, model_device
 from grpo.modeling import weights_dtype
 from grpo.runs import RunError
 
@@ -184,41 +184,57 @@ class VllmEngine:
             )
         return [[_completion(output) for output in answer.outputs] for answer in answers]
 
-    @torch.no_grad()
     def check_against(self, model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Completion]) -> float:
-        """Compare the log-probabilities of sampled tokens (temperature 1) with the model's own.
+        """`check_log_probs` of what this engine sampled at temperature 1."""
+        return check_log_probs(model, prompts, completions, ROUNDING[self._dtype])
 
-        Args:
-            model: the policy that should have been sampled.
-            prompts: token ids, one prompt per completion.
-            completions: what the engine sampled.
 
-        Returns:
-            Mean absolute difference per token.
+@torch.no_grad()
+def check_log_probs(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Completion],
+    tolerance: float,
+    *,
+    temperature: float = 1.0,
+) -> float:
+    """Compare the log-probabilities of sampled tokens with the model's own.
 
-        Raises:
-            StaleWeightsError: it is larger than rounding explains.
-        """
-        device = next(model.parameters()).device
-        longest = max(len(completion.ids) for completion in completions)
-        ids, mask = left_pad(prompts, 0, device)
-        rows = torch.zeros(len(completions), longest, dtype=torch.long)
-        seen, sampled = torch.zeros_like(rows), torch.zeros(rows.shape)
-        for row, completion in enumerate(completions):
-            rows[row, : len(completion.ids)] = torch.tensor(completion.ids)
-            seen[row, : len(completion.ids)] = 1
-            sampled[row, : len(completion.ids)] = torch.tensor(completion.log_probs)
-        rows, seen, sampled = rows.to(device), seen.to(device), sampled.to(device)
-        logits = completion_logits(model, torch.cat([ids, rows], 1), torch.cat([mask, seen], 1), longest)
-        own = torch.log_softmax(logits.float(), -1).gather(-1, rows[..., None])[..., 0]
-        difference = float(((own - sampled).abs() * seen).sum() / seen.sum())
-        if not difference <= ROUNDING[self._dtype]:
-            raise StaleWeightsError(
-                f"vLLM's log-probabilities differ from the model's by {difference:.3g} per token, more than rounding "
-                f"explains ({ROUNDING[self._dtype]}): it samples from other weights than those that are trained. "
-                "Take generation.backend transformers, or another version of vLLM."
-            )
-        return difference
+    Args:
+        model: the policy that should have been sampled.
+        prompts: token ids, one prompt per completion.
+        completions: what vLLM sampled.
+        tolerance: largest mean difference that rounding explains, nats.
+        temperature: that divided the logits.
+
+    Returns:
+        Mean absolute difference per token, nats.
+
+    Raises:
+        StaleWeightsError: it is larger than `tolerance`.
+    """
+    device, training = model_device(model), model.training
+    longest = max(len(completion.ids) for completion in completions)
+    ids, mask = left_pad(prompts, 0, device)
+    rows = torch.zeros(len(completions), longest, dtype=torch.long)
+    seen, sampled = torch.zeros_like(rows), torch.zeros(rows.shape)
+    for row, completion in enumerate(completions):
+        rows[row, : len(completion.ids)] = torch.tensor(completion.ids)
+        seen[row, : len(completion.ids)] = 1
+        sampled[row, : len(completion.ids)] = torch.tensor(completion.log_probs)
+    rows, seen, sampled = rows.to(device), seen.to(device), sampled.to(device)
+    model.eval()  # vLLM samples without the adapter's dropout
+    logits = completion_logits(model, torch.cat([ids, rows], 1), torch.cat([mask, seen], 1), longest)
+    model.train(training)
+    own = torch.log_softmax(logits.float() / temperature, -1).gather(-1, rows[..., None])[..., 0]
+    difference = float(((own - sampled).abs() * seen).sum() / seen.sum())
+    if not difference <= tolerance:
+        raise StaleWeightsError(
+            f"vLLM's log-probabilities differ from the model's by {difference:.3g} per token, more than rounding "
+            f"explains ({tolerance}): it samples from other weights than those that are trained. "
+            "Take generation.backend transformers, or another version of vLLM."
+        )
+    return difference
 
 
 def engine_for(config: RunConfig) -> VllmEngine:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import re
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -16,6 +17,7 @@ from grpo.embedded.tokenizer import build_tokenizer
 from grpo.generation import _draw, sample_completions, trim_completions
 from grpo.shared_attention import MODEL_TYPES
 from grpo.trainer import SharedPromptGRPOTrainer
+from grpo.vllm_engine import StaleWeightsError
 from tests.tiny_models import ARCHITECTURES, tiny_model
 
 GROUP, PROMPTS, LENGTH = 4, 3, 12
@@ -375,6 +377,50 @@ def test_recurrent_models_are_not_sampled_by_a_cache():
     model, _ = unfamiliar_model("qwen3_next")
     with pytest.raises(ModelError, match=r"qwen3_next keep a recurrent state .*vllm"):
         sample_completions(model, [[5, 6, 7]], num_samples=2, max_new_tokens=2, eos_ids=[1], pad_id=0)
+
+
+class Server:
+    """Answers as a `trl vllm-serve` does, from the weights that it was sent last."""
+
+    def __init__(self, trainer) -> None:
+        self.trainer, self.listens = trainer, True
+        self.model, _ = tiny_model("llama")
+        self.model = get_peft_model(self.model, trainer.model.peft_config["default"]).eval()
+
+    def sync_weights(self) -> None:
+        if self.listens:
+            self.model.load_state_dict(self.trainer.model.state_dict())
+
+    @torch.no_grad()
+    def generate(self, prompts, **kwargs):
+        completions, log_probs = [], []
+        for prompt in prompts:
+            ids = torch.tensor([[*prompt, 7, 8, 9]])
+            own = torch.log_softmax(self.model(ids).logits[0] / self.trainer.temperature, -1)
+            completions.append([7, 8, 9])
+            log_probs.append([[own[len(prompt) - 1 + i, token].item()] for i, token in enumerate((7, 8, 9))])
+        return None, completions, log_probs, None
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_server_that_keeps_old_weights_stops_the_run(temperature, tmp_path):
+    trainer = make_trainer(SharedPromptGRPOTrainer, "llama", tmp_path, temperature=temperature)
+    trainer.use_vllm, trainer._last_loaded_step = True, -1
+    trainer.vllm_generation = server = Server(trainer)
+    prompts = [[5, 6, 7, 10], [8, 9, 11], [8, 9, 11]]
+
+    def roll_out(step: int):
+        trainer.state.global_step = step
+        perturb_adapter(trainer, seed=step)
+        return trainer._generate_single_turn(prompts, None, {}, GROUP)
+
+    completions, log_probs = roll_out(0)
+    assert completions == [[7, 8, 9]] * 3
+    assert np.shape(log_probs) == (3, 3)
+    assert trainer._pending_metrics["sampling/canary"][-1] < 1e-5
+    server.listens = False
+    with pytest.raises(StaleWeightsError, match="samples from other weights"):
+        roll_out(1)
 
 
 def test_prompts_in_any_order_get_their_own_completions(tmp_path):

@@ -88,7 +88,8 @@ def test_stage_1_trains_on_rollouts_of_a_vllm_server(tmp_path):
     finally:
         server.terminate()
         server.wait(timeout=60)
-    require_trained(run)
+    history = require_trained(run)
+    assert [entry for entry in history if "sampling/canary" in entry]
 
 
 def wait_for(address: str, server: subprocess.Popen, seconds: int = 240) -> None:
