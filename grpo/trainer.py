@@ -168,7 +168,7 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
         except torch.OutOfMemoryError:
             raise
         except Exception as problem:  # whatever a model's own code says to a mask or cache that it does not take
-            error, obstacle = math.inf, f" ({type(problem).__name__}: {problem})"
+            error, obstacle = math.inf, f" ({type(problem).__name__}: {' '.join(str(problem).split())})"
         finally:
             model.train(training)
         errors: Any = self.accelerator.gather(torch.tensor([error], device=self.accelerator.device))
