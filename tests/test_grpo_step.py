@@ -10,29 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks import grpo_step
-from benchmarks.grpo_step import MODELS, PARTS, measure, step_flops
-from tests.tiny_runs import NEEDS_UNSLOTH
+from benchmarks.grpo_step import MODELS, PARTS, llama, measure, step_flops
+from tests.tiny_runs import NEEDS_UNSLOTH, UNSLOTH_ANYWHERE
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    def make(vocabulary: int):
-        return LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=vocabulary,
-                hidden_size=32,
-                intermediate_size=48,
-                num_hidden_layers=1,
-                num_attention_heads=1,
-                num_key_value_heads=1,
-                tie_word_embeddings=True,
-            )
-        )
-
-    monkeypatch.setitem(MODELS, "tiny", make)
+    monkeypatch.setitem(MODELS, "tiny", llama(64, 1))
 
 
 def test_both_trainers_make_whole_steps(tiny):
@@ -44,10 +30,7 @@ def test_both_trainers_make_whole_steps(tiny):
 
 @NEEDS_UNSLOTH
 def test_unsloths_own_trainer_makes_whole_steps(tmp_path):
-    without_gpu = "unsloth_backend.cuda_devices = lambda: ['none, but the same calls']\n"
-    code = f"""
-from grpo import unsloth_backend
-{"" if torch.cuda.is_available() else without_gpu}
+    code = f"""{UNSLOTH_ANYWHERE}
 from benchmarks.grpo_step_unsloth import main
 main(["1M", "12x3x3x2", "{"cuda" if torch.cuda.is_available() else "cpu"}", "float32", "1"])
 """
@@ -62,10 +45,10 @@ main(["1M", "12x3x3x2", "{"cuda" if torch.cuda.is_available() else "cpu"}", "flo
 
 def test_the_operations_of_a_step_are_those_counted_by_hand(tiny):
     vocabulary = len(grpo_step.build_tokenizer(10))
-    body = 4 * 32 * 32 + 3 * 32 * 48  # q, k, v, o and the three of the MLP
+    body = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 192  # q and o, k and v of one head for two, and the three of the MLP
     tokens, sampled = 12 + 3 * 4, 3 * 4
     pairs = 12**2 / 2 + sampled * (12 + 4 / 2)
-    forward = 2 * body * tokens + 2 * 32 * vocabulary * sampled + 4 * 32 * pairs
+    forward = 2 * body * tokens + 2 * 64 * vocabulary * sampled + 4 * 64 * pairs
     assert step_flops("tiny", (12, 4, 3, 5)) == 5 * 3 * forward
 
 

@@ -69,12 +69,15 @@ class TinyRun:
 NEEDS_UNSLOTH = pytest.mark.skipif(
     importlib.util.find_spec("unsloth") is None, reason="Unsloth is not installed: tests/run_unsloth.sh"
 )
-UNSLOTH_STAGE = """
-import importlib, sys, torch
+UNSLOTH_ANYWHERE = """
+import torch
 from grpo import unsloth_backend
-from grpo.runs import STAGE_MODULES, stage_entry
 if not torch.cuda.is_available():  # Unsloth then takes a slow path of its own, which the stages refuse
     unsloth_backend.cuda_devices = lambda: ["none, but the same calls"]
+"""
+UNSLOTH_STAGE = f"""{UNSLOTH_ANYWHERE}
+import importlib, sys
+from grpo.runs import STAGE_MODULES, stage_entry
 raise SystemExit(stage_entry(importlib.import_module(STAGE_MODULES[sys.argv.pop(1)]).main))
 """
 

@@ -77,20 +77,6 @@ FAST_SETTINGS: dict[str, dict[str, Any]] = {
     "gail_pretrained": {"pretrain_steps": 20, "validate_every": 10, "validation_steps": 100},
 }
 """For what takes more than a few seconds to fit by default."""
-NO_FURTHER = (
-    "historical_bootstrap",
-    "ridge",
-    "lightgbm_quantile",
-    "decision_transformer",
-    "decision_transformer_bc",
-    "seqgan",
-    "seqgan_mle",
-    "gflownet",
-    "gflownet_no_context",
-    "gail",
-    "gail_pretrained",
-)
-"""Those that forecast no further ahead than they were fitted for."""
 RESUMED = (
     "decision_transformer",
     "decision_transformer_bc",
@@ -101,6 +87,8 @@ RESUMED = (
     "gail_pretrained",
 )
 """Those whose fit goes on where it was killed; so does gail's, by the code of gail_pretrained."""
+NO_FURTHER = ("historical_bootstrap", "ridge", "lightgbm_quantile", *RESUMED, "gail")
+"""Those that forecast no further ahead than they were fitted for."""
 PACKAGES = {
     "garch_t": ("arch", "grpo-forecast[stats]"),
     "auto_arima": ("statsforecast", "grpo-forecast[stats]"),
