@@ -33,6 +33,17 @@ def model_device(model: Any) -> torch.device:
     return model.get_input_embeddings().weight.device
 
 
+@contextmanager
+def in_evaluation(model: Any) -> Iterator[None]:
+    """Without dropout while the block runs; then as before."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
 def keeps_keys_and_values(config: Any) -> bool:
     """Whether all that a model remembers is keys and values of tokens, which the samples of a prompt can share."""
     kinds = (DynamicLayer, DynamicSlidingWindowLayer)

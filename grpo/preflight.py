@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from grpo.adapters import ModelError, fixed_context
+from grpo.adapters import ADAPTER_STAGES, ModelError, fixed_context
 from grpo.config import GrpoConfig, RunConfig, SftConfig, parse_run_config
 from grpo.evaluation.harness import choose_windows
 from grpo.forecaster import PromptTooLongError, check_lengths, completion_length, tokenize_prompts
@@ -38,7 +38,6 @@ CHECKPOINTS_KEPT = 3
 """Two by save_total_limit, and the next one that is being written."""
 ADAPTERS_KEPT = 4
 """The kept one, the stage's, the published one, and one in the making."""
-TRAINING_STAGES = ("stage1", "stage2", "stage3")
 PROMPTS_MEASURED = 256
 DEFAULT_PORT = 29500
 """Where `accelerate launch` lets processes meet unless it is told otherwise."""
@@ -289,7 +288,7 @@ def problems_of_run(config: RunConfig, processes: int, port: int) -> list[str]:
             prompt, completion = _lengths(config)
         except (ModelError, PromptTooLongError) as error:
             problems.append(str(error))
-    for stage in TRAINING_STAGES:
+    for stage in ADAPTER_STAGES.values():
         if stage_manifest(config, stage).exists():
             continue
         found = stage_problems(config, stage, size, prompt, completion, processes, None)

@@ -32,7 +32,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import selective_log_softmax_and_entropy, split_tensor_dict
 
 from grpo.completion_logits import ROUNDING, completion_logits, sharing_error
-from grpo.generation import keeps_keys_and_values, sample_completions, trim_completions
+from grpo.generation import in_evaluation, keeps_keys_and_values, sample_completions, trim_completions
 from grpo.processes import whole_model
 from grpo.prompts import Style, parse_answers
 from grpo.rewards import completion_text
@@ -161,16 +161,14 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
         """
         model = cast(Any, self.model)
         prompts = [min(prompts, key=len), max(prompts, key=len)]
-        training, obstacle = model.training, ""
-        model.eval()  # dropout would differ from one forward to the next
+        obstacle = ""
         try:
-            error = sharing_error(model, prompts, packed=self._packs())
+            with in_evaluation(model):  # dropout would differ from one forward to the next
+                error = sharing_error(model, prompts, packed=self._packs())
         except torch.OutOfMemoryError:
             raise
         except Exception as problem:  # whatever a model's own code says to a mask or cache that it does not take
             error, obstacle = math.inf, f" ({type(problem).__name__}: {' '.join(str(problem).split())})"
-        finally:
-            model.train(training)
         errors: Any = self.accelerator.gather(torch.tensor([error], device=self.accelerator.device))
         error = float(errors.max())  # all processes share, or none
         if not error <= ROUNDING[self._computes_in()]:

@@ -24,7 +24,7 @@ import torch
 from grpo.adapters import model_source
 from grpo.completion_logits import ROUNDING, completion_logits
 from grpo.config import RunConfig
-from grpo.generation import left_pad, model_device
+from grpo.generation import in_evaluation, left_pad, model_device
 from grpo.modeling import weights_dtype
 from grpo.runs import RunError
 
@@ -213,7 +213,7 @@ def check_log_probs(
     Raises:
         StaleWeightsError: it is larger than `tolerance`.
     """
-    device, training = model_device(model), model.training
+    device = model_device(model)
     longest = max(len(completion.ids) for completion in completions)
     ids, mask = left_pad(prompts, 0, device)
     rows = torch.zeros(len(completions), longest, dtype=torch.long)
@@ -223,9 +223,8 @@ def check_log_probs(
         seen[row, : len(completion.ids)] = 1
         sampled[row, : len(completion.ids)] = torch.tensor(completion.log_probs)
     rows, seen, sampled = rows.to(device), seen.to(device), sampled.to(device)
-    model.eval()  # vLLM samples without the adapter's dropout
-    logits = completion_logits(model, torch.cat([ids, rows], 1), torch.cat([mask, seen], 1), longest)
-    model.train(training)
+    with in_evaluation(model):  # vLLM samples without the adapter's dropout
+        logits = completion_logits(model, torch.cat([ids, rows], 1), torch.cat([mask, seen], 1), longest)
     own = torch.log_softmax(logits.float() / temperature, -1).gather(-1, rows[..., None])[..., 0]
     difference = float(((own - sampled).abs() * seen).sum() / seen.sum())
     if not difference <= tolerance:
