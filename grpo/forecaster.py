@@ -17,7 +17,7 @@ from grpo.adapters import ModelError, check_adapter
 from grpo.answers import CUT_OFF, answers_to_forecast
 from grpo.config import EMBEDDED, GenerationConfig, PromptConfig, RunConfig
 from grpo.evaluation.protocol import Forecast
-from grpo.generation import batches, left_pad, model_device, sample_completions, trim_completions
+from grpo.generation import batches, in_evaluation, left_pad, model_device, sample_completions, trim_completions
 from grpo.modeling import attach_adapter, load_base_model, load_generation_config, load_tokenizer
 from grpo.prompts import Messages, answer_pattern, render_answer, render_prompts
 from grpo.runs import RunError
@@ -82,20 +82,18 @@ class LLMForecaster:
     ) -> Iterator[list[list[int]]]:
         """Sampled token ids batch by batch; the samples of one prompt next to each other."""
         generator = torch.Generator(device=model_device(self.model)).manual_seed(seed)
-        was_training = self.model.training
-        self.model.eval()
-        for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
-            tokens = sample_completions(
-                self.model,
-                prompt_ids[rows],
-                num_samples=num_samples,
-                max_new_tokens=length,
-                eos_ids=self.end_ids,
-                pad_id=pad_token(self.tokenizer),
-                generator=generator,
-            )
-            yield trim_completions(tokens, self.end_ids)
-        self.model.train(was_training)
+        with in_evaluation(self.model):
+            for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
+                tokens = sample_completions(
+                    self.model,
+                    prompt_ids[rows],
+                    num_samples=num_samples,
+                    max_new_tokens=length,
+                    eos_ids=self.end_ids,
+                    pad_id=pad_token(self.tokenizer),
+                    generator=generator,
+                )
+                yield trim_completions(tokens, self.end_ids)
 
     def save(self, path: Path) -> None:
         """Write the adapter (or the whole base model) and the tokenizer into a folder."""
@@ -121,15 +119,13 @@ class GenerateForecaster(LLMForecaster):
             eos_token_id=self.end_ids,
             pad_token_id=pad_token(self.tokenizer),
         )
-        was_training = self.model.training
-        self.model.eval()
-        for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
-            ids, mask = left_pad(prompt_ids[rows], pad_token(self.tokenizer), device)
-            with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                torch.manual_seed(seed + rows.start * num_samples)
-                whole: Any = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=law)
-            yield trim_completions(whole[:, ids.shape[1] :], self.end_ids)
-        self.model.train(was_training)
+        with in_evaluation(self.model):
+            for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
+                ids, mask = left_pad(prompt_ids[rows], pad_token(self.tokenizer), device)
+                with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                    torch.manual_seed(seed + rows.start * num_samples)
+                    whole: Any = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=law)
+                yield trim_completions(whole[:, ids.shape[1] :], self.end_ids)
 
 
 class VllmForecaster(LLMForecaster):
