@@ -20,6 +20,7 @@ import numpy as np
 from grpo.config import EMBEDDED, PromptConfig, RunConfig, plain
 from grpo.manifest import sha256
 from grpo.prompts import Style, render_prompts
+from preprocessing.errors import UserError
 from preprocessing.indicators import IndicatorPeriods
 from preprocessing.windows import FEATURES, Context, WindowSet
 
@@ -29,7 +30,7 @@ ADAPTER_STAGES = {"grpo_lora_1st": "stage1", "sft_lora": "stage2", "grpo_lora_2n
 """The adapters of a run by name, and the stage that makes each."""
 
 
-class ModelError(ValueError):
+class ModelError(UserError):
     """A model or adapter that cannot be used; the message names it and the way out."""
 
 

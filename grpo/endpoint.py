@@ -22,6 +22,7 @@ from grpo.answers import CUT_OFF, answers_to_forecast
 from grpo.config import PromptConfig
 from grpo.evaluation.protocol import Forecast
 from grpo.prompts import Messages, render_prompts
+from preprocessing.errors import UserError
 from preprocessing.windows import Context
 
 SAMPLES_PER_REQUEST = 64
@@ -29,7 +30,7 @@ SAMPLES_PER_REQUEST = 64
 TIMEOUT_SECONDS = 600
 
 
-class EndpointError(ValueError):
+class EndpointError(UserError):
     """The server cannot be reached or refuses; the message names its address and what it said."""
 
 

@@ -22,10 +22,11 @@ from grpo.modeling import attach_adapter, load_base_model, load_generation_confi
 from grpo.prompts import Messages, answer_pattern, render_answer, render_prompts
 from grpo.runs import RunError
 from grpo.vllm_engine import VllmEngine, engine_for
+from preprocessing.errors import UserError
 from preprocessing.windows import Context
 
 
-class PromptTooLongError(ValueError):
+class PromptTooLongError(UserError):
     """A prompt and its answer do not fit into the sequence length."""
 
 

@@ -42,6 +42,7 @@ from grpo.config import EMBEDDED, SHORT_NAMES, RunConfig
 from grpo.model_card import model_card
 from grpo.runs import RunError, rank, resolve_paths, run_folder, stage_entry, stage_manifest
 from preprocessing.command_line import parse_config
+from preprocessing.errors import UserError
 
 REPOSITORY_SUFFIXES = {"grpo_lora_1st": "grpo-1st", "sft_lora": "sft", "grpo_lora_2nd": "grpo-2nd"}
 _FLAGS = {"repo_id": "hub.repo_id", "private": "hub.private", "base_model_id": "hub.base_model_id"}
@@ -49,7 +50,7 @@ _FLAGS = {"repo_id": "hub.repo_id", "private": "hub.private", "base_model_id": "
 logger = logging.getLogger("grpo")
 
 
-class HubError(ValueError):
+class HubError(UserError):
     """The Hub cannot be used; the message is one line that names the repository and the way out."""
 
 

@@ -41,6 +41,7 @@ from grpo.runs import stage_entry
 from preprocessing.combined_preprocessor import make_contexts
 from preprocessing.command_line import parse_config
 from preprocessing.config import DataConfig
+from preprocessing.errors import UserError
 from preprocessing.files import slug, write_atomically
 from preprocessing.market_data import MarketDataError, read_bars
 from preprocessing.scaling import StandardNorm
@@ -52,7 +53,7 @@ _CALENDAR_DAYS = 60
 """Latest bars that show which days have a price."""
 
 
-class PredictionError(ValueError):
+class PredictionError(UserError):
     """A forecast that cannot be made; the message is one line that names the place and a way out."""
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from grpo.evaluation.contamination import Recital
 from grpo.generation import model_device
+from preprocessing.errors import UserError
 from preprocessing.windows import WindowSet
 
 TICK = 0.01
@@ -25,7 +26,7 @@ TICK = 0.01
 _TEXTS_PER_BATCH = 16
 
 
-class ProbeError(ValueError):
+class ProbeError(UserError):
     """A language model that cannot be probed; the message says why."""
 
 

@@ -48,6 +48,7 @@ from grpo.manifest import (
     to_json,
     versions,
 )
+from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.windows import SPLITS
 
@@ -73,7 +74,7 @@ OWN_PACKAGES = ("grpo", "preprocessing", "baselines", "__main__")  # the last: `
 logger = logging.getLogger("grpo")
 
 
-class RunError(RuntimeError):
+class RunError(UserError):
     """A run cannot go on; the message names the place and the way out."""
 
 
@@ -316,8 +317,9 @@ def _barrier() -> None:
 def stage_entry(main: Callable[[], None]) -> int:
     """Run a stage's `main` and turn expected errors into one line on standard error; gives the exit code.
 
-    Expected are RunError, the ValueError classes that this project defines, and OSError. Anything else is a bug and
-    keeps its traceback. pipeline.log gets the traceback of both. Use as `sys.exit(stage_entry(main))`.
+    Expected are UserError, whoever raises it, the ValueError classes that this project defines, and OSError. Anything
+    else is a bug and keeps its traceback. pipeline.log gets the traceback of both.
+    Use as `sys.exit(stage_entry(main))`.
     """
     try:
         main()
@@ -335,7 +337,7 @@ def stage_entry(main: Callable[[], None]) -> int:
 
 def _is_expected(error: Exception) -> bool:
     own_class = type(error).__module__.partition(".")[0] in OWN_PACKAGES
-    return isinstance(error, (RunError, OSError)) or (isinstance(error, ValueError) and own_class)
+    return isinstance(error, (UserError, OSError)) or (isinstance(error, ValueError) and own_class)
 
 
 @contextmanager

@@ -25,6 +25,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from preprocessing.errors import UserError
+
 PRICES = ("Open", "High", "Low", "Close", "Adj Close")
 REPAIRS = ("rows_without_prices", "repeated_rows", "unsorted_rows", "widened_ranges", "missing_volumes")
 """Fields of BarsReport that count repairs."""
@@ -53,7 +55,7 @@ FIRST_YEAR, LAST_YEAR = 1700, 2261
 """Years that datetime64[ns] holds whole."""
 
 
-class MarketDataError(ValueError):
+class MarketDataError(UserError):
     """Bars that cannot be used; the message is one line that names the place and a way out."""
 
 

@@ -18,6 +18,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from preprocessing.errors import UserError
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -35,7 +37,7 @@ class Map(Protocol):
         ...
 
 
-class WorkerError(ValueError):
+class WorkerError(UserError):
     """Workers cannot be had or have died; the message is one line with a way out."""
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from preprocessing.errors import UserError
+
 PREFIX = "sim:"
 START_PRICE = 100.0
 FIRST_DAY = "2000-01-03"
@@ -25,7 +27,7 @@ HESTON_STEPS = 4
 """Steps of a day in which the variance of `heston` moves."""
 
 
-class SimulationError(ValueError):
+class SimulationError(UserError):
     """A simulated stock's name that cannot be read; the message says which part and what is allowed."""
 
 

@@ -23,6 +23,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from preprocessing.errors import UserError
+
 
 @dataclass(frozen=True)
 class CalendarCut:
@@ -43,7 +45,7 @@ class CalendarCut:
     test_end: np.datetime64
 
 
-class SplitError(ValueError):
+class SplitError(UserError):
     """A split that this calendar does not allow; the message says what it does."""
 
 

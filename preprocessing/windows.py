@@ -17,6 +17,8 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from preprocessing.errors import UserError
+
 INDICATORS = (
     "sma",
     "ema",
@@ -69,7 +71,7 @@ FEATURES = INDICATORS + WINDOW_STATISTICS + SCALES
 SPLITS = ("train", "val", "test", "full")
 
 
-class WindowsError(ValueError):
+class WindowsError(UserError):
     """A windows file that cannot be used; the message names the file and the row or column."""
 
 

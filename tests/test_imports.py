@@ -25,6 +25,7 @@ LEVELS = [
 ]  # fmt: skip
 # preprocessing/__init__.py
 PREPROCESSING_LEVELS = [
+    {"errors"},
     {"files", "command_line", "parallel", "bars_store"},
     {"simulation", "laws", "indicators", "statistics", "scaling", "splits"},
     {"config"},

@@ -20,6 +20,7 @@ import pytest
 from grpo import runs
 from grpo.config import GrpoConfig, RunConfig
 from grpo.runs import RunError, StageRun, publish_adapter, resolve_paths, run_stage, stage_entry, stage_folder
+from preprocessing.errors import UserError
 from preprocessing.windows import WindowsError
 
 ROOT = Path(__file__).parents[1]
@@ -490,3 +491,13 @@ def test_resume_of_a_broken_config_names_the_file(tmp_path: Path, capsys: pytest
     error = capsys.readouterr().err
     assert str(folder / "config.yaml") in error
     assert "bogus" in error
+
+
+def test_an_error_of_a_third_party_on_the_public_base_class_is_one_line(capsys):
+    theirs = type("TheirError", (UserError,), {"__module__": "their_package.forecaster"})
+
+    def main() -> None:
+        raise theirs("their_package: the key is missing; set THEIR_KEY")
+
+    assert stage_entry(main) == 1
+    assert capsys.readouterr().err == "error: their_package: the key is missing; set THEIR_KEY\n"

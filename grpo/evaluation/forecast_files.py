@@ -20,11 +20,12 @@ import pyarrow.parquet as pq
 
 from grpo.evaluation.harness import Evaluation
 from grpo.evaluation.protocol import Forecast
+from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.windows import Context
 
 
-class ForecastFileError(ValueError):
+class ForecastFileError(UserError):
     """A forecast file that cannot be read whole; it has to be made again."""
 
 

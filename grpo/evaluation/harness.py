@@ -14,10 +14,11 @@ import pandas as pd
 
 from grpo.evaluation.metrics import INTERVALS, WindowScores, score_windows
 from grpo.evaluation.protocol import Forecast, Forecaster
+from preprocessing.errors import UserError
 from preprocessing.windows import Context, WindowSet
 
 
-class ForecastError(ValueError):
+class ForecastError(UserError):
     """A forecaster broke the protocol; the message names it and what it did."""
 
 

@@ -38,6 +38,7 @@ from grpo.evaluation.harness import Evaluation
 from grpo.evaluation.leaderboard import LEVEL, OPTIMUM, REFERENCE, date_horizon, join_names
 from grpo.evaluation.significance import diebold_mariano, holm
 from preprocessing.config import DataConfig
+from preprocessing.errors import UserError
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows
 from preprocessing.windows import Truth, WindowSet
@@ -49,7 +50,7 @@ _REPAIRS = 200
 """Rounds of mending an exchange of futures before it counts as impossible."""
 
 
-class PlaceboError(ValueError):
+class PlaceboError(UserError):
     """A placebo that these windows do not allow; the message names the stock and why."""
 
 

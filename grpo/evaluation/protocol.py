@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser
 
+from preprocessing.errors import UserError
 from preprocessing.windows import Context
 
 ENTRY_POINT_GROUP = "grpo.forecasters"
@@ -80,7 +81,7 @@ def forecaster_names() -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)))
 
 
-class SettingsError(ValueError):
+class SettingsError(UserError):
     """Settings that a plugin's Config refuses; the message names the path `baselines.NAME.FIELD`."""
 
 

@@ -27,6 +27,7 @@ from grpo.stages.training_settings import adapter_place
 from grpo.trainer import RecordingGRPOTrainer, SharedPromptGRPOTrainer
 from grpo.unsloth_backend import require_reference
 from grpo.vllm_engine import engine_for, require_vllm
+from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet, read_windows
 
@@ -187,6 +188,8 @@ def refused_settings(place: str) -> Iterator[None]:
     """Name the place where TRL or PEFT finds a setting that it cannot work with."""
     try:
         yield
+    except UserError:
+        raise  # it names its own place
     except (TypeError, ValueError, ImportError) as error:
         raise RunError(f"{place}: {error}") from error
 
