@@ -2,5 +2,5 @@
 
 Imports go one way: combined_preprocessor -> stock_windows -> windows_writer -> windows and market_data -> {bars_csv,
 download} -> bars; under them config -> {indicators, statistics, splits}, and scaling, simulation and bars_store;
-files, parallel and command_line serve all of them.
+files, seeds, parallel and command_line serve all of them.
 """

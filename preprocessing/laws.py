@@ -25,6 +25,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri, pdtr, pdtrik
 
+from preprocessing.seeds import generator
 from preprocessing.simulation import (
     GAUSSIAN_TAIL,
     PROCESSES,
@@ -136,7 +137,7 @@ class ConditionalLaw:
         """
         if self.closed_form is not None:
             return self.closed_form
-        paths = [self.draw_futures(row, DRAWS, np.random.default_rng(0)) for row in range(len(self.mean))]
+        paths = [self.draw_futures(row, DRAWS, generator(0)) for row in range(len(self.mean))]
         return GaussianMixture(
             weights=np.full((1, 1, DRAWS), 1 / DRAWS),
             mean=np.stack([future.step_mean.T for future in paths]),

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.errors import UserError
+from preprocessing.seeds import generator
 
 PREFIX = "sim:"
 START_PRICE = 100.0
@@ -271,14 +272,14 @@ class SimulatedStock:
 
     def paths(self) -> Paths:
         """The log prices, [1, T], starting near log 100, with the law of each step."""
-        rng = np.random.default_rng(self.seed)
+        rng = generator(self.seed)
         paths = PROCESSES[self.process].simulate(as_columns(self.parameters, 1), self.rows, rng)
         level = np.log(START_PRICE)
         return Paths(paths.log_price + level, paths.step_mean + level, paths.step_sd)
 
     def bars(self) -> pd.DataFrame:
         """Daily bars: open, high, low, close, volume, indexed by business days from 2000-01-03."""
-        return make_bars(self.paths().log_price[0], np.random.default_rng([self.seed, 1]))
+        return make_bars(self.paths().log_price[0], generator(self.seed, 1))
 
     def rows_of(self, days: np.ndarray) -> np.ndarray:
         """[B] row numbers of days [B] datetime64; -1 where the stock has no such day."""

@@ -26,7 +26,7 @@ LEVELS = [
 # preprocessing/__init__.py
 PREPROCESSING_LEVELS = [
     {"errors"},
-    {"files", "command_line", "parallel", "bars_store"},
+    {"files", "command_line", "parallel", "bars_store", "seeds"},
     {"simulation", "laws", "indicators", "statistics", "scaling", "splits"},
     {"config"},
     {"bars", "bars_csv", "download", "market_data", "windows"},

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from grpo.evaluation.dates import long_run_variance
+from preprocessing.seeds import generator
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """A smooth function of column means: [..., K] -> [...], such as `ratio` or `skill`."""
@@ -143,7 +144,7 @@ def date_bootstrap_indices(
     """
     if block_length < 1:
         raise ValueError(f"block_length must be at least 1 date; got {block_length}.")
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     position = np.arange(num_dates)
     if kind == "stationary":
         begins = rng.random((num_resamples, num_dates)) < 1 / block_length

@@ -14,6 +14,7 @@ from grpo.evaluation.bootstrap import date_bootstrap_indices
 from grpo.evaluation.dates import long_run_variance, sum_by_date
 from grpo.evaluation.metrics import filled_blocks
 from grpo.evaluation.protocol import Forecast
+from preprocessing.seeds import generator
 from preprocessing.windows import WindowSet
 
 LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -46,7 +47,7 @@ def pit_values(forecast: Forecast, windows: WindowSet, *, seed: int = 0) -> np.n
     Held 2009). An invalid sample counts as the last close.
     """
     future = windows.truth.future
-    uniform = np.random.default_rng(seed).random(future.shape)
+    uniform = generator(seed).random(future.shape)
     values = np.empty(future.shape)
     for rows, prices in filled_blocks(forecast, windows.context.last_price):
         truth = future[rows, None]

@@ -25,7 +25,6 @@ Letters: B windows, S samples, H horizon, R draws.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -39,6 +38,7 @@ from grpo.evaluation.leaderboard import LEVEL, OPTIMUM, REFERENCE, date_horizon,
 from grpo.evaluation.significance import diebold_mariano, holm
 from preprocessing.config import DataConfig
 from preprocessing.errors import UserError
+from preprocessing.seeds import generator, text_word
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows
 from preprocessing.windows import Truth, WindowSet
@@ -60,7 +60,7 @@ def draw_future(kind: str, windows: WindowSet, seed: Sequence[int]) -> np.ndarra
     Raises:
         PlaceboError: a stock's windows cannot exchange their futures.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(*seed)
     last = windows.context.last_price[:, None]
     if kind == "shuffle":
         return last * (windows.truth.future / last)[exchange(windows, rng)]
@@ -123,7 +123,7 @@ def gbm_windows(windows: WindowSet, train: WindowSet, config: DataConfig, seed: 
         if len(own) == 0:
             continue
         sigma = np.clip(np.sqrt(np.mean(own**2)), 1e-4, 1.0)
-        key = zlib.crc32(f"{seed} {number}".encode()) % 2**31
+        key = text_word(f"{seed} {number}") % 2**31
         name = f"sim:gbm?sigma={sigma:.6f}&rows={count + config.first_origin}&seed={key}"
         bars[name] = parse_simulated_stock(name).bars()
     splits, _ = split_windows(bars, config)
