@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
-from baselines.features import SCALE_FREE
+from baselines.building_blocks.features import SCALE_FREE
 from baselines.gail.config import GailConfig
 from baselines.gail.environment import ForecastEnv
 from baselines.gail.network import NetworkSizes, SequenceNetwork

@@ -26,7 +26,7 @@ def our_step(dimensions: int, side: int, width: int, batch: int) -> Callable[[],
 
     from baselines.gflownet.generator import GeneratorConfig, StochasticDBGFlowNetGenerator
     from baselines.gflownet.learner import Learner, LearnerConfig
-    from baselines.gflownet.tasks.hypergrid import Hypergrid
+    from baselines.gflownet.toys.hypergrid import Hypergrid
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

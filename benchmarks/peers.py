@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from baselines.foundation import MissingWeightsError
-from baselines.packages import MissingPackageError
+from baselines.building_blocks.packages import MissingPackageError
+from baselines.foundation.models import MissingWeightsError
 from grpo.evaluation.bootstrap import date_bootstrap_indices, politis_white_block_length
 from grpo.evaluation.harness import choose_windows, evaluate
 from grpo.evaluation.metrics import INTERVALS, WindowScores

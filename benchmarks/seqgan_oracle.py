@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from baselines.neural.checkpoints import CheckpointError
-from baselines.seqgan.oracle import (
+from baselines.seqgan.toys.oracle import (
     ADVERSARIAL,
     MLE,
     OracleBenchmark,

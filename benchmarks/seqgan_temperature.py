@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from baselines.naive import RandomWalk
 from baselines.seqgan.forecaster import SeqGanMle, SeqGanMleConfig
+from baselines.statistical.naive import RandomWalk
 from grpo.evaluation.harness import choose_windows, evaluate
 from grpo.evaluation.metrics import summarise
 from grpo.evaluation.optimum import Optimum

@@ -50,13 +50,13 @@ def write_files(folder: Path, events: int, markets: int, seed: int) -> None:
 
 
 def process(folder: Path, split: tuple[float, float, float], embargo: int) -> None:
-    from baselines.decision_transformer.pipeline import PipelineConfig, run_pipeline
+    from baselines.trader.pipeline import PipelineConfig, run_pipeline
 
     run_pipeline(PipelineConfig(data_dir=folder, output=folder / "out" / "p.parquet", split=split, embargo=embargo))
 
 
 def read_market_alone(folder: Path) -> None:
-    from baselines.decision_transformer.pipeline import PipelineConfig, read_market
+    from baselines.trader.pipeline import PipelineConfig, read_market
 
     (path,) = folder.rglob("*_prices.json")
     read_market(path, PipelineConfig(data_dir=folder))
@@ -68,7 +68,7 @@ def parse(folder: Path) -> None:
 
 
 def start_up(folder: Path) -> None:
-    from baselines.decision_transformer import pipeline
+    from baselines.trader import pipeline
 
     assert pipeline.__doc__
     assert folder

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from baselines.naive import RandomWalk, RandomWalkConfig, RandomWalkDrift, RandomWalkPanelDrift
-from baselines.regression import Ridge, RidgeConfig
+from baselines.statistical.naive import RandomWalk, RandomWalkConfig, RandomWalkDrift, RandomWalkPanelDrift
+from baselines.statistical.regression import Ridge, RidgeConfig
 from grpo.evaluation.significance import average_by_date, diebold_mariano
 from preprocessing.market_data import load_stocks
 from preprocessing.presets import preset

@@ -18,7 +18,7 @@ from pathlib import Path
 from baselines.analyze_distributions.plots import write_pictures
 from baselines.analyze_distributions.report import SampleError, compare_distributions
 from baselines.analyze_distributions.samples import RunFilesError, Samples, samples_of_files, samples_of_run
-from baselines.sequence_files import SequenceFileError
+from baselines.building_blocks.sequence_files import SequenceFileError
 from preprocessing.command_line import parse_config
 from preprocessing.files import AtomicFiles
 from preprocessing.windows import WindowsError

@@ -1,5 +1,1 @@
-"""A trader's Decision Transformer (Chen et al. 2021): from trade files to a model of what the trader does.
-
-The steps in order: ingestion -> features -> labels -> states -> actions -> dataset, joined by pipeline; then model,
-training and inference.
-"""
+"""A Decision Transformer (Chen et al. 2021) of daily returns; `baselines.trader` trains the same network on trades."""

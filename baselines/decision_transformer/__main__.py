@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-    "simulate": "baselines.decision_transformer.simulation:main",
-    "download": "baselines.decision_transformer.download:main",
-    "pipeline": "baselines.decision_transformer.pipeline:main",
-    "train": "baselines.decision_transformer.training:main",
+    "simulate": "baselines.trader.simulation:main",
+    "download": "baselines.trader.download:main",
+    "pipeline": "baselines.trader.pipeline:main",
+    "train": "baselines.trader.train_command:main",
 }
 
 

@@ -17,15 +17,15 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 
+from baselines.building_blocks.features import SCALE_FREE
+from baselines.building_blocks.paths import require_horizon, require_validation
+from baselines.building_blocks.settings import require_at_least, require_not_negative
 from baselines.decision_transformer.model import ModelConfig
 from baselines.decision_transformer.policy_fitting import PolicyConfig, PolicyTraining
 from baselines.decision_transformer.return_policy import LEVELS, Bins, Days, PathSampler, ReturnPolicy, TargetReturn
-from baselines.features import SCALE_FREE
 from baselines.neural.early_stopping import scaled_crps
 from baselines.neural.fitted import FittedFile, FittedForecaster
 from baselines.neural.inputs import InputScaling
-from baselines.paths import require_horizon, require_validation
-from baselines.settings import require_at_least, require_not_negative
 from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.identity import windows_hash
 from grpo.evaluation.protocol import Forecast

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.settings import require_at_least
+from baselines.building_blocks.settings import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)

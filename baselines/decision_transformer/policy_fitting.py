@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from baselines.building_blocks.settings import require_at_least, require_not_negative
+from baselines.building_blocks.volatility import VolatilityConfig
 from baselines.decision_transformer.return_policy import Days, ReturnPolicy
 from baselines.neural.checkpoints import CheckpointError, load_training, read_progress, save_training
 from baselines.neural.early_stopping import BestWeights
 from baselines.neural.learning_curves import LearningCurve
-from baselines.settings import require_at_least, require_not_negative
-from baselines.volatility import VolatilityConfig
 from grpo.evaluation.identity import key_of
 
 TRAINING_FILE = "training.safetensors"

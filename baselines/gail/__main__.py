@@ -16,11 +16,11 @@ import sys
 from collections.abc import Sequence
 
 from baselines.analyze_distributions.report import SampleError
-from baselines.gail.native import GailError, TrainConfig, summary, train
+from baselines.building_blocks.packages import MissingPackageError, import_optional
+from baselines.gail.standalone.train import GailError, TrainConfig, summary, train
+from baselines.gail.standalone.tuning import BEST, tune
 from baselines.gail.tokens import TokensError
-from baselines.gail.tuning import BEST, tune
 from baselines.neural.checkpoints import CheckpointError
-from baselines.packages import MissingPackageError, import_optional
 from preprocessing.bars import MarketDataError
 from preprocessing.command_line import parse_config
 from preprocessing.simulation import SimulationError

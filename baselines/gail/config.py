@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from baselines.settings import require_at_least, require_not_negative
-from baselines.volatility import VolatilityConfig
+from baselines.building_blocks.settings import require_at_least, require_not_negative
+from baselines.building_blocks.volatility import VolatilityConfig
 
 
 @dataclass(frozen=True, kw_only=True)

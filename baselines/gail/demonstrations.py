@@ -11,8 +11,8 @@ from typing import Self
 import numpy as np
 import torch
 
+from baselines.building_blocks.volatility import daily_volatility
 from baselines.neural.inputs import InputScaling
-from baselines.volatility import daily_volatility
 from preprocessing.windows import WindowSet
 
 

@@ -17,16 +17,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 
+from baselines.building_blocks.packages import import_optional
+from baselines.building_blocks.paths import require_horizon, require_validation
 from baselines.gail.config import GailConfig, PretrainedConfig
 from baselines.gail.demonstrations import Demonstrations
-from baselines.gail.fitting import fit_networks
 from baselines.gail.network import SequenceNetwork
 from baselines.gail.pretraining import draw_returns, network_sizes
 from baselines.gail.tokens import Tokenizer
+from baselines.gail.two_stages import fit_networks
 from baselines.neural.fitted import FittedFile, FittedForecaster
 from baselines.neural.inputs import InputScaling
-from baselines.packages import import_optional
-from baselines.paths import require_horizon, require_validation
 from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators

@@ -75,7 +75,7 @@ class TokenPolicy(RecurrentActorCriticPolicy):
         """Take over the weights of a token model: the same logits from here on."""
         for own, other in self._layers(network):
             own.load_state_dict(other.state_dict())
-        # the value of a path that cannot be told from a real one, see `training`
+        # the value of a path that cannot be told from a real one, see `imitation`
         nn.init.zeros_(self.value_net.weight)
         nn.init.zeros_(self.value_net.bias)
 

@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from baselines.gflownet import exact, feasibility
+from baselines.building_blocks.paths import HorizonError, NoValidationError
 from baselines.gflownet.dynamics import StickyNoise
 from baselines.gflownet.forecaster import FITTED_FILE, GFlowNetConfig, GFlowNetForecaster, GFlowNetNoContext
-from baselines.gflownet.tasks.tfbind8 import LETTERS, TableError
-from baselines.gflownet.training import TaskConfig, TrainConfig, Training, build_task, read_config, spell
+from baselines.gflownet.toys import exact, feasibility
+from baselines.gflownet.toys.task_training import TaskConfig, TrainConfig, Training, build_task, read_config, spell
+from baselines.gflownet.toys.tfbind8 import LETTERS, TableError
 from baselines.neural.checkpoints import CheckpointError, read_tensors
-from baselines.paths import HorizonError, NoValidationError
 from preprocessing.command_line import parse_config
 from preprocessing.config import DataConfig
 from preprocessing.market_data import MarketDataError, load_stocks

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from baselines.gflownet.tasks.environment import Environment
+from baselines.gflownet.environment import Environment
 
 FIRST_ROOM = 1024
 """Transitions that a buffer has room for at first; the room doubles."""

@@ -1,4 +1,4 @@
-"""A forecaster whose paths are drawn by a stochastic GFlowNet; `tasks.price_paths` says what it learns and why.
+"""A forecaster whose paths are drawn by a stochastic GFlowNet; `price_paths` says what it learns and why.
 
 Letters: B windows, L window length, S samples, H horizon, V bins, N training windows, M trajectories per window.
 """
@@ -16,7 +16,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from baselines.features import SCALE_FREE
+from baselines.building_blocks.features import SCALE_FREE
+from baselines.building_blocks.paths import require_horizon, require_validation
+from baselines.building_blocks.settings import require_at_least
+from baselines.building_blocks.volatility import VolatilityConfig
 from baselines.gflownet.generator import (
     GeneratorConfig,
     StochasticDBGFlowNetGenerator,
@@ -24,16 +27,13 @@ from baselines.gflownet.generator import (
 )
 from baselines.gflownet.learner import Learner, LearnerConfig
 from baselines.gflownet.networks import ThoughtEncoder
-from baselines.gflownet.tasks.price_paths import PathKernel, PricePaths, ReturnBins, fit_temperature
+from baselines.gflownet.price_paths import PathKernel, PricePaths, ReturnBins, fit_temperature
 from baselines.neural.checkpoints import CheckpointError, load_training, read_progress, save_training
 from baselines.neural.early_stopping import BestWeights, scaled_crps
 from baselines.neural.fitted import FittedFile, FittedForecaster
 from baselines.neural.inputs import InputScaling, WindowInputs
 from baselines.neural.learning_curves import LearningCurve
-from baselines.paths import require_horizon, require_validation
-from baselines.regression import Ridge, RidgeConfig
-from baselines.settings import require_at_least
-from baselines.volatility import VolatilityConfig
+from baselines.statistical.regression import Ridge, RidgeConfig
 from grpo.evaluation.identity import windows_hash
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators

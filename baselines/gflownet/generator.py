@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from baselines.gflownet.dynamics import ForwardDynamics, StickyNoise
+from baselines.gflownet.environment import Environment
 from baselines.gflownet.losses import (
     detailed_balance,
     entropy_ratio,
@@ -29,7 +30,6 @@ from baselines.gflownet.losses import (
 )
 from baselines.gflownet.losses.reduction import masked_mean
 from baselines.gflownet.networks import FlowNetwork, NetworkConfig, ThoughtEncoder
-from baselines.gflownet.tasks.environment import Environment
 
 Balance = Literal[
     "stochastic_db", "expected_balance", "detailed_balance", "trajectory_balance", "sub_trajectory_balance"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from baselines.building_blocks.settings import require_at_least
 from baselines.gflownet.dynamics import ReplayBuffer
 from baselines.gflownet.generator import StochasticDBGFlowNetGenerator, Trajectories
-from baselines.settings import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)

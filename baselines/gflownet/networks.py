@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from baselines.gflownet.tasks.environment import Environment
-from baselines.settings import require_at_least
+from baselines.building_blocks.settings import require_at_least
+from baselines.gflownet.environment import Environment
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import copy
 import numpy as np
 import torch
 
-from baselines.volatility import VolatilityConfig, daily_volatility
+from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
 from grpo.evaluation.harness import evaluate
 from grpo.evaluation.protocol import Forecaster
 from preprocessing.windows import WindowSet

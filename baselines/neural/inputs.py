@@ -1,8 +1,8 @@
 """Windows as tensors without price level or volatility, so that one network serves all stocks.
 
-The unit of every return is the daily volatility at the origin (`baselines.volatility`). The features hold what the
-stock's whole past says (`past_ar1`, `past_mean`, ...); a network that sees the returns of the window alone cannot
-reach what those allow.
+The unit of every return is the daily volatility at the origin (`baselines.building_blocks.volatility`). The features
+hold what the stock's whole past says (`past_ar1`, `past_mean`, ...); a network that sees the returns of the window
+alone cannot reach what those allow.
 
 Letters: B windows, L window length, S samples, H horizon, F features.
 """
@@ -15,9 +15,9 @@ from typing import Self
 import numpy as np
 import torch
 
-from baselines.features import SCALE_FREE, scale_free_features
-from baselines.paths import forecast_from_log_returns, window_log_returns
-from baselines.volatility import VolatilityConfig, daily_volatility
+from baselines.building_blocks.features import SCALE_FREE, scale_free_features
+from baselines.building_blocks.paths import forecast_from_log_returns, window_log_returns
+from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
 from grpo.evaluation.protocol import Forecast
 from preprocessing.windows import Context, WindowSet
 

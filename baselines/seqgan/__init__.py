@@ -7,8 +7,8 @@ normal law per step in place of a softmax over words. README.md says what it is 
     generator       the LSTM, its densities and its samples
     discriminator   the convolutional network that tells real from generated
     rollouts        Monte-Carlo search and the policy gradient
-    training        the three stages
+    three_stages    likelihood, discriminator, adversarial
     forecaster      the plugins `seqgan` and `seqgan_mle`
-    native          text files in and out, as the original works; its commands are in __main__
-    discrete        the original on tokens; `oracle` is its synthetic benchmark
+    standalone      text files in and out, as the original works; its commands are in __main__
+    toys            the original on tokens, and its synthetic benchmark
 """

@@ -18,9 +18,9 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 
+from baselines.building_blocks.sequence_files import SequenceFileError, write_sequences
 from baselines.neural.checkpoints import CheckpointError
-from baselines.seqgan.native import SampleConfig, SeqGanError, TrainConfig, TrainedGenerator, train
-from baselines.sequence_files import SequenceFileError, write_sequences
+from baselines.seqgan.standalone.train_and_sample import SampleConfig, SeqGanError, TrainConfig, TrainedGenerator, train
 from preprocessing.command_line import parse_config
 
 SWITCHES = ("show_config", "skip_gen_pretrain", "skip_dis_pretrain", "skip_adversarial")

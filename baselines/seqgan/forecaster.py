@@ -17,16 +17,16 @@ from typing import Any, ClassVar, Self
 
 import torch
 
+from baselines.building_blocks.paths import require_horizon, require_validation
+from baselines.building_blocks.settings import require_at_least, require_positive
+from baselines.building_blocks.volatility import VolatilityConfig
 from baselines.neural.early_stopping import scaled_crps
 from baselines.neural.fitted import FittedFile, FittedForecaster
 from baselines.neural.inputs import InputScaling
-from baselines.paths import require_horizon, require_validation
 from baselines.seqgan.discriminator import Discriminator
 from baselines.seqgan.generator import Generator, Sampler
 from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings
-from baselines.seqgan.training import Schedule, SeqGanTraining, SequenceData
-from baselines.settings import require_at_least, require_positive
-from baselines.volatility import VolatilityConfig
+from baselines.seqgan.three_stages import Schedule, SeqGanTraining, SequenceData
 from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.identity import windows_hash
 from grpo.evaluation.protocol import Forecast

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baselines.settings import require_at_least, require_positive
+from baselines.building_blocks.settings import require_at_least, require_positive
 
 FILTERS = {1: 10, 2: 20, 3: 20, 4: 20, 5: 20, 6: 10, 7: 10, 8: 10, 9: 10, 10: 10, 15: 16, 20: 16}
 """Widths of the discriminator's filters, in steps, and how many there are of each: the original's widths, and a

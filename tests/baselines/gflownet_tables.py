@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from baselines.gflownet.exact import StateGraph
 from baselines.gflownet.networks import Flows
+from baselines.gflownet.toys.exact import StateGraph
 
 
 class TableNetwork(torch.nn.Module):

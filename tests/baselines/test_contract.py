@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from baselines.bootstrap import FhsConfig
+from baselines.building_blocks.packages import MissingPackageError
+from baselines.building_blocks.paths import HorizonError, UnknownStockError
+from baselines.building_blocks.saving import SavedStateError
 from baselines.neural.checkpoints import CheckpointError
 from baselines.neural.learning_curves import LearningCurve
-from baselines.packages import MissingPackageError
-from baselines.paths import HorizonError, UnknownStockError
-from baselines.saving import SavedStateError
+from baselines.statistical.bootstrap import FhsConfig
 from grpo.evaluation.protocol import (
     Forecaster,
     SettingsError,

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
+from baselines.building_blocks.paths import HorizonError, NoValidationError
+from baselines.building_blocks.volatility import daily_volatility
 from baselines.decision_transformer import policy_fitting
 from baselines.decision_transformer.forecaster import (
     DecisionTransformerBc,
@@ -29,8 +31,6 @@ from baselines.decision_transformer.return_policy import (
 )
 from baselines.neural.checkpoints import CheckpointError
 from baselines.neural.inputs import WindowInputs
-from baselines.paths import HorizonError, NoValidationError
-from baselines.volatility import daily_volatility
 from preprocessing.config import DataConfig
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.decision_transformer.fitting import BEST, FitConfig, fit_network
-from baselines.decision_transformer.inference import TraderInference
 from baselines.decision_transformer.model import DecisionTransformer, ModelConfig
-from baselines.decision_transformer.states import STATE_NAMES
 from baselines.neural.checkpoints import CheckpointError
+from baselines.trader.inference import TraderInference
+from baselines.trader.network_fitting import BEST, FitConfig, fit_network
+from baselines.trader.states import STATE_NAMES
 from tests.baselines.trader_toys import splits, windows
 
 BARS = 8

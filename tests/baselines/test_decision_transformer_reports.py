@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.decision_transformer.dataset import TraderDataset
 from baselines.decision_transformer.model import DecisionTransformer, ModelConfig, Predictions
-from baselines.decision_transformer.reports import (
+from baselines.trader.action_scores import (
     action_probabilities,
     as_markdown,
     balanced_accuracy,
@@ -25,6 +24,7 @@ from baselines.decision_transformer.reports import (
     return_errors,
     with_totals,
 )
+from baselines.trader.dataset import TraderDataset
 from tests.baselines.trader_toys import buys_low, splits
 
 

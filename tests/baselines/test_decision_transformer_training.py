@@ -16,7 +16,10 @@ import pytest
 import torch
 
 from baselines.decision_transformer.__main__ import main
-from baselines.decision_transformer.fitting import (
+from baselines.decision_transformer.model import DecisionTransformer, ModelConfig
+from baselines.neural.checkpoints import CheckpointError, write_tensors
+from baselines.trader.action_scores import ActionScores, action_probabilities, judge
+from baselines.trader.network_fitting import (
     BEST,
     LAST,
     Batch,
@@ -26,9 +29,6 @@ from baselines.decision_transformer.fitting import (
     mean_losses,
     read_best,
 )
-from baselines.decision_transformer.model import DecisionTransformer, ModelConfig
-from baselines.decision_transformer.reports import ActionScores, action_probabilities, judge
-from baselines.neural.checkpoints import CheckpointError, write_tensors
 from preprocessing.command_line import UsageError
 from tests.baselines.trader_toys import buys_low, noisy, splits
 
@@ -74,7 +74,7 @@ def unbroken(folder: Path):
 KILLED = """
 import os, signal
 from pathlib import Path
-import baselines.decision_transformer.fitting as fitting
+from baselines.trader import network_fitting as fitting
 from tests.baselines.test_decision_transformer_training import TINY, TINY_FIT, tiny_data
 
 written, losses = [], fitting._losses

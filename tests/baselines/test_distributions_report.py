@@ -11,8 +11,8 @@ from baselines.analyze_distributions import report as report_module
 from baselines.analyze_distributions.__main__ import main
 from baselines.analyze_distributions.report import SampleError, compare_distributions
 from baselines.analyze_distributions.samples import SAMPLES_PER_WINDOW, RunFilesError, samples_of_run
-from baselines.sequence_files import write_sequences
-from baselines.volatility import VolatilityConfig, daily_volatility
+from baselines.building_blocks.sequence_files import write_sequences
+from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
 from grpo.evaluation.forecast_files import write_forecasts_table
 from grpo.evaluation.harness import Evaluation
 from grpo.evaluation.metrics import score_windows

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from baselines.foundation import Chronos, ChronosConfig, MissingWeightsError, TimesFm, TimesFmConfig
+from baselines.foundation.models import Chronos, ChronosConfig, MissingWeightsError, TimesFm, TimesFmConfig
 from tests.baselines.fake_models import MODULES, SPREAD, FakeChronos
 from tests.baselines.series import fit, random_walk, windows_of
 

@@ -16,9 +16,9 @@ import yaml
 
 pytest.importorskip("sb3_contrib")
 
-from baselines.gail import tuning
 from baselines.gail.__main__ import main
 from baselines.gail.config import GailConfig
+from baselines.gail.standalone import tuning
 from grpo.evaluation.protocol import forecaster_names
 from preprocessing.simulation import parse_simulated_stock
 

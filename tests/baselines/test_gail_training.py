@@ -11,10 +11,10 @@ import torch
 
 pytest.importorskip("sb3_contrib")
 
-from baselines.gail import training
+from baselines.gail import imitation as training
 from baselines.gail.config import GailConfig
 from baselines.gail.demonstrations import Demonstrations
-from baselines.gail.fitting import fit_networks
+from baselines.gail.two_stages import fit_networks
 from baselines.neural.checkpoints import CheckpointError
 
 SMALL = GailConfig(

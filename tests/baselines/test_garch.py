@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from baselines.garch import GarchT, GarchTConfig, TooFewReturnsError
+from baselines.statistical.garch import GarchT, GarchTConfig, TooFewReturnsError
 from grpo.evaluation.metrics import score_windows
 from tests.baselines.series import fit, random_walk, windows_of
 

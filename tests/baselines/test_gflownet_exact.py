@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.gflownet import exact, feasibility
 from baselines.gflownet.dynamics import ForwardDynamics, ReplayBuffer, StickyNoise
 from baselines.gflownet.generator import GeneratorConfig, StochasticDBGFlowNetGenerator
 from baselines.gflownet.networks import CausalTransformerTrunk, NetworkConfig, ThoughtEncoder
-from baselines.gflownet.tasks.hypergrid import Hypergrid
-from baselines.gflownet.tasks.tree import TableTask, random_tree
+from baselines.gflownet.toys import exact, feasibility
+from baselines.gflownet.toys.hypergrid import Hypergrid
+from baselines.gflownet.toys.tree import TableTask, random_tree
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from baselines.gflownet.forecaster import FITTED_FILE, TRAINING_FILE, GFlowNetCo
 from baselines.gflownet.generator import GeneratorConfig, StochasticDBGFlowNetGenerator
 from baselines.gflownet.learner import Learner, LearnerConfig
 from baselines.gflownet.networks import ThoughtEncoder
-from baselines.gflownet.tasks.price_paths import PIECES, PathKernel, PricePaths, ReturnBins, fit_temperature
+from baselines.gflownet.price_paths import PIECES, PathKernel, PricePaths, ReturnBins, fit_temperature
 from baselines.neural.checkpoints import CheckpointError
 from preprocessing.config import DataConfig
 from preprocessing.simulation import parse_simulated_stock

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.gflownet import exact
 from baselines.gflownet.generator import (
     GeneratorConfig,
     StochasticDBGFlowNetGenerator,
@@ -23,8 +22,9 @@ from baselines.gflownet.losses import (
     sub_trajectory_balance,
     trajectory_balance,
 )
-from baselines.gflownet.tasks.hypergrid import Hypergrid
-from baselines.gflownet.tasks.tree import random_tree
+from baselines.gflownet.toys import exact
+from baselines.gflownet.toys.hypergrid import Hypergrid
+from baselines.gflownet.toys.tree import random_tree
 from tests.baselines.gflownet_tables import tree_tables
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import baselines.gflownet as package
 from baselines.gflownet.__main__ import main
-from baselines.gflownet.training import TrainConfig
+from baselines.gflownet.toys.task_training import TrainConfig
 from preprocessing.command_line import parse_config
 
 PAGE = Path(package.__file__ or "").with_name("README.md").read_text()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.gflownet.exact import enumerate_states
 from baselines.gflownet.generator import GeneratorConfig, StochasticDBGFlowNetGenerator
-from baselines.gflownet.tasks.hypergrid import Hypergrid
-from baselines.gflownet.tasks.tree import TableTask
+from baselines.gflownet.toys.exact import enumerate_states
+from baselines.gflownet.toys.hypergrid import Hypergrid
+from baselines.gflownet.toys.tree import TableTask
 
 
 @pytest.fixture

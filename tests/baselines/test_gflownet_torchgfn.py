@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.gflownet.exact import enumerate_states
 from baselines.gflownet.generator import Balance, GeneratorConfig, StochasticDBGFlowNetGenerator, Trajectories
-from baselines.gflownet.tasks.hypergrid import Hypergrid
+from baselines.gflownet.toys.exact import enumerate_states
+from baselines.gflownet.toys.hypergrid import Hypergrid
 from tests.baselines.gflownet_tables import TableNetwork
 
 HERE = Path(__file__).parent

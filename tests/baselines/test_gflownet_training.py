@@ -13,12 +13,11 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from baselines.gflownet import exact
 from baselines.gflownet.__main__ import main
 from baselines.gflownet.generator import GeneratorConfig
 from baselines.gflownet.learner import LearnerConfig
-from baselines.gflownet.tasks import tfbind8
-from baselines.gflownet.training import TrainConfig, Training, mean_hamming, sample_quality
+from baselines.gflownet.toys import exact, tfbind8
+from baselines.gflownet.toys.task_training import TrainConfig, Training, mean_hamming, sample_quality
 from baselines.neural.checkpoints import CheckpointError
 
 FAST = LearnerConfig(

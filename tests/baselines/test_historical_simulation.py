@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from baselines.bootstrap import (
+from baselines.building_blocks.paths import HorizonError
+from baselines.building_blocks.volatility import daily_volatility
+from baselines.statistical.bootstrap import (
     FhsConfig,
     FilteredHistoricalSimulation,
     FilteredHistoricalSimulationDrift,
     HistoricalBootstrap,
 )
-from baselines.paths import HorizonError
-from baselines.volatility import daily_volatility
 from grpo.evaluation.harness import evaluate
 from grpo.evaluation.metrics import summarise
 from grpo.evaluation.optimum import Optimum

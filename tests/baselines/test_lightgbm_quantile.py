@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from baselines.features import PRICES, SCALE_FREE, scale_free_features
-from baselines.lightgbm_quantile import LEVELS, LightgbmQuantile, LightgbmQuantileConfig
-from baselines.volatility import daily_volatility
+from baselines.building_blocks.features import PRICES, SCALE_FREE, scale_free_features
+from baselines.building_blocks.volatility import daily_volatility
+from baselines.statistical.lightgbm_quantile import LEVELS, LightgbmQuantile, LightgbmQuantileConfig
 from grpo.evaluation.harness import evaluate
 from grpo.evaluation.metrics import summarise
 from grpo.evaluation.optimum import Optimum

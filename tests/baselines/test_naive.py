@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from baselines.naive import (
+from baselines.statistical.naive import (
     RandomWalk,
     RandomWalkConfig,
     RandomWalkDrift,

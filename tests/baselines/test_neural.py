@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from baselines.features import SCALE_FREE, scale_free_features
+from baselines.building_blocks.features import SCALE_FREE, scale_free_features
+from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
 from baselines.neural.checkpoints import (
     CheckpointError,
     load_training,
@@ -22,7 +23,6 @@ from baselines.neural.checkpoints import (
 from baselines.neural.early_stopping import BestWeights, scaled_crps
 from baselines.neural.inputs import InputScaling
 from baselines.neural.learning_curves import LearningCurve
-from baselines.volatility import VolatilityConfig, daily_volatility
 from grpo.evaluation.protocol import Forecast
 from preprocessing.config import DataConfig
 from preprocessing.simulation import parse_simulated_stock

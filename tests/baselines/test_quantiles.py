@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from baselines.quantiles import random_walk_scores, rank_scores, scores_of, values_at
+from baselines.building_blocks.quantiles import random_walk_scores, rank_scores, scores_of, values_at
 from tests.baselines.series import random_walk, windows_of
 
 LEVELS = np.array([0.1, 0.3, 0.5, 0.8])

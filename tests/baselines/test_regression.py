@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from baselines.lightgbm_quantile import LightgbmQuantile
-from baselines.paths import NoValidationError
-from baselines.regression import PENALTIES, Ridge, RidgeConfig, solve_ridge
-from baselines.volatility import daily_volatility
+from baselines.building_blocks.paths import NoValidationError
+from baselines.building_blocks.volatility import daily_volatility
+from baselines.statistical.lightgbm_quantile import LightgbmQuantile
+from baselines.statistical.regression import PENALTIES, Ridge, RidgeConfig, solve_ridge
 from preprocessing.windows import WindowSet
 from tests.baselines.series import fit, random_walk, windows_of
 

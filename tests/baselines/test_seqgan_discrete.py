@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from baselines.seqgan.discrete import (
+from baselines.seqgan.toys.tokens import (
     TokenDiscriminator,
     TokenLstm,
     follow,

@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from baselines.neural.checkpoints import CheckpointError, save_training
-from baselines.seqgan.discrete import TokenLstm, sample
-from baselines.seqgan.oracle import (
+from baselines.seqgan.toys.oracle import (
     ADVERSARIAL,
     CHECKPOINT,
     MLE,
@@ -26,6 +25,7 @@ from baselines.seqgan.oracle import (
     negative_log_likelihood,
     uniform_negative_log_likelihood,
 )
+from baselines.seqgan.toys.tokens import TokenLstm, sample
 
 ROOT = Path(__file__).parents[2]
 TINY = Schedule(

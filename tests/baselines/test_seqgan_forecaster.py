@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from baselines.naive import RandomWalk, RandomWalkConfig
+from baselines.building_blocks.paths import NoValidationError
 from baselines.neural.checkpoints import CheckpointError
 from baselines.neural.early_stopping import scaled_crps
-from baselines.paths import NoValidationError
 from baselines.seqgan.forecaster import SeqGan, SeqGanConfig, SeqGanMle, SeqGanMleConfig
-from baselines.seqgan.training import TRAINING_FILE
+from baselines.seqgan.three_stages import TRAINING_FILE
+from baselines.statistical.naive import RandomWalk, RandomWalkConfig
 from preprocessing.config import DataConfig
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows

@@ -9,7 +9,7 @@ from scipy import stats
 
 from baselines.seqgan.generator import Generator, Sampler
 from baselines.seqgan.settings import GeneratorSettings
-from baselines.seqgan.training import Schedule, SeqGanTraining, SequenceData
+from baselines.seqgan.three_stages import Schedule, SeqGanTraining, SequenceData
 
 
 def any_generator(context_size: int = 0) -> Generator:

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from baselines.building_blocks.sequence_files import read_sequences, write_sequences
 from baselines.neural.checkpoints import CheckpointError, read_tensors
 from baselines.seqgan import __main__ as command
-from baselines.seqgan.native import SampleConfig, TrainConfig, TrainedGenerator, train
-from baselines.sequence_files import read_sequences, write_sequences
+from baselines.seqgan.standalone.train_and_sample import SampleConfig, TrainConfig, TrainedGenerator, train
 from preprocessing.command_line import UsageError
 
 ROOT = Path(__file__).parents[2]

@@ -11,11 +11,11 @@ import torch
 from torch.nn import functional
 
 from baselines.neural.checkpoints import CheckpointError
-from baselines.seqgan import training as training_module
+from baselines.seqgan import three_stages as training_module
 from baselines.seqgan.discriminator import Discriminator
 from baselines.seqgan.generator import Generator, Sampler
 from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings
-from baselines.seqgan.training import ADVERSARIAL, Schedule, SeqGanTraining, SequenceData, batch_rows
+from baselines.seqgan.three_stages import ADVERSARIAL, Schedule, SeqGanTraining, SequenceData, batch_rows
 
 STEPS = 4
 SIZES = GeneratorSettings(hidden=4, batch_size=32)

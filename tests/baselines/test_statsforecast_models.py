@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from baselines.statsforecast_models import AutoArima, AutoEts, AutoTheta, ModelFitError, StatsforecastConfig
+from baselines.statistical.statsforecast_models import AutoArima, AutoEts, AutoTheta, ModelFitError, StatsforecastConfig
 from preprocessing.statistics import MIN_VOLATILITY
 from tests.baselines.series import fit, random_walk, windows_of
 

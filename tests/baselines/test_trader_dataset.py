@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from baselines.decision_transformer.dataset import METADATA_KEY, load_dataset, load_fitted, scaling_of
-from baselines.decision_transformer.ingestion import TraderDataError
-from baselines.decision_transformer.states import STATE_NAMES
+from baselines.trader.dataset import METADATA_KEY, load_dataset, load_fitted, scaling_of
+from baselines.trader.ingestion import TraderDataError
+from baselines.trader.states import STATE_NAMES
 
 LENGTHS = {"train": [7, 3], "val": [4], "test": [9]}
 

@@ -11,8 +11,8 @@ import pytest
 from botocore.exceptions import ResponseStreamingError
 from moto.server import ThreadedMotoServer
 
-from baselines.decision_transformer import download as module
-from baselines.decision_transformer.download import (
+from baselines.trader import download as module
+from baselines.trader.download import (
     DownloadConfig,
     RemoteFile,
     bring_file,
@@ -22,7 +22,7 @@ from baselines.decision_transformer.download import (
     part_path,
     read_env_file,
 )
-from baselines.decision_transformer.ingestion import TraderDataError, find_files
+from baselines.trader.ingestion import TraderDataError, find_files
 
 BUCKET = "trades"
 CONTENT = bytes(range(256)) * 9000

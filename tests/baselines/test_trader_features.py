@@ -10,9 +10,8 @@ import pytest
 import talib
 from scipy.special import gamma
 
-from baselines.decision_transformer.actions import Action, ActionThresholds, fit_thresholds, label_actions
-from baselines.decision_transformer.books import Books
-from baselines.decision_transformer.features import (
+from baselines.trader.actions import Action, ActionThresholds, fit_thresholds, label_actions
+from baselines.trader.features import (
     GRID,
     LONGEST_WEIGHTS,
     TAU,
@@ -24,9 +23,10 @@ from baselines.decision_transformer.features import (
     fractional_difference,
     market_features,
 )
-from baselines.decision_transformer.ingestion import Bars, TraderDataError
-from baselines.decision_transformer.labels import Barriers, Exits, find_exits, fit_barriers, label_bars
-from baselines.decision_transformer.states import CYCLIC, STATE_NAMES, StateScaling, market_states
+from baselines.trader.ingestion import Bars, TraderDataError
+from baselines.trader.labels import Barriers, Exits, find_exits, fit_barriers, label_bars
+from baselines.trader.positions import Books
+from baselines.trader.states import CYCLIC, STATE_NAMES, StateScaling, market_states
 from preprocessing.statistics import yang_zhang_volatility
 
 QUARTER = 900_000

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from baselines.decision_transformer.books import Position, bar_rewards, fit_capital, keep_books, returns_to_go
-from baselines.decision_transformer.ingestion import (
+from baselines.trader.ingestion import (
     MarketEvents,
     TraderDataError,
     find_files,
     make_bars,
     read_events,
 )
+from baselines.trader.positions import Position, bar_rewards, fit_capital, keep_books, returns_to_go
 
 START = 1_768_904_100_000
 """Milliseconds; a multiple of 15 minutes."""

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from baselines.decision_transformer import pipeline, simulation
-from baselines.decision_transformer.actions import Action
-from baselines.decision_transformer.dataset import load_dataset, load_fitted, scaling_of
-from baselines.decision_transformer.features import PERIODS, WARM_UP
-from baselines.decision_transformer.ingestion import TraderDataError
-from baselines.decision_transformer.pipeline import PipelineConfig, run_pipeline
-from baselines.decision_transformer.simulation import SimulationConfig, rsi_policy, simulate_market, write_markets
-from baselines.decision_transformer.states import STATE_NAMES
+from baselines.trader import pipeline, simulation
+from baselines.trader.actions import Action
+from baselines.trader.dataset import load_dataset, load_fitted, scaling_of
+from baselines.trader.features import PERIODS, WARM_UP
+from baselines.trader.ingestion import TraderDataError
+from baselines.trader.pipeline import PipelineConfig, run_pipeline
+from baselines.trader.simulation import SimulationConfig, rsi_policy, simulate_market, write_markets
+from baselines.trader.states import STATE_NAMES
 from preprocessing.indicators import compute_indicators
 
 ROOT = Path(__file__).parents[2]

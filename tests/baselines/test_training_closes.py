@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from baselines.training_closes import longest_stretches
+from baselines.building_blocks.training_closes import longest_stretches
 from tests.baselines.series import windows_of
 
 A, B = np.arange(1.0, 41.0), np.arange(101.0, 131.0)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from baselines.paths import student_t
-from baselines.volatility import EwmaT, EwmaTConfig, VolatilityConfig, daily_volatility, ewma_variance, fit_dof
+from baselines.building_blocks.paths import student_t
+from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility, ewma_variance
+from baselines.statistical.ewma_t import EwmaT, EwmaTConfig, fit_dof
 from grpo.evaluation.sampling import standard_normal
 from tests.baselines.series import fit, random_walk, windows_of, with_feature
 

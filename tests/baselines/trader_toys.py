@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from baselines.decision_transformer.dataset import TraderDataset
+from baselines.trader.dataset import TraderDataset
 
 Policy = Callable[[np.ndarray], np.ndarray]
 """States [N, 17] to actions [N]."""

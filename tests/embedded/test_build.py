@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from baselines.naive import RandomWalk, RandomWalkConfig
+from baselines.statistical.naive import RandomWalk, RandomWalkConfig
 from grpo.adapters import EMBEDDED_FOLDER
 from grpo.config import RunConfig
 from grpo.embedded import build

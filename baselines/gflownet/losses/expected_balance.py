@@ -10,7 +10,7 @@ flows and F(s0) = Z = sum of R. The policy is
 
 actions in proportion to the reward that is to be expected of them. The noise then acts a second time, and a child is
 reached with probability (1 - alpha)^2 F(s')/F(s) + (1 - (1 - alpha)^2)/A. So the terminal distribution is NOT R/Z
-unless alpha = 0: this is the price of a condition that always holds. `baselines.gflownet.exact` computes it.
+unless alpha = 0: this is the price of a condition that always holds. `baselines.gflownet.toys.exact` computes it.
 """
 
 from __future__ import annotations

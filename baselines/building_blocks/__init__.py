@@ -1,0 +1,1 @@
+"""What forecasters are built from: windows as features and volatility, paths, quantiles, files, optional packages."""

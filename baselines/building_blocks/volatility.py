@@ -1,0 +1,51 @@
+"""Daily volatility at the origin.
+
+The variance of the next day is w EWMA + (1 - w) V: V is the mean squared log return of the stock's whole past
+(the feature `past_volatility`) and the EWMA is the exponentially weighted one of RiskMetrics (1996),
+v_t = decay v_(t-1) + (1 - decay) r_t^2. A context holds the window alone, so the average starts at V on the first
+close of the window; after 29 returns the start keeps a weight of decay^29, 41 % at decay .97 and 17 % at .94.
+
+Letters: B windows, L window length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from baselines.building_blocks.paths import window_log_returns
+from preprocessing.windows import Context
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolatilityConfig:
+    """How the daily variance at the origin is put together."""
+
+    decay: float = 0.97
+    """Decay of the exponentially weighted variance per day, between 0 and 1."""
+    recent_weight: float = 0.5
+    """Weight of that variance (0 to 1); the rest goes to the variance of the whole past."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay < 1:
+            raise ValueError(f"decay must lie between 0 and 1; got {self.decay}")
+        if not 0 <= self.recent_weight <= 1:
+            raise ValueError(f"recent_weight must be in [0, 1]; got {self.recent_weight}")
+
+
+def ewma_variance(context: Context, decay: float) -> np.ndarray:
+    """[B] exponentially weighted mean squared log return, started at the variance of the whole past."""
+    squared = window_log_returns(context) ** 2  # [B, L - 1]
+    weights = (1 - decay) * decay ** np.arange(squared.shape[1])[::-1]
+    return decay ** squared.shape[1] * context.feature("past_volatility") ** 2 + squared @ weights
+
+
+def mix(config: VolatilityConfig, recent: np.ndarray, past: np.ndarray) -> np.ndarray:
+    """Daily variance from its recent and its long-run part."""
+    return config.recent_weight * recent + (1 - config.recent_weight) * past
+
+
+def daily_volatility(context: Context, config: VolatilityConfig) -> np.ndarray:
+    """[B] standard deviation of the next day's log return."""
+    return np.sqrt(mix(config, ewma_variance(context, config.decay), context.feature("past_volatility") ** 2))

@@ -1,0 +1,1 @@
+"""Pretrained time-series models, which are fitted to nothing here."""

@@ -1,0 +1,320 @@
+"""GAIL (Ho & Ermon 2016): RecurrentPPO against the discriminator, from the pre-trained policy.
+
+A round: sample E whole paths with the policy, each token rewarded by the discriminator; train the discriminator on
+these, on former fakes and on demonstrations; update the policy by PPO.
+
+The divergence from the pre-trained policy pi_0 is part of the reward: each token costs kl_weight (log pi - log pi_0).
+By the chain rule these add up to the divergence KL(pi || pi_0) of whole paths, so that policy gradients of this reward
+are those of E[sum of rewards] - kl_weight KL. The alternative, a KL term in the loss at the states that were visited,
+leaves out that an early token decides which states come later.
+
+Rewards are not discounted: the horizon is fixed. For the same reason log 2, the reward of a discriminator that cannot
+tell, may be taken off each without changing what is best; values then start near the truth. Advantages are not
+normalised: as the discriminator loses its grip,
+rewards become equal and the update must die away, where normalisation would blow up their noise.
+
+Letters: E paths per round, T steps, C numbers of context, V tokens there are.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from tqdm import tqdm
+
+from baselines.gail.config import GailConfig
+from baselines.gail.discriminator import Replay, last_logits, update
+from baselines.gail.episode_buffer import EpisodeBuffer
+from baselines.gail.metrics import auc, f1
+from baselines.gail.network import SequenceNetwork, previous, sample_tokens
+from baselines.gail.policy import TokenPolicy
+from baselines.gail.pretraining import TokenSequences, network_sizes, new_network, validation_losses
+from baselines.gail.randomness import (
+    ADVERSARIAL,
+    DISCRIMINATOR,
+    VALIDATION,
+    generator,
+    global_generators_kept,
+    mixed,
+    seed_globals,
+)
+from baselines.gail.resuming import TrainingState
+from baselines.gail.tokens import Tokenizer
+from baselines.gail.vector_environment import TensorVecEnv
+from baselines.neural.early_stopping import BestWeights
+from baselines.neural.learning_curves import LearningCurve
+
+CHECKPOINT = "adversarial.safetensors"
+LOGGED = ("entropy_loss", "value_loss", "approx_kl", "clip_fraction", "explained_variance")
+"""What RecurrentPPO measures and the curve keeps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Imitation:
+    """What a training gives.
+
+    Attributes:
+        best: the policy with the lowest validation loss; may be the pre-trained one.
+        loss: that loss.
+        last: the policy after the last round.
+        discriminator: after the last round.
+    """
+
+    best: SequenceNetwork
+    loss: float
+    last: SequenceNetwork
+    discriminator: SequenceNetwork
+
+
+def new_discriminator(config: GailConfig, pretrained: SequenceNetwork, seed: int) -> SequenceNetwork:
+    """A discriminator of the token model's tokens and contexts, undecided at first."""
+    sizes = network_sizes(config, pretrained.head.out_features, pretrained.context_dim)
+    return new_network(dataclasses.replace(sizes, hidden_size=config.discriminator_size), 1, mixed(seed, DISCRIMINATOR))
+
+
+def log_probabilities(network: SequenceNetwork, tokens: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    """[B, T] log-probability of each token [B, T] after those before it."""
+    logits = network(previous(tokens, network.head.out_features), context)
+    return logits.log_softmax(dim=-1).gather(2, tokens[..., None])[..., 0]
+
+
+def imitate(
+    config: GailConfig,
+    tokenizer: Tokenizer,
+    pretrained: SequenceNetwork,
+    train: TokenSequences,
+    val: TokenSequences,
+    *,
+    seed: int,
+    folder: Path,
+    identity: Mapping[str, Any],
+    curve: LearningCurve,
+) -> Imitation:
+    """Train both sides.
+
+    Args:
+        config: both sides.
+        tokenizer: what the tokens stand for.
+        pretrained: where the policy starts, and what it is held to; not changed.
+        train: demonstrations.
+        val: to choose the weights by; the pre-trained ones take part.
+        seed: of all random choices.
+        folder: of the checkpoint; a training that was cut short there goes on.
+        identity: what the training depends on besides the config, as plain JSON.
+        curve: gets a row per round.
+    """
+    with global_generators_kept():
+        seed_globals(seed, ADVERSARIAL)
+        discriminator = new_discriminator(config, pretrained, seed)
+        env = TensorVecEnv(
+            discriminator,
+            train.context,
+            horizon=train.tokens.shape[1],
+            num_envs=config.environments,
+            seed=seed,
+        )
+        model = new_model(config, env, pretrained)
+        rounds = AdversarialRounds(
+            config, tokenizer, pretrained, train, val, seed=seed, path=folder / CHECKPOINT, identity=identity,
+            curve=curve,
+        )  # fmt: skip
+        rounds.connect(model, discriminator)
+        remaining = config.iterations - rounds.state.step
+        if remaining > 0:
+            steps = config.environments * env.horizon
+            model.num_timesteps = rounds.state.step * steps
+            env.episode = rounds.state.step
+            model.learn(remaining * steps, callback=rounds, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+        last = policy_of(model).to_network()
+        best = copy.deepcopy(last)
+        rounds.state.best.restore(best)
+    return Imitation(best=best, loss=rounds.state.best.loss, last=last, discriminator=discriminator)
+
+
+def new_model(config: GailConfig, env: TensorVecEnv, pretrained: SequenceNetwork) -> RecurrentPPO:
+    """RecurrentPPO whose policy has the pre-trained weights; a rollout is one path per environment."""
+    model = RecurrentPPO(
+        TokenPolicy,
+        env,
+        learning_rate=lambda remaining: config.learning_rate * remaining,
+        n_steps=env.horizon,
+        batch_size=min(config.batch, env.num_envs) * env.horizon,
+        n_epochs=config.epochs,
+        gamma=1.0,
+        gae_lambda=config.gae_lambda,
+        clip_range=config.clip_range,
+        normalize_advantage=False,
+        policy_kwargs={"sizes": network_sizes(config, env.num_tokens, env.contexts.shape[1])},
+        device="cpu",
+    )
+    model.rollout_buffer = EpisodeBuffer(
+        env.horizon,
+        env.observation_space,  # type: ignore[arg-type]
+        env.action_space,
+        model.rollout_buffer.hidden_state_shape,  # type: ignore[attr-defined]
+        model.device,
+        gamma=model.gamma,
+        gae_lambda=model.gae_lambda,
+        n_envs=env.num_envs,
+    )
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    policy_of(model).load_network(pretrained)
+    return model
+
+
+def policy_of(model: RecurrentPPO) -> TokenPolicy:
+    """Its policy, by its own type."""
+    assert isinstance(model.policy, TokenPolicy)
+    return model.policy
+
+
+class AdversarialRounds(BaseCallback):
+    """What GAIL does between the parts of RecurrentPPO.
+
+    Attributes:
+        state: of the training; `step` counts the rounds done.
+    """
+
+    state: TrainingState
+
+    def __init__(
+        self,
+        config: GailConfig,
+        tokenizer: Tokenizer,
+        pretrained: SequenceNetwork,
+        train: TokenSequences,
+        val: TokenSequences,
+        *,
+        seed: int,
+        path: Path,
+        identity: Mapping[str, Any],
+        curve: LearningCurve,
+    ) -> None:
+        """Keep what the rounds need; see `imitate`."""
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.pretrained = pretrained
+        self.train = train
+        self.val = val
+        self.seed = seed
+        self.path = path
+        self.identity = identity
+        self.curve = curve
+        self.replay = Replay(config.replay_size, train.context.shape[1], train.tokens.shape[1])
+        self.measured: dict[str, float] = {}
+
+    def connect(self, model: RecurrentPPO, discriminator: SequenceNetwork) -> None:
+        """Take both sides, and bring them to where a training was cut short."""
+        self.discriminator = discriminator
+        self.optimizer = torch.optim.Adam(
+            discriminator.parameters(), lr=self.config.discriminator_learning_rate, betas=(0.5, 0.999)
+        )
+        self.state = TrainingState(
+            self.path,
+            self.identity,
+            {"policy": model.policy, "discriminator": discriminator},
+            {"policy": model.policy.optimizer, "discriminator": self.optimizer},
+            BestWeights(patience=self.config.iterations),
+            self.curve,
+        )
+        if self.state.restore():
+            self.replay.paths = self.state.tensors["replay"]
+        else:
+            self._validate(policy_of(model))
+
+    def _on_training_start(self) -> None:
+        self.progress = tqdm(total=self.config.iterations, initial=self.state.step, desc="imitation", leave=False)
+
+    def _on_rollout_start(self) -> None:
+        if self.measured:  # a round has ended with the policy's update
+            self._finish_round()
+        seed_globals(self.seed, ADVERSARIAL, self.state.step)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        """Judge and learn from the paths, and charge the policy for its distance from the pre-trained one."""
+        buffer = self.model.rollout_buffer  # type: ignore[attr-defined]
+        assert isinstance(buffer, EpisodeBuffer)
+        tokens = torch.from_numpy(buffer.actions[:, :, 0].T.astype(np.int64))  # [E, T]
+        context = torch.from_numpy(buffer.observations["context"][0])  # [E, C]
+        with torch.no_grad():
+            reference = log_probabilities(self.pretrained, tokens, context)
+        divergence = buffer.log_probs - reference.numpy().T  # [T, E]
+        self.measured = {
+            "reward": float(buffer.rewards.sum(axis=0).mean()),
+            "kl_to_pretrained": float(divergence.sum(axis=0).mean()),
+        }
+        buffer.rewards -= np.log(2) + self.config.kl_weight * divergence
+        ended = np.ones(buffer.n_envs)
+        buffer.compute_returns_and_advantage(last_values=torch.zeros(buffer.n_envs), dones=ended)
+        self.measured |= self._train_discriminator(TokenSequences(context, tokens, torch.zeros(0)))
+
+    def _on_training_end(self) -> None:
+        self._finish_round()
+        self.progress.close()
+
+    def _train_discriminator(self, fresh: TokenSequences) -> dict[str, float]:
+        config, random = self.config, generator(self.seed, DISCRIMINATOR, self.state.step)
+        batch = min(config.batch, len(self.train))
+        replayed = round(config.replayed_share * batch) if len(self.replay.paths) else 0
+        steps = []
+        for _ in range(config.discriminator_steps):
+            real = torch.randint(len(self.train), (batch,), generator=random)
+            rows = torch.randint(len(fresh), (batch - replayed,), generator=random)
+            former = self.replay.draw(replayed, random) if replayed else None
+            fake = [TokenSequences(fresh.context[rows], fresh.tokens[rows], fresh.returns), *filter(None, [former])]
+            steps.append(
+                update(
+                    self.discriminator,
+                    self.optimizer,
+                    TokenSequences(self.train.context[real], self.train.tokens[real], self.train.returns[real]),
+                    TokenSequences(
+                        torch.cat([part.context for part in fake]),
+                        torch.cat([part.tokens for part in fake]),
+                        fresh.returns,
+                    ),
+                    penalty_weight=config.gradient_penalty,
+                    random=random,
+                )
+            )
+        self.replay.add(fresh.context, fresh.tokens)
+        return {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
+
+    def _finish_round(self) -> None:
+        logged = self.model.logger.name_to_value
+        self.measured |= {name: float(logged[f"train/{name}"]) for name in LOGGED}
+        self.measured["entropy"] = -self.measured.pop("entropy_loss")
+        self.state.step += 1
+        self.curve.add("imitation", self.state.step, **self.measured)
+        self.measured = {}
+        self.progress.update()
+        if self.state.step % self.config.validate_rounds == 0 or self.state.step == self.config.iterations:
+            self._validate(policy_of(cast(RecurrentPPO, self.model)))
+            self.state.tensors = {"replay": self.replay.paths}
+            self.state.save()
+
+    def _validate(self, policy: TokenPolicy) -> None:
+        network = policy.to_network()
+        losses = validation_losses(network, self.tokenizer, self.config, self.val)
+        self.state.best.offer(losses[f"val_{self.config.criterion}"], self.state.step, network)
+        uniforms = torch.rand(
+            len(self.val), 1, self.val.tokens.shape[1], generator=generator(self.seed, VALIDATION), dtype=torch.float64
+        )
+        generated = sample_tokens(network, self.val.context, uniforms)[:, 0]
+        on_real = last_logits(self.discriminator, self.val.tokens, self.val.context)
+        on_generated = last_logits(self.discriminator, generated, self.val.context)
+        told_apart = {"auc": auc(on_real, on_generated), "f1": f1(on_real, on_generated)}
+        self.curve.add("validation", self.state.step, **losses, **told_apart)

@@ -1,0 +1,1 @@
+"""Tasks small enough to enumerate, whose true distribution is known exactly."""

@@ -1,0 +1,1 @@
+"""The commands of `python -m baselines.seqgan`: train on a text file of sequences, and sample."""

@@ -1,0 +1,1 @@
+"""The original SeqGAN on tokens, where a random network is the data and its judge."""

@@ -1,0 +1,1 @@
+"""Forecasters with a classical fit: random walks, volatility models, bootstraps, ARIMA, regressions, trees."""
