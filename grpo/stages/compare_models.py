@@ -52,7 +52,7 @@ def main() -> None:
         "compare",
         config,
         sections={
-            "forecasters": {name: key_of(forecasters.identity(name)) for name in choice.names},
+            "forecasters": {name: key_of(forecasters.identity(name)) for name in (*choice.names, OPTIMUM)},
             "compare": plain(config.compare) | {"forecasters": list(choice.names)},
             "model": config.model,
             "prompt": config.prompt,

@@ -25,7 +25,7 @@ from grpo.evaluation.comparison import Comparison, Fold
 from grpo.evaluation.contamination import SIMULATED, UNKNOWN, training_end
 from grpo.evaluation.forecast_files import ForecastFileError, load_forecast, save_forecast
 from grpo.evaluation.harness import Evaluation, predict
-from grpo.evaluation.identity import context_hash, key_of, plugin_identity, source_hash
+from grpo.evaluation.identity import context_hash, key_of, plugin_identity
 from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE
 from grpo.evaluation.metrics import score_windows, training_scale
 from grpo.evaluation.optimum import Optimum
@@ -38,6 +38,7 @@ from grpo.evaluation.protocol import (
     forecaster_plugin,
     missing_packages,
 )
+from grpo.evaluation.source_code import source_hash
 from grpo.manifest import sha256
 from grpo.runs import RunError, RunPaths
 from preprocessing.files import write_atomically
@@ -134,14 +135,14 @@ class Forecasters:
     def identity(self, name: str) -> dict[str, Any]:
         """All that makes this forecaster different from another, apart from windows and seed, as plain JSON values."""
         if name == OPTIMUM:
-            sources = ("grpo.evaluation.optimum", "preprocessing.simulation")
-            return {"name": name, "source": [source_hash(module) for module in sources]}
+            return {"name": name, "source": source_hash("grpo.evaluation.optimum")}
         if name not in LANGUAGE_MODEL:
             return plugin_identity(name, self.config.baselines.get(name, {}))
         adapter = self.adapter(name)
         return {
             "name": name,
             "version": metadata.version("grpo-forecast"),
+            "source": source_hash("grpo.forecaster"),
             "model": self._base_model,
             "adapter": {file: _hash_if_there(adapter / file) for file in _ADAPTER_FILES} if adapter else None,
             "prompt": plain(self.config.prompt),

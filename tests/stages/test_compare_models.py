@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grpo.evaluation import protocol
+from grpo import prompts
+from grpo.evaluation import leaderboard, protocol, sampling, source_code
 from grpo.evaluation.protocol import Forecast
 from grpo.prompts import to_levels
 from grpo.runs import stage_entry
 from grpo.stages import compare_models
+from preprocessing import laws
 
 STOCK = "sim:ou?half_life=5&rows=700"
 SLUG = "sim_ou_half_life-5_rows-700"
@@ -191,6 +193,27 @@ def test_other_settings_make_it_again_from_what_is_there(run, capsys):
     assert len(FakeModel.calls) == 2
     table = pd.read_csv(run.folder / "model_comparison" / "leaderboard.csv")
     assert set(table["forecaster"]) == {"base", "sft", "random_walk", "optimum"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "again"),
+    [
+        (laws, {"optimum"}),
+        (sampling, {"optimum", "random_walk", "random_walk_drift"}),
+        (prompts, {"base", "sft"}),
+        (leaderboard, set()),
+    ],
+)
+def test_changed_code_makes_the_forecasts_again_that_it_decides(run, monkeypatch, changed, again):
+    assert run() == 0
+    folder = run.folder / "model_comparison"
+    before = set((folder / "forecasts").iterdir())
+    made = (folder / "manifest.json").stat().st_mtime_ns
+    more = {Path(changed.__file__): b"\ny = 1"}
+    monkeypatch.setattr(source_code, "read_source", lambda file: file.read_bytes() + more.get(file, b""))
+    assert run() == 0
+    assert {path.name.rpartition("-")[0] for path in set((folder / "forecasts").iterdir()) - before} == again
+    assert ((folder / "manifest.json").stat().st_mtime_ns != made) == bool(again)
 
 
 def test_tables_of_former_settings_do_not_stay(run):
