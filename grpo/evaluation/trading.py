@@ -1,10 +1,11 @@
 """What trading on the median would have earned: real fills, real costs, one equity curve, and how far luck goes.
 
 A signal of the origin's close is filled at the next open and closed at the close of day H. Periods do not overlap: the
-next origin is the first that does not lie before the exit. All stocks of an origin get equal money. Interest,
-dividends beyond the adjusted prices, borrowing fees and market impact are left out.
+next origin is the first that does not lie before the exit. All stocks of an origin get equal money, and between an
+exit and the next origin the money waits. Buy and hold puts the same money into all stocks at the first fill and keeps
+them to the last exit. Interest, dividends beyond the adjusted prices, borrowing fees and market impact are left out.
 
-Letters: B windows, H horizon, T periods, N trades.
+Letters: B windows, H horizon, T periods, N trades, K stocks.
 """
 
 from __future__ import annotations
@@ -71,14 +72,14 @@ class Performance:
 
 @dataclass(frozen=True, kw_only=True)
 class Backtest:
-    """A strategy and, beside it, its stocks bought at the first fill and sold at the last exit.
+    """A strategy and, beside it, the same money held in all stocks over the same days.
 
     Attributes:
         fill: where orders were filled: the next open, or where that is not known the first target close.
         origins: [T] datetime64, days of the signals.
         exits: [T] datetime64, last day of each period.
         returns: [T] net of costs.
-        hold_returns: [T] of buy and hold, over the same periods.
+        hold_returns: [T] of buy and hold, from exit to exit.
         trade_returns: [N] net return of each trade on its own money.
         strategy: performance of `returns`.
         hold: performance of `hold_returns`.
@@ -104,7 +105,7 @@ class Backtest:
         return float(np.mean(self.trade_returns > 0)) if self.num_trades else np.nan
 
 
-def trade(median_move: np.ndarray, windows: WindowSet, rule: TradingRule) -> Backtest:
+def trade(median_move: np.ndarray, windows: WindowSet, rule: TradingRule, market: WindowSet | None = None) -> Backtest:
     """Trade the windows' stocks on the median of day H.
 
     A position of value v that ends at v x earns +-v (x - 1) and pays `cost` times v (1 + x). A period cannot lose more
@@ -114,14 +115,14 @@ def trade(median_move: np.ndarray, windows: WindowSet, rule: TradingRule) -> Bac
         median_move: [B] percent of the last close (`WindowScores.median_move[:, -1]`).
         windows: the same windows with their truth.
         rule: when to trade and what it costs.
+        market: windows whose prices buy and hold is valued at, where `windows` were drawn from more; they hold the
+            stocks' prices between the drawn windows.
 
     Raises:
         ValueError: one day ahead without opens: the first target close would be entry and exit at once.
     """
     truth = windows.truth
-    if truth.next_open is None and windows.horizon == 1:
-        raise ValueError("trading one day ahead needs next_open; make the windows anew from bars with opens.")
-    entry = truth.future[:, 0] if truth.next_open is None else truth.next_open
+    entry = entry_prices(windows)
     growth = truth.future[:, -1] / entry  # [B]
     position = (median_move > rule.threshold).astype(float)
     if rule.short:
@@ -133,7 +134,7 @@ def trade(median_move: np.ndarray, windows: WindowSet, rule: TradingRule) -> Bac
     exits = np.array([truth.dates[rows, -1].max() for rows in periods])
     years = float((exits[-1] - origins[0]) / np.timedelta64(1, "D")) / _DAYS_PER_YEAR
     returns = np.array([max(-1.0, net[rows].mean()) for rows in periods])
-    hold_returns, hold_traded = _buy_and_hold(entry, windows, periods, rule.cost)
+    hold_returns, hold_traded = buy_and_hold(market or windows, origins[0], exits, rule.cost)
     chosen = np.concatenate(periods)
     return Backtest(
         fill="first close" if truth.next_open is None else "next open",
@@ -145,6 +146,19 @@ def trade(median_move: np.ndarray, windows: WindowSet, rule: TradingRule) -> Bac
         strategy=measure(returns, years, traded=sum(traded[rows].mean() for rows in periods)),
         hold=measure(hold_returns, years, traded=hold_traded),
     )
+
+
+def entry_prices(windows: WindowSet) -> np.ndarray:
+    """[B] where orders of the origin are filled: the next open, or where that is not known the first target close.
+
+    Raises:
+        ValueError: one day ahead without opens: the first target close would be entry and exit at once.
+    """
+    if windows.truth.next_open is not None:
+        return windows.truth.next_open
+    if windows.horizon == 1:
+        raise ValueError("trading one day ahead needs next_open; make the windows anew from bars with opens.")
+    return windows.truth.future[:, 0]
 
 
 def _periods(windows: WindowSet) -> list[np.ndarray]:
@@ -159,26 +173,44 @@ def _periods(windows: WindowSet) -> list[np.ndarray]:
     return periods
 
 
-def _buy_and_hold(
-    entry: np.ndarray, windows: WindowSet, periods: list[np.ndarray], cost: float
-) -> tuple[np.ndarray, float]:
-    """[T] returns of equal money in every stock from its first entry to the end, and the value traded.
+def buy_and_hold(market: WindowSet, start: np.datetime64, exits: np.ndarray, cost: float) -> tuple[np.ndarray, float]:
+    """Equal money in every stock, bought once and sold at the last exit.
 
-    A stock keeps its last price over periods without it; its money waits until its first entry.
+    A stock is bought at its first fill from `start` on; until then its share of the money waits. A stock without a
+    price on the day of an exit is valued at its last one.
+
+    Args:
+        market: windows of the stocks, whose truth holds the closes.
+        start: origin of the first order.
+        exits: [T] days on which the equity is measured.
+        cost: share of the traded value that each buy and each sale costs.
+
+    Returns:
+        [T] returns from exit to exit, the first from `start`, and the value traded as a multiple of the money.
     """
-    stocks = np.array(windows.context.item_id)
-    columns = {stock: number for number, stock in enumerate(np.unique(stocks))}
-    growth, first_entry = np.full((len(periods), len(columns)), np.nan), np.full(len(columns), np.nan)
-    for period, rows in enumerate(periods):
-        column = np.array([columns[stock] for stock in stocks[rows]])
-        first_entry[column] = np.where(np.isnan(first_entry[column]), entry[rows], first_entry[column])
-        growth[period, column] = windows.truth.future[rows, -1] / first_entry[column]
-    growth = pd.DataFrame(growth).ffill().to_numpy()
-    value = np.where(np.isnan(growth), 1.0, growth - cost)
-    sold = np.nan_to_num(growth[-1])
-    value[-1] -= cost * sold
-    equity = np.concatenate([[1.0], value.mean(axis=1)])
-    return equity[1:] / equity[:-1] - 1, float(np.mean((sold > 0) + sold))
+    closes = closes_by_day(market)
+    entries = pd.DataFrame(
+        {"stock": market.context.item_id, "origin": market.context.origin, "entry": entry_prices(market)}
+    )
+    first = entries[entries["origin"] >= start].sort_values("origin").drop_duplicates("stock").set_index("stock")
+    first = first.reindex(closes.columns)
+    value = closes.ffill().reindex(exits, method="ffill") / first["entry"]  # [T, K] per unit of money
+    bought = exits[:, None] > first["origin"].to_numpy()  # [T, K]; never true for NaT
+    value = np.where(bought, value, np.nan)
+    equity = np.where(bought, value - cost, 1.0)
+    sold = np.nan_to_num(value[-1])
+    equity[-1] -= cost * sold
+    total = np.concatenate([[1.0], equity.mean(axis=1)])
+    return total[1:] / total[:-1] - 1, float(np.mean((sold > 0) + sold))
+
+
+def closes_by_day(windows: WindowSet) -> pd.DataFrame:
+    """Closes that the windows predict, one row per day and one column per stock; NaN where no window does."""
+    stocks, column = np.unique(np.array(windows.context.item_id), return_inverse=True)
+    calendar, row = np.unique(windows.truth.dates, return_inverse=True)
+    closes = np.full((len(calendar), len(stocks)), np.nan)
+    closes[row.reshape(windows.truth.dates.shape), column[:, None]] = windows.truth.future
+    return pd.DataFrame(closes, index=calendar, columns=stocks)
 
 
 def measure(returns: np.ndarray, years: float, *, traded: float) -> Performance:

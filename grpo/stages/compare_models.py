@@ -76,7 +76,8 @@ def compare(run: StageRun, config: RunConfig, choice: Choice, forecasters: Forec
     """Forecast, score, write tables and pictures; returns the headline metrics."""
     for notice in choice.notices:
         run.logger.info(notice)
-    folds = limit_windows(read_folds(config, forecasters.paths), config.compare.max_windows)
+    every = read_folds(config, forecasters.paths)
+    folds = limit_windows(every, config.compare.max_windows)
     names = choice.names
     if knows_optimum(concatenate([fold.test for fold in folds]).context):
         names = (*names, OPTIMUM)
@@ -93,7 +94,8 @@ def compare(run: StageRun, config: RunConfig, choice: Choice, forecasters: Forec
         sections.append(cutoff_section(by_cutoff, config.compare.base_cutoff))
         warnings += cutoff_warnings(by_cutoff, language_models, config.compare.base_cutoff)
     identities = {name: key_of(forecasters.identity(name)) for name in names}
-    sections += trading_section(config, comparison, identities, run.logger)
+    market = concatenate([fold.test for fold in every])
+    sections += trading_section(config, comparison, market, identities, run.logger)
     if config.compare.probes and language_models:
         probe_sections, probe_warnings = run_probes(forecasters, language_models, folds)
         sections += probe_sections

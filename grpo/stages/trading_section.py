@@ -18,13 +18,18 @@ from grpo.evaluation.trials import TRIALS_FILE, Trials, log_trials, read_trials
 from grpo.manifest import jsonable
 from grpo.runs import run_folder
 from grpo.stages.comparison_report import Section
+from preprocessing.windows import WindowSet
 
 RULES = {"long or flat": TradingRule(), "long or short": TradingRule(short=True)}
 BUY_AND_HOLD = "buy and hold"
 
 
 def trading_section(
-    config: RunConfig, comparison: Comparison, identities: Mapping[str, str], logger: logging.Logger
+    config: RunConfig,
+    comparison: Comparison,
+    market: WindowSet,
+    identities: Mapping[str, str],
+    logger: logging.Logger,
 ) -> list[Section]:
     """Trade every rule on every forecaster's median of the last day, log the trials, and deflate the Sharpe ratios.
 
@@ -34,6 +39,7 @@ def trading_section(
     Args:
         config: the run.
         comparison: all forecasts.
+        market: all test windows, of which the comparison's may be a part: they hold the prices of the days between.
         identities: key of each forecaster, for the log of trials.
         logger: is told where the log cannot be written.
     """
@@ -43,7 +49,7 @@ def trading_section(
         return []
     backtests = {
         (evaluation.name, rule): trade(
-            evaluation.scores.median_move[:, -1].reshape(-1, len(windows)).mean(axis=0), windows, RULES[rule]
+            evaluation.scores.median_move[:, -1].reshape(-1, len(windows)).mean(axis=0), windows, RULES[rule], market
         )
         for evaluation in comparison.evaluations
         if evaluation.name not in (REFERENCE, OPTIMUM)
@@ -57,11 +63,15 @@ def trading_section(
         for (name, rule), backtest in backtests.items()
     ]
     hold = next(iter(backtests.values()))
-    rows.append(_row(BUY_AND_HOLD, "", hold.hold, None) | {"trades": len(set(windows.context.item_id))})
+    stocks = len(set(market.context.item_id))
+    rows.append(_row(BUY_AND_HOLD, "", hold.hold, None) | {"trades": stocks})
+    first, last = np.datetime_as_string([hold.origins[0], hold.exits[-1]], unit="D")
     note = (
         f"Signal: the median of day {windows.horizon} against the last close; filled at the {hold.fill}, sold at the "
         f"close of day {windows.horizon}, {RULES['long or flat'].cost:.2%} a side, {hold.strategy.num_periods} periods "
-        "that do not overlap. deflated: probability that the true Sharpe ratio is above 0, given that it is one of "
+        f"that do not overlap, {first} to {last}. The stocks of a period's origin share all the money, which waits "
+        f"between periods; buy and hold keeps it in {'the stock' if stocks == 1 else f'all {stocks} stocks'} on the "
+        "same days. deflated: probability that the true Sharpe ratio is above 0, given that it is one of "
         f"{trials.num_trials} trials logged in {TRIALS_FILE}."
     )
     return [Section("Trading", pd.DataFrame(rows), note)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.trading import (
     Performance,
     TradingRule,
@@ -15,6 +16,9 @@ from grpo.evaluation.trading import (
     probabilistic_sharpe,
     trade,
 )
+from preprocessing.config import DataConfig
+from preprocessing.market_data import load_stocks
+from preprocessing.stock_windows import split_windows
 
 FREE = TradingRule(cost=0.0)
 
@@ -74,6 +78,36 @@ def test_buy_and_hold_waits_for_a_stock_and_keeps_its_last_price(with_opens):
     backtest = trade(np.ones(4), windows, FREE)
     # A 1.1, 1.2, 1.2 and B 1, 1.2, .6 of the half that each got
     np.testing.assert_allclose(np.cumprod(1 + backtest.hold_returns), [1.05, 1.2, 0.9])
+
+
+def test_buy_and_hold_is_invested_between_drawn_windows(with_opens):
+    # A opens at 50 on day 1 and doubles by day 6; B opens at 10 and falls to 8; each was drawn once, two days ahead
+    market = with_opens(
+        [50.0, 60.0, 75.0, 10.0, 12.0, 9.0],
+        [60.0, 75.0, 100.0, 12.0, 9.0, 8.0],
+        items=["A"] * 3 + ["B"] * 3,
+        days=[0, 2, 4, 0, 2, 4],
+    )
+    drawn = market.take(np.array([0, 5]))
+    backtest = trade(np.ones(2), drawn, FREE, market)
+    # exits on days 2 and 6: A 60/50 and 100/50, B 12/10 and 8/10 of the half that each got
+    np.testing.assert_allclose(np.cumprod(1 + backtest.hold_returns), [1.2, 1.4])
+    np.testing.assert_allclose(backtest.returns, [0.2, 8 / 9 - 1])
+    with_costs = trade(np.ones(2), drawn, TradingRule(cost=0.01), market)
+    np.testing.assert_allclose(np.cumprod(1 + with_costs.hold_returns), [1.19, 1.4 - 0.01 - 0.01 * 1.4])
+    assert with_costs.hold.turnover == pytest.approx((1 + 1.4) / (6 / 365.25))
+
+
+def test_buy_and_hold_of_a_drawn_comparison_earns_what_equal_money_did(stocknet):
+    config = DataConfig(data_dir=stocknet)
+    bars, _ = load_stocks("all", config)
+    market = split_windows(bars, config)[0]["test"]
+    drawn = market.take(choose_windows(market.context, 340))
+    backtest = trade(np.zeros(len(drawn)), drawn, FREE, market)
+    first, last = backtest.origins[0], backtest.exits[-1]
+    growth = [own["close"].asof(last) / own["open"].loc[own.index > first].iloc[0] for own in bars.values()]
+    assert len(growth) == 68
+    np.testing.assert_allclose(np.prod(1 + backtest.hold_returns), np.mean(growth))
 
 
 def test_always_long_for_one_period_is_buy_and_hold(with_opens):
