@@ -18,7 +18,7 @@ import pandas as pd
 
 from grpo.evaluation.harness import Evaluation, choose_windows
 from grpo.evaluation.identity import windows_hash
-from grpo.evaluation.leaderboard import LEVEL, OPTIMUM, REFERENCE, leaderboard, score_table
+from grpo.evaluation.leaderboard import LEVEL, OPTIMUM, REFERENCE, count_windows, leaderboard, score_table
 from grpo.evaluation.significance import holm
 from preprocessing.windows import WindowSet, concatenate
 
@@ -102,7 +102,7 @@ class Comparison:
     @property
     def num_windows(self) -> int:
         """Windows, each counted once whatever the number of seeds."""
-        return len(self.windows) // max(1, len(np.unique(self.seed)))
+        return count_windows(self.windows)
 
     def at_step(self, step: int) -> Comparison:
         """The scores of one day ahead alone, 1 to H; the forecasts stay whole."""
@@ -112,7 +112,7 @@ class Comparison:
 
 def pooled_table(comparison: Comparison) -> pd.DataFrame:
     """The leaderboard of all windows; with several seeds also rel_crps_sd and skill_sd, their spread over seeds."""
-    table = leaderboard(comparison.ranked, comparison.windows).assign(num_windows=comparison.num_windows)
+    table = leaderboard(comparison.ranked, comparison.windows)
     if len(np.unique(comparison.seed)) == 1:
         return table
     by_seed = table_by(comparison, "seed", comparison.seed)
@@ -132,7 +132,7 @@ def table_by(comparison: Comparison, label: str, keys: np.ndarray) -> pd.DataFra
     for key in np.unique(keys):
         part = comparison.take(keys == key)
         days = np.datetime_as_string([part.windows.context.origin.min(), part.windows.context.origin.max()], unit="D")
-        span = {label: str(key), "first": days[0], "last": days[1], "num_windows": part.num_windows}
+        span = {label: str(key), "first": days[0], "last": days[1]}
         parts.append(score_table(part.ranked, part.windows).assign(**span))
     table = pd.concat(parts, ignore_index=True)
     for rows in table.groupby("forecaster").groups.values():

@@ -65,7 +65,8 @@ def score_table(evaluations: Sequence[Evaluation], windows: WindowSet) -> pd.Dat
     Columns: forecaster, rel_crps and rel_mae (ratio to the random walk), skill (share of the gap between
     random walk and optimum that is closed; NaN without an optimum or a gap), dm_statistic and p_value
     (Diebold-Mariano on date-averaged CRPS against the random walk), p_holm (the same, adjusted for the number
-    of forecasters), num_dates, num_windows, the means of `summarise`, seconds.
+    of forecasters), num_dates, num_windows (each counted once, whatever the number of seeds), the means of
+    `summarise`, seconds.
 
     Raises:
         ValueError: the random walk is not among the forecasters.
@@ -90,7 +91,7 @@ def score_table(evaluations: Sequence[Evaluation], windows: WindowSet) -> pd.Dat
                 "p_value": test.p_value,
                 "p_holm": p_holm,
                 "num_dates": test.num_dates,
-                "num_windows": len(windows),
+                "num_windows": count_windows(windows),
                 "rel_mae": summary["mae"] / reference["mae"],
                 **summary,
                 "seconds": evaluation.seconds,
@@ -143,8 +144,9 @@ def verdict(table: pd.DataFrame) -> str:
     better = [row["forecaster"] for row in significant if row["dm_statistic"] < 0]
     worse = [row["forecaster"] for row in significant if row["dm_statistic"] > 0]
     untested = [row["forecaster"] for row in rivals if np.isnan(row["p_holm"])]
+    tested = len(rivals) - len(untested)
     test = f"at {LEVEL:.0%} (Diebold-Mariano on date-averaged CRPS"
-    test += f", Holm over {len(rivals)} forecasters)" if len(rivals) > 1 else ")"
+    test += f", Holm over {tested} rivals)" if tested > 1 else ")"
     sentences = [f"No forecaster beats the random walk {test}."]
     if better:
         sentences = [f"{join_names(better)} beat{'s' if len(better) == 1 else ''} the random walk {test}."]
@@ -161,15 +163,21 @@ def join_names(names: Sequence[str]) -> str:
     return f"{', '.join(head)} and {tail}" if head else tail
 
 
-def describe_windows(windows: WindowSet, num_samples: int | None) -> str:
-    """What was compared; `num_samples` None where it differs between windows."""
+def count_windows(windows: WindowSet) -> int:
+    """Different windows; each stands in a comparison once per seed."""
+    return len(set(zip(windows.context.item_id, windows.context.origin.tolist(), strict=True)))
+
+
+def describe_windows(windows: WindowSet, num_samples: int | None, num_seeds: int = 1) -> str:
+    """What was compared, each window counted once; `num_samples` None where it differs between windows."""
     stocks, origins = sorted(set(windows.context.item_id)), np.unique(windows.context.origin)
     stock = stocks[0] if len(stocks) == 1 else f"{len(stocks)} stocks"
     first, last = np.datetime_as_string([origins[0], origins[-1]], unit="D")
     samples = f"{num_samples} samples each" if num_samples else "equally many valid samples for all"
+    seeds = f" Means over {num_seeds} seeds, ± their standard deviation." if num_seeds > 1 else ""
     return (
-        f"{len(windows)} windows of {stock}, {len(origins)} origins from {first} to {last}, "
-        f"{windows.horizon} days ahead, {samples}."
+        f"{count_windows(windows)} windows of {stock}, {len(origins)} origins from {first} to {last}, "
+        f"{windows.horizon} days ahead, {samples}.{seeds}"
     )
 
 

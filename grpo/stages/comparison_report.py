@@ -110,12 +110,15 @@ def write_results(
     for section in filter(lambda section: len(section.table), sections):
         full = section.table if section.full is None else section.full
         write_atomically(folder / f"{slug(section.title.lower())}.csv", full.to_csv(index=False))
-    write_atomically(folder / "leaderboard.md", _markdown(config, comparison, table, sections, warnings))
+    title = f"Test windows of {config.stock}"
+    summary = describe_windows(windows, config.compare.num_samples, len(np.unique(comparison.seed)))
+    write_atomically(folder / "leaderboard.md", _markdown(title, summary, table, sections, warnings))
     histories = training_histories(config)
     _draw(folder, evaluations, windows, histories, _subject(evaluations, language_models))
     inputs = ReportInputs(
-        title=f"Test windows of {config.stock}",
+        title=title,
         verdict=verdict(table),
+        summary=summary,
         facts=facts(config, comparison),
         table=table,
         evaluations=evaluations,
@@ -237,20 +240,15 @@ def example_completions(
 
 
 def _markdown(
-    config: RunConfig,
-    comparison: Comparison,
+    title: str,
+    summary: str,
     table: pd.DataFrame,
     sections: Sequence[Section],
     warnings: Sequence[str],
 ) -> str:
-    seeds = len(np.unique(comparison.seed))
-    one_seed = comparison.windows.take(comparison.seed == comparison.seed[0])
-    described = describe_windows(one_seed, config.compare.num_samples)
-    if seeds > 1:
-        described += f" Means over {seeds} seeds, ± their standard deviation."
-    parts = [f"# Test windows of {config.stock}", leaderboard_markdown(table), f"**{verdict(table)}**"]
+    parts = [f"# {title}", leaderboard_markdown(table), f"**{verdict(table)}**"]
     parts += [f"**Warning:** {warning}" for warning in warnings]
-    parts += [described, " ".join(filter(None, (_EXPLANATION, optimum_note(table))))]
+    parts += [summary, " ".join(filter(None, (_EXPLANATION, optimum_note(table))))]
     parts += ["## Details", details_markdown(table)]
     for section in sections:
         if section.long:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from grpo.evaluation.harness import Evaluation
-from grpo.evaluation.leaderboard import leaderboard, optimum_note, verdict
+from grpo.evaluation.leaderboard import describe_windows, leaderboard, optimum_note, verdict
 from grpo.evaluation.metrics import score_windows
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.report import ReportInputs
@@ -51,6 +51,7 @@ def build_inputs(windows: WindowSet, evaluations: Sequence[Evaluation], **change
     fields: dict[str, Any] = {
         "title": "Test windows of S00",
         "verdict": verdict(table),
+        "summary": describe_windows(windows, 19),
         "facts": {"stock": "S00", "command": "compare --stock S00"},
         "table": table,
         "evaluations": evaluations,

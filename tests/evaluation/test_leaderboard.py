@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,6 +12,7 @@ from grpo.evaluation.leaderboard import describe_windows, leaderboard, optimum_n
 from grpo.evaluation.metrics import score_windows
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.significance import diebold_mariano
+from preprocessing.windows import concatenate
 
 NUM_WINDOWS = 60
 
@@ -52,9 +55,21 @@ def test_verdict_names_winners_and_losers(windows):
     shifts = [("good", 1.0), ("random_walk", 2.0), ("bad", 3.0), ("worse", 4.0), ("optimum", 0.0)]
     table = leaderboard([shifted(name, windows, shift) for name, shift in shifts], windows)
     assert verdict(table) == (
-        "good beats the random walk at 5% (Diebold-Mariano on date-averaged CRPS, Holm over 3 forecasters). "
+        "good beats the random walk at 5% (Diebold-Mariano on date-averaged CRPS, Holm over 3 rivals). "
         "bad and worse lose to it."
     )
+
+
+def test_verdict_counts_the_rivals_that_the_correction_is_over(windows):
+    shifts = [("good", 1.0), ("random_walk", 2.0), ("bad", 3.0)]
+    same = replace(shifted("random_walk", windows, 2.0), name="same")  # no difference, so no test
+    table = leaderboard([*(shifted(name, windows, shift) for name, shift in shifts), same], windows)
+    assert verdict(table) == (
+        "good beats the random walk at 5% (Diebold-Mariano on date-averaged CRPS, Holm over 2 rivals). "
+        "bad loses to it. same could not be tested: too few dates, or no difference at all."
+    )
+    rows = table.set_index("forecaster")
+    assert rows.loc["good", "p_holm"] <= 2 * rows.loc["good", "p_value"]
 
 
 def test_verdict_without_a_winner(windows):
@@ -146,6 +161,8 @@ def test_the_text_below_the_table(windows):
     table = leaderboard([shifted(name, windows, shift) for name, shift in shifts], windows)
     compared = "60 windows of A, 60 origins from 2020-01-01 to 2020-02-29, 1 days ahead, 50 samples each."
     assert describe_windows(windows, 50) == compared
+    two_seeds = describe_windows(concatenate([windows, windows]), 50, 2)
+    assert two_seeds == f"{compared} Means over 2 seeds, ± their standard deviation."
     gap, rows = 1 - table["rel_crps"].min(), table.set_index("forecaster")
     note = optimum_note(table)
     assert note is not None

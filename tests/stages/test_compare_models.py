@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -327,6 +328,13 @@ def test_walk_forward_folds_fit_plugins_on_all_that_came_before(run, data, monke
     assert "| forecaster        | fold 1 | fold 2 | fold 3 |" in (out / "leaderboard.md").read_text()
     table = pd.read_csv(out / "leaderboard.csv").set_index("forecaster")
     assert table.loc["base", "rel_crps_sd"] > 0
+    windows = len(drift)
+    assert set(table["num_windows"]) == {windows}
+    assert set(pd.read_csv(out / "by_day_ahead.csv")["num_windows"]) == {windows}
+    counted = next(line for line in (out / "leaderboard.md").read_text().splitlines() if " origins from " in line)
+    assert counted.startswith(f"{windows} windows of {STOCK}, {drift['date'].nunique()} origins from ")
+    assert counted.endswith("10 samples each. Means over 2 seeds, ± their standard deviation.")
+    assert counted in html.unescape((out / "report.html").read_text())
     assert len(pd.read_csv(out / "before_and_after_the_cut-off_of_the_base_model.csv")) == 8
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from grpo.evaluation import chart_data
 from grpo.evaluation.harness import Evaluation
-from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE, describe_windows
+from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE
 from grpo.evaluation.palette import DARK, LIGHT, Style, forecaster_styles
 from grpo.evaluation.report import charts, tables
 from grpo.evaluation.report.charts import Dot, Rule
@@ -36,6 +36,7 @@ class ReportInputs:
     Attributes:
         title: heading of the page, as "Test windows of AAPL".
         verdict: the one honest sentence, first thing on the page.
+        summary: which windows were compared, as `describe_windows` words it.
         facts: what was run: stock, model, seed, samples, span, commit, versions, commands.
         table: what `leaderboard` gives; `X_low` and `X_high` beside a column X are its 95 % interval, `X_sd` its
             standard deviation over seeds.
@@ -53,6 +54,7 @@ class ReportInputs:
 
     title: str
     verdict: str
+    summary: str
     facts: Mapping[str, str]
     table: pd.DataFrame
     evaluations: Sequence[Evaluation]
@@ -83,10 +85,8 @@ def render(inputs: ReportInputs) -> str:
     evaluations = {evaluation.name: evaluation for evaluation in inputs.evaluations}
     styles = forecaster_styles(list(evaluations))
     decisive, other = tables.decisive_columns(inputs.table), tables.other_columns(inputs.table)
-    num_samples = inputs.evaluations[0].forecast.samples.shape[1]
     return page.get_template("report.html.j2").render(
         inputs=inputs,
-        summary=describe_windows(inputs.windows, num_samples),
         legend=[(name, charts.swatch(style)) for name, style in styles.items()],
         leaderboard=_leaderboard(inputs.table, decisive),
         other_scores=tables.table(inputs.table, other, caption="More scores", row_class=_row_class),
