@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from baselines import bootstrap, paths
+from baselines.building_blocks import paths
+from baselines.statistical import bootstrap
 from grpo import answers, completion_logits, forecaster, generation, modeling, predict, prompts, vllm_engine
 from grpo.evaluation import leaderboard, optimum, plots, protocol, report, sampling, source_code
 from grpo.evaluation.source_code import reached_code, source_hash
