@@ -192,7 +192,7 @@ def buy_and_hold(market: WindowSet, start: np.datetime64, exits: np.ndarray, cos
     entries = pd.DataFrame(
         {"stock": market.context.item_id, "origin": market.context.origin, "entry": entry_prices(market)}
     )
-    first = entries[entries["origin"] >= start].sort_values("origin").drop_duplicates("stock").set_index("stock")
+    first = entries.loc[entries["origin"] >= start].sort_values("origin").drop_duplicates("stock").set_index("stock")
     first = first.reindex(closes.columns)
     value = closes.ffill().reindex(exits, method="ffill") / first["entry"]  # [T, K] per unit of money
     bought = exits[:, None] > first["origin"].to_numpy()  # [T, K]; never true for NaT
