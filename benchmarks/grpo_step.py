@@ -53,7 +53,7 @@ from transformers.utils import logging
 from trl import GRPOConfig, GRPOTrainer
 
 from grpo.embedded.tokenizer import build_tokenizer
-from grpo.trainer import SharedPromptGRPOTrainer
+from grpo.training.trainer import SharedPromptGRPOTrainer
 
 Shape = tuple[int, int, int, int]
 """Prompt length, completion length, G, and prompts per step."""

@@ -14,9 +14,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from grpo.config import LoraSettings, PromptConfig, RunConfig
-from grpo.runs import stage_entry
-from grpo.unsloth_backend import activate, load_model
+from grpo.config import RunConfig
+from grpo.language.config import PromptConfig
+from grpo.models.config import LoraSettings
+from grpo.models.unsloth import activate, load_model
+from grpo.runs.log import stage_entry
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

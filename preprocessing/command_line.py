@@ -6,9 +6,11 @@ same flag; short names (aliases) stand for dotted ones.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -76,6 +78,17 @@ def build_config(parser: ArgumentParser, config_class: type[C], arguments: Seque
         return config_class(**_fields_of(built, config_class))
     except (ValueError, OSError) as error:
         parser.error(str(error))
+
+
+def plain(value: Any) -> Any:
+    """A config (or part of one) as plain dicts, lists, strings and numbers."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def expand_aliases(arguments: Sequence[str], aliases: Mapping[str, str]) -> list[str]:

@@ -108,6 +108,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         files.open(path).write(content.encode() if isinstance(content, str) else content)
 
 
+def sha256(path: Path) -> str:
+    """Hash of a file's content, or of a folder's sorted relative names and contents; hexadecimal."""
+    path = Path(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -5,4 +5,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=$(tests/overlay.sh unsloth tests/requirements-unsloth-cpu.txt)
 exec env OMP_NUM_THREADS=1 "$python" -m pytest -k unsloth \
-  tests/test_unsloth_backend.py tests/stages/test_llm_stages.py tests/test_grpo_step.py "$@"
+  tests/models/test_unsloth.py tests/stages/test_llm_stages.py tests/training/test_grpo_step.py "$@"

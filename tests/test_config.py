@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from grpo.config import GrpoConfig, LoraSettings, PathsConfig, RunConfig, parse_run_config, to_yaml
+from grpo.config import RunConfig, parse_run_config, to_yaml
+from grpo.models.config import LoraSettings
+from grpo.runs.config import PathsConfig
+from grpo.training.config import GrpoConfig
 
 ROOT = Path(__file__).parents[1]
 RUN_CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -161,7 +164,7 @@ def test_a_missing_config_file_is_named(capsys: pytest.CaptureFixture[str]):
 
 
 def test_config_and_runs_import_no_torch():
-    check = "import sys, grpo.runs; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    check = "import sys, grpo.runs.__main__; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, timeout=60).returncode == 0
 
 

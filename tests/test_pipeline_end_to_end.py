@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from grpo.runs import STAGE_FOLDERS
+from grpo.runs.stages import STAGE_FOLDERS
 from tests.tiny_runs import FLAGS, STOCK
 
 ROOT = Path(__file__).parents[1]

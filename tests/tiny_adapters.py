@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from peft import get_peft_model
 
-from grpo.adapters import describe_adapter
-from grpo.config import LoraSettings, RunConfig
-from grpo.modeling import load_base_model, load_tokenizer, lora_config, save_adapter
-from grpo.runs import publish_adapter
+from grpo.config import RunConfig
+from grpo.models.adapters import describe_adapter
+from grpo.models.config import LoraSettings
+from grpo.models.loading import load_base_model, load_tokenizer, lora_config, save_adapter
+from grpo.runs.folder import publish_adapter
 from preprocessing.windows import WindowSet
 
 

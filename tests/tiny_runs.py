@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from grpo.adapters import ADAPTER_STAGES
 from grpo.config import RunConfig, parse_run_config
-from grpo.runs import STAGE_FOLDERS, STAGE_MODULES, stage_entry
+from grpo.models.adapters import ADAPTER_STAGES
+from grpo.runs.log import stage_entry
+from grpo.runs.stages import STAGE_FOLDERS, STAGE_MODULES
 
 STOCK, SLUG = "sim:ou?rows=400", "sim_ou_rows-400"
 STEPS, GROUP, PROMPTS = 4, 4, 2
@@ -77,7 +78,8 @@ if not torch.cuda.is_available():  # Unsloth then takes a slow path of its own, 
 """
 UNSLOTH_STAGE = f"""{UNSLOTH_ANYWHERE}
 import importlib, sys
-from grpo.runs import STAGE_MODULES, stage_entry
+from grpo.runs.log import stage_entry
+from grpo.runs.stages import STAGE_MODULES
 raise SystemExit(stage_entry(importlib.import_module(STAGE_MODULES[sys.argv.pop(1)]).main))
 """
 

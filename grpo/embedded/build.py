@@ -21,11 +21,12 @@ import torch
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from grpo.config import GenerationConfig, PromptConfig
 from grpo.embedded.corpus import Examples, level_probabilities, stream_examples
 from grpo.embedded.measure import report
 from grpo.embedded.tokenizer import END, PAD, build_tokenizer, number_tokens, token_id
-from grpo.forecaster import LLMForecaster, tokenize_prompts
+from grpo.language.config import PromptConfig
+from grpo.sampling.config import GenerationConfig
+from grpo.sampling.forecaster import LLMForecaster, tokenize_prompts
 from preprocessing.combined_preprocessor import DataConfig
 from preprocessing.command_line import parse_config
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from grpo.prompts import HIGHEST, LOWEST, POINTS_PER_DAILY_SD, Messages, render_prompts, to_levels
+from grpo.language.prompts import HIGHEST, LOWEST, POINTS_PER_DAILY_SD, Messages, render_prompts, to_levels
 from preprocessing.combined_preprocessor import DataConfig, make_windows
 from preprocessing.scaling import StandardNorm
 from preprocessing.simulation import PROCESSES, START_PRICE, make_bars

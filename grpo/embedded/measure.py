@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from grpo.config import GenerationConfig, PromptConfig
 from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.metrics import score_windows, summarise
 from grpo.evaluation.optimum import Optimum
 from grpo.evaluation.protocol import forecaster_plugin
-from grpo.forecaster import LLMForecaster
+from grpo.language.config import PromptConfig
+from grpo.sampling.config import GenerationConfig
+from grpo.sampling.forecaster import LLMForecaster
 from preprocessing.combined_preprocessor import DataConfig, split_windows
 from preprocessing.command_line import parse_config
 from preprocessing.files import write_atomically

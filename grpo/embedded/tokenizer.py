@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AddedToken, PreTrainedTokenizerFast
 
-from grpo.prompts import HIGHEST, INSTRUCTIONS, LOWEST, TEMPLATE
+from grpo.language.prompts import HIGHEST, INSTRUCTIONS, LOWEST, TEMPLATE
 
 PAD, UNKNOWN, USER, ASSISTANT, END = "<|pad|>", "<|unknown|>", "<|user|>", "<|assistant|>", "<|end|>"
 CHAT_TEMPLATE = (

@@ -1,7 +1,7 @@
 """Could a forecaster have seen the prices that it is asked to forecast?
 
 Three signs: it was trained on days of the test span; its skill exists only on days that its base model may have read
-about; it recites prices, or names a stock, from raw numbers (the probes, whose model side is `grpo.probes`).
+about; it recites prices, or names a stock, from raw numbers (the probes, whose model side is `grpo.sampling.probes`).
 
 Letters: B windows.
 """

@@ -14,20 +14,24 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from grpo.config import RunConfig, parse_run_config, plain
+from grpo.comparison.folds import read_folds
+from grpo.comparison.forecasters import LANGUAGE_MODEL, Choice, Forecasters, ask_all, choose_forecasters, knows_optimum
+from grpo.comparison.placebos import run_placebos
+from grpo.comparison.probes import run_probes
+from grpo.comparison.results import cutoff_section, usual_sections, usual_warnings, write_results
+from grpo.comparison.trading import trading_section
+from grpo.config import RunConfig, parse_run_config
 from grpo.evaluation.comparison import limit_windows, pooled_table
 from grpo.evaluation.contamination import cutoff_table, cutoff_warnings, training_warnings
 from grpo.evaluation.identity import key_of
 from grpo.evaluation.leaderboard import OPTIMUM, verdict
-from grpo.hub import push_after_stage
-from grpo.runs import StageRun, logger, rank, resolve_paths, run_stage, stage_entry, stage_folder
-from grpo.stages.comparison_report import cutoff_section, usual_sections, usual_warnings, write_results
-from grpo.stages.folds import read_folds
-from grpo.stages.forecasters import LANGUAGE_MODEL, Choice, Forecasters, ask_all, choose_forecasters, knows_optimum
-from grpo.stages.placebos import run_placebos
+from grpo.publishing.push import push_after_stage
+from grpo.runs.folder import resolve_paths, stage_folder
+from grpo.runs.log import logger, stage_entry
+from grpo.runs.processes import rank
+from grpo.runs.resume import StageRun, run_stage
 from grpo.stages.preprocess import make_run_windows
-from grpo.stages.probes_section import run_probes
-from grpo.stages.trading_section import trading_section
+from preprocessing.command_line import plain
 from preprocessing.windows import concatenate
 
 OUTPUTS = ("rows.csv", "forecasts.parquet", "leaderboard.csv", "leaderboard.md", "report.html")

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from grpo.config import RunConfig, parse_run_config
-from grpo.runs import StageRun, run_stage, stage_entry, stage_folder
+from grpo.runs.folder import stage_folder
+from grpo.runs.log import stage_entry
+from grpo.runs.resume import StageRun, run_stage
 from preprocessing.combined_preprocessor import REPORT_FILE, fold_folder, notices, preprocess, windows_files
 from preprocessing.market_data import locate_stocks
 from preprocessing.stock_windows import SPLIT_NAMES

@@ -17,11 +17,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grpo.config import RunConfig, parse_run_config, plain
-from grpo.prompts import parse_answers, render_prompts, to_levels
-from grpo.rejection import draw_stratified, select, strata
-from grpo.rewards import energy, scale_paths
-from grpo.runs import RunError, StageRun, rank, resolve_paths, run_stage, stage_entry
+from grpo.config import RunConfig, parse_run_config
+from grpo.language.prompts import parse_answers, render_prompts, to_levels
+from grpo.language.rewards import energy, scale_paths
+from grpo.runs.folder import resolve_paths
+from grpo.runs.log import stage_entry
+from grpo.runs.processes import rank
+from grpo.runs.resume import StageRun, run_stage
+from grpo.training.rejection import draw_stratified, select, strata
+from preprocessing.command_line import plain
+from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet, read_windows
 
@@ -52,7 +57,7 @@ class Sampled:
 
 def sample(config: RunConfig, rng: np.random.Generator) -> Sampled:
     """Sample K answers for each of a stratified choice of training windows from the stage-1 model."""
-    from grpo.forecaster import load_llm_forecaster  # brings torch, which a finished stage does not need
+    from grpo.sampling.forecaster import load_llm_forecaster  # brings torch, which a finished stage does not need
 
     files, settings = resolve_paths(config), config.rejection
     windows = read_windows(files.train_x, files.train_y)
@@ -84,7 +89,9 @@ def generate(config: RunConfig, stage: StageRun) -> dict[str, Any]:
         kept[row, select(sampled.paths[row], sampled.truth[row], settings, rng)] = True
         drawn[row, rng.permutation(np.flatnonzero(valid[row]))[: settings.keep]] = True
     if not kept.any():
-        raise RunError("no sampled answer was valid, so there is no SFT data; train stage 1 longer, or check the model")
+        raise UserError(
+            "no sampled answer was valid, so there is no SFT data; train stage 1 longer, or check the model"
+        )
     _write(config, stage, sampled, kept)
     before, after = (range_coverage(sampled.paths, chosen, sampled.truth) for chosen in (drawn, kept))
     calibrated = (settings.keep - 1) / (settings.keep + 1)

@@ -10,17 +10,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from grpo.config import RunConfig, parse_run_config, plain
-from grpo.hub import push_after_stage
-from grpo.processes import num_processes
-from grpo.runs import StageRun, resolve_paths, run_stage, stage_entry
-from grpo.unsloth_backend import activate
+from grpo.config import RunConfig, parse_run_config
+from grpo.models.unsloth import activate
+from grpo.publishing.push import push_after_stage
+from grpo.runs.folder import resolve_paths
+from grpo.runs.log import stage_entry
+from grpo.runs.processes import num_processes
+from grpo.runs.resume import StageRun, run_stage
+from preprocessing.command_line import plain
 
 
 def train(config: RunConfig, stage: StageRun, start_from: Path | None) -> dict[str, Any]:
     """Train; returns the headline metrics."""
     activate(config)
-    from grpo.stages.sft_training import train_sft  # brings torch and TRL, which a finished stage does not need
+    from grpo.training.sft import train_sft  # brings torch and TRL, which a finished stage does not need
 
     return train_sft(config, stage, start_from)
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 from typing import Any
 
 from grpo.config import RunConfig, parse_run_config
-from grpo.hub import push_after_stage
-from grpo.runs import StageRun, resolve_paths, run_stage, stage_entry
+from grpo.models.unsloth import activate
+from grpo.publishing.push import push_after_stage
+from grpo.runs.folder import resolve_paths
+from grpo.runs.log import stage_entry
+from grpo.runs.resume import StageRun, run_stage
 from grpo.stages.training_settings import grpo_inputs, grpo_sections
-from grpo.unsloth_backend import activate
 
 
 def train(config: RunConfig, stage: StageRun) -> dict[str, Any]:
     """Train; returns the headline metrics."""
     activate(config)
-    from grpo.stages.grpo_training import train_grpo  # brings torch and TRL, which a finished stage does not need
+    from grpo.training.grpo import train_grpo  # brings torch and TRL, which a finished stage does not need
 
     paths = resolve_paths(config)
     return train_grpo(

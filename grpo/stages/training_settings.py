@@ -1,4 +1,4 @@
-"""What a training stage reads, what decides its result, and where its adapter goes; no torch.
+"""What a training stage reads, and what decides its result; no torch.
 
 A stage looks at these before it loads anything heavy, so that one that is finished is skipped at once.
 """
@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from grpo.config import GrpoConfig, RunConfig, plain
-from grpo.processes import num_processes
-from grpo.runs import RunPaths
+from grpo.config import RunConfig
+from grpo.runs.folder import RunPaths
+from grpo.runs.processes import num_processes
+from grpo.training.config import GrpoConfig
+from preprocessing.command_line import plain
 
 
 def grpo_inputs(paths: RunPaths) -> dict[str, Path]:
@@ -32,8 +34,3 @@ def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
         "processes": num_processes(),
         "grpo": plain(stage),
     }
-
-
-def adapter_place(config: RunConfig, name: str) -> Path:
-    """Where a finished adapter is published: models_dir/MODEL/STOCK/NAME."""
-    return config.models_dir / config.model_slug / config.stock_slug / name

@@ -10,14 +10,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from baselines.statistical.naive import RandomWalk, RandomWalkConfig
-from grpo.adapters import EMBEDDED_FOLDER
 from grpo.config import RunConfig
 from grpo.embedded import build
 from grpo.embedded.build import BuildConfig, build_model, encode, train
 from grpo.embedded.corpus import simulate_examples
 from grpo.embedded.tokenizer import build_tokenizer, number_tokens
 from grpo.evaluation.metrics import score_windows, summarise
-from grpo.forecaster import load_llm_forecaster
+from grpo.models.adapters import EMBEDDED_FOLDER
+from grpo.sampling.forecaster import load_llm_forecaster
 from preprocessing.combined_preprocessor import DataConfig
 from tests.windows_factory import simulated_windows
 

@@ -7,9 +7,12 @@ import pytest
 
 from baselines.building_blocks import paths
 from baselines.statistical import bootstrap
-from grpo import answers, completion_logits, forecaster, generation, modeling, predict, prompts, vllm_engine
 from grpo.evaluation import leaderboard, optimum, plots, protocol, report, sampling, source_code
 from grpo.evaluation.source_code import reached_code, source_hash
+from grpo.language import answers, prompts
+from grpo.models import loading as modeling
+from grpo.prediction import forecast as predict
+from grpo.sampling import completion_logits, forecaster, generation, vllm_engine
 from preprocessing import laws, seeds, simulation, windows
 from preprocessing import plots as window_plots
 

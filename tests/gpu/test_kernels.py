@@ -7,11 +7,12 @@ import importlib.util
 import pytest
 import torch
 
-from grpo.completion_logits import cached_logits, packed_logits
-from grpo.config import LoadingConfig, RunConfig
-from grpo.generation import sample_completions
-from grpo.modeling import load_base_model
-from tests.test_trainer import assert_bfloat16_rounds_alike, both_ways
+from grpo.config import RunConfig
+from grpo.models.config import LoadingConfig
+from grpo.models.loading import load_base_model
+from grpo.sampling.completion_logits import cached_logits, packed_logits
+from grpo.sampling.generation import sample_completions
+from tests.training.test_trainer import assert_bfloat16_rounds_alike, both_ways
 
 needs_flash_attention = pytest.mark.skipif(
     importlib.util.find_spec("flash_attn") is None, reason="flash-attn is not installed"

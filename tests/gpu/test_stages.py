@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from grpo.adapters import EMBEDDED_FOLDER
+from grpo.models.adapters import EMBEDDED_FOLDER
 from tests.tiny_runs import STEPS, TinyRun
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grpo.prompts import render_answer, render_prompts
-from grpo.runs import resolve_paths
+from grpo.language.prompts import render_answer, render_prompts
+from grpo.runs.folder import resolve_paths
 from preprocessing.windows import read_windows
 from tests.tiny_runs import TinyRun
 

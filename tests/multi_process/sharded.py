@@ -10,10 +10,10 @@ from torch.distributed import barrier, destroy_process_group, init_process_group
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from grpo.completion_logits import completion_logits
-from grpo.generation import sample_completions
-from grpo.processes import unsharded
-from grpo.runs import rank
+from grpo.runs.processes import rank
+from grpo.sampling.completion_logits import completion_logits
+from grpo.sampling.generation import sample_completions
+from grpo.training.launcher import unsharded
 from tests.tiny_models import tiny_model
 
 LENGTH = 5

@@ -20,7 +20,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from trl.scripts.vllm_serve import ScriptArguments
 
 from grpo.config import parse_run_config
-from grpo.runs import STAGE_MODULES
+from grpo.runs.stages import STAGE_MODULES
 from grpo.stages.training_settings import grpo_sections
 from tests.multi_process.test_launch import CONFIGS, ROOT, clean_environment
 

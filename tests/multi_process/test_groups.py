@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from grpo.rewards import energy, group_rewards
-from grpo.trainer import SharedPromptGRPOTrainer
-from tests.test_trainer import GROUP, make_trainer
+from grpo.language.rewards import energy, group_rewards
+from grpo.training.trainer import SharedPromptGRPOTrainer
+from tests.training.test_trainer import GROUP, make_trainer
 
 
 def test_half_a_group_would_earn_something_else():

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from grpo.processes import ASKED, SHARDING, num_processes, run_training
-from grpo.runs import RunError
+from grpo.runs.processes import ASKED, SHARDING, num_processes, run_training
+from preprocessing.errors import UserError
 from tests.multi_process.processes import LAUNCHER_VARIABLES
 from tests.tiny_runs import TinyRun
 
@@ -89,7 +89,7 @@ def test_the_number_that_was_asked_for_must_have_started(monkeypatch):
     monkeypatch.setenv(ASKED, "4")
     assert num_processes() == 4
     monkeypatch.setenv(ASKED, "2")
-    with pytest.raises(RunError, match=r"^--num-processes 2: the launcher started 4; "):
+    with pytest.raises(UserError, match=r"^--num-processes 2: the launcher started 4; "):
         num_processes()
 
 
@@ -97,7 +97,7 @@ def test_processes_that_do_not_know_of_each_other_are_found_out(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv(ASKED, raising=False)
     alone = SimpleNamespace(accelerator=SimpleNamespace(num_processes=1))
-    with pytest.raises(RunError, match="2 processes were started, but each trains with 1"):
+    with pytest.raises(UserError, match="2 processes were started, but each trains with 1"):
         run_training(alone, stage=None)  # type: ignore[arg-type]
 
 
@@ -106,5 +106,5 @@ def test_sharding_that_accelerate_would_leave_out_is_found_out(sharding, variabl
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv(variable, "true")
     plain = SimpleNamespace(num_processes=1, distributed_type=SimpleNamespace(value="MULTI_CPU"))
-    with pytest.raises(RunError, match=f"asks for {sharding}, in place of which accelerate runs MULTI_CPU"):
+    with pytest.raises(UserError, match=f"asks for {sharding}, in place of which accelerate runs MULTI_CPU"):
         run_training(SimpleNamespace(accelerator=plain), stage=None)  # type: ignore[arg-type]

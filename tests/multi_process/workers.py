@@ -16,13 +16,11 @@ import peft
 import safetensors.torch
 import torch
 
-import grpo.stages.grpo_training
-import grpo.stages.stage2_train_sft  # noqa: F401
-from grpo.callbacks import StageProgress
-from grpo.completion_logits import unwrapped
-from grpo.prompts import render_answer
-from grpo.runs import rank
-from grpo.trainer import SharedPromptGRPOTrainer
+from grpo.language.prompts import render_answer
+from grpo.runs.processes import rank
+from grpo.sampling.completion_logits import unwrapped
+from grpo.training.trainer import SharedPromptGRPOTrainer
+from grpo.training.validation_guard import StageProgress
 from tests.tiny_runs import TinyRun
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo.prompts import render_prompts
+from grpo.language.prompts import render_prompts
 from preprocessing import stock_windows
 from preprocessing.config import DataConfig
 from preprocessing.indicators import compute_indicators

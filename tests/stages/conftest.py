@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from grpo.runs import STAGE_FOLDERS
+from grpo.runs.stages import STAGE_FOLDERS
 from tests.tiny_runs import TinyRun, UnslothRun
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo.runs import resolve_paths
+from grpo.runs.folder import resolve_paths
 from preprocessing.command_line import UsageError
 from tests.tiny_models import save_tiny_model
 from tests.tiny_runs import TinyRun

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grpo import prompts
 from grpo.evaluation import leaderboard, protocol, sampling, source_code
 from grpo.evaluation.protocol import Forecast
-from grpo.prompts import to_levels
-from grpo.runs import stage_entry
+from grpo.language import prompts
+from grpo.language.prompts import to_levels
+from grpo.runs.log import stage_entry
 from grpo.stages import compare_models
 from preprocessing import laws
 
@@ -66,9 +66,9 @@ def data(tmp_path_factory):
 @pytest.fixture
 def run(tmp_path, data, monkeypatch):
     """Runs the stage in this process: run(*flags) -> exit code."""
-    module = types.ModuleType("grpo.forecaster")
+    module = types.ModuleType("grpo.sampling.forecaster")
     module.load_llm_forecaster = FakeModel  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "grpo.forecaster", module)
+    monkeypatch.setitem(sys.modules, "grpo.sampling.forecaster", module)
     monkeypatch.setattr(FakeModel, "calls", [])
     monkeypatch.delenv("RANK", raising=False)
     folder = tmp_path / "run"

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 KILLED_AT_STEP_3 = """
 import os, signal, sys
 from pathlib import Path
-from grpo.callbacks import StageProgress
+from grpo.training.validation_guard import StageProgress
 from tests.tiny_runs import TinyRun
 
 def on_step_begin(self, args, state, control, **kwargs):

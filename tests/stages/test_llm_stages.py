@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from grpo.forecaster import load_llm_forecaster
-from grpo.prompts import parse_answers
-from grpo.runs import STAGE_FOLDERS
-from grpo.stages import grpo_training
+from grpo.language.prompts import parse_answers
+from grpo.runs.stages import STAGE_FOLDERS
+from grpo.sampling.forecaster import load_llm_forecaster
+from grpo.training import grpo as grpo_training
 from preprocessing.windows import read_windows
 from tests.tiny_runs import GROUP, KEPT, NEEDS_UNSLOTH, PROMPTS, SAMPLES, SLUG, STEPS, STOCK, WINDOWS, TinyRun
 
@@ -116,7 +116,7 @@ def test_rejection_says_why_each_sample_was_left_out(tmp_path, monkeypatch):
             paths[0], paths[3] = "up", paths[3] + " [cut off]"
             return [paths] * len(context)
 
-    monkeypatch.setattr("grpo.forecaster.load_llm_forecaster", lambda *args, **kwargs: Answers())
+    monkeypatch.setattr("grpo.sampling.forecaster.load_llm_forecaster", lambda *args, **kwargs: Answers())
     flags = ("--grpo-saved-lora-1st", adapter, "--rejection.num_samples", 6, "--rejection.keep", 3)
     assert run.stage("rejection", *flags) == 0
     rejected = pd.read_parquet(run.place("rejection") / "rejected.parquet")

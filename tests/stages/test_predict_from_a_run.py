@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from grpo.adapters import ADAPTER_STAGES, read_record
-from grpo.predict import forecast_csv, load_forecaster
+from grpo.models.adapters import ADAPTER_STAGES, read_record
+from grpo.prediction.forecast import forecast_csv, load_forecaster
 from preprocessing.windows import read_windows
 from tests.tiny_runs import SLUG, STOCK
 from tests.windows_factory import simulated_bars

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from tests.test_probes import character_tokenizer
+from tests.sampling.test_probes import character_tokenizer
 from tests.tiny_runs import TinyRun
 
 

@@ -1,0 +1,65 @@
+"""Probes of what the compared language models know by heart, as a table and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from grpo.comparison.forecasters import Forecasters
+from grpo.comparison.results import Section
+from grpo.evaluation.comparison import Fold
+from grpo.evaluation.contamination import choose_apart, probe_warnings, recital_row, ticker_row
+from grpo.models.config import EMBEDDED
+from preprocessing.windows import concatenate
+
+_WINDOWS = 100
+"""Windows shown of the training and of the test span, at most."""
+_NOTE = (
+    "Raw closes as plain text. exact next close: share of windows whose most likely continuation is the true close to "
+    "the cent, and the log probability of the true close over that of its neighbours a cent away (preference; tested "
+    "against 0). name of the stock: share of windows whose stock the model names, against always naming the most "
+    "frequent one. Prices are adjusted, so silence proves nothing."
+)
+
+
+def run_probes(
+    forecasters: Forecasters, names: Sequence[str], folds: Sequence[Fold]
+) -> tuple[list[Section], list[str]]:
+    """Probe each language model on windows that do not overlap; the table, and what it warns of.
+
+    Args:
+        forecasters: loads them.
+        names: of the language models.
+        folds: the first one's training windows, and all test windows.
+    """
+    if forecasters.config.model == EMBEDDED:
+        note = "Not applicable: the embedded model has read no text, only simulated prices."
+        return [Section("Probes", pd.DataFrame(), note)], []
+    from grpo.sampling.probes import ProbeError, check_reads_text, name_log_probs, recite  # brings torch
+
+    spans = {"train": folds[0].train, "test": concatenate([fold.test for fold in folds])}
+    spans = {span: windows.take(choose_apart(windows.context, _WINDOWS)) for span, windows in spans.items()}
+    stocks = sorted(set(spans["test"].context.item_id))
+    rows, skipped = [], []
+    for name in names:
+        forecaster = forecasters.language_model(name)
+        model, tokenizer = getattr(forecaster, "model", None), getattr(forecaster, "tokenizer", None)
+        if model is None:
+            skipped.append(f"{name}: not applicable: its log probabilities are out of reach")
+            continue
+        try:
+            check_reads_text(tokenizer)
+        except ProbeError as error:
+            skipped.append(f"{name}: {error}")
+            continue
+        for span, windows in spans.items():
+            rows.append(recital_row(name, span, recite(model, tokenizer, windows), windows.context.origin))
+        if len(stocks) > 1:
+            truth = np.searchsorted(stocks, np.array(spans["test"].context.item_id))
+            rows.append(ticker_row(name, name_log_probs(model, tokenizer, spans["test"], stocks), truth))
+    forecasters.release()
+    table = pd.DataFrame(rows)
+    note = " ".join([_NOTE, *(f"{line}." for line in skipped)]) if rows else " ".join(f"{line}." for line in skipped)
+    return [Section("Probes", table, note)], probe_warnings(table) if rows else []

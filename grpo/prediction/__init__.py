@@ -1,0 +1,1 @@
+"""Forecasts of a stock with a trained adapter: tables, JSON and fan charts."""

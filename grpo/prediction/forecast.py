@@ -1,0 +1,349 @@
+"""Forecast the days after the last bar of a CSV, with a trained adapter or with a base model alone.
+
+    python -m grpo.predict --adapter models/embedded/AAPL/grpo_lora_2nd --csv AAPL.csv
+    python -m grpo.predict --adapter user/aapl-grpo-2nd --data-dir DIR --num-samples 200
+
+Prints the last close and, for each day ahead, the median and the 80 % interval; writes OUTPUT_DIR/STOCK.json (all
+quantiles and samples) and OUTPUT_DIR/STOCK.png. The adapter's folder says what it needs. The same from Python:
+
+    from grpo.predict import load_forecaster, forecast_csv
+    forecaster = load_forecaster("models/embedded/AAPL/grpo_lora_2nd")
+    result = forecast_csv(forecaster, "AAPL.csv")
+    result.dates, result.median, result.quantile(0.9), result.samples
+
+A CSV that is refused does not stop the others; it is named at the end, and the exit code is then 1.
+
+Letters: S samples, H horizon.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from grpo.config import RunConfig
+from grpo.evaluation.protocol import Forecaster
+from grpo.language.config import PromptConfig
+from grpo.models.adapters import AdapterRecord, ModelError, describe_adapter, read_record
+from grpo.models.config import EMBEDDED, LoadingConfig
+from grpo.models.download import locate_adapter
+from grpo.prediction.files import PriceForecast, draw, to_json, to_table
+from grpo.sampling.endpoint import EndpointForecaster
+from preprocessing.combined_preprocessor import make_contexts
+from preprocessing.command_line import parse_config
+from preprocessing.config import DataConfig
+from preprocessing.errors import UserError
+from preprocessing.files import sha256, slug, write_atomically
+from preprocessing.market_data import MarketDataError, read_bars
+from preprocessing.scaling import StandardNorm
+from preprocessing.windows import Context
+
+FEWEST_VALID = 20
+"""Fewest valid answers that quantiles are made of (all, where fewer are asked for)."""
+_CALENDAR_DAYS = 60
+"""Latest bars that show which days have a price."""
+
+
+class PredictionError(UserError):
+    """A forecast that cannot be made; the message is one line that names the place and a way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """One prediction command."""
+
+    adapter: str | None = None
+    """Adapter folder, or a Hub id user/name[@revision]; null: the model alone."""
+    model: str | None = None
+    """`embedded`, a Hub model id, or a local folder; null: the adapter's base model, or `embedded` without one."""
+    csv: list[Path] = field(default_factory=list)
+    """Daily OHLCV CSVs (Date, Open, High, Low, Close, Adj Close, Volume), one per stock: --csv A.csv B.csv."""
+    data_dir: Path | None = None
+    """Folder whose CSVs are all forecast."""
+    num_samples: int = 100
+    """Sample paths per stock."""
+    seed: int = 0
+    """Seed of the sampling; a stock's forecast does not depend on the other stocks."""
+    output_dir: Path = Path("predictions")
+    """Folder for STOCK.json and STOCK.png."""
+    window: int | None = None
+    """Days that the prompt shows; null: the adapter's, or 30 without one."""
+    horizon: int | None = None
+    """Days to forecast; null: the adapter's, or 10 without one."""
+    style: Literal["direct", "reasoning"] | None = None
+    """Style of the answers; null: the adapter's, or `direct` without one."""
+    endpoint: str | None = None
+    """Address of an OpenAI-compatible server that samples in place of this process: http://localhost:8000/v1."""
+    served_model: str | None = None
+    """Name under which that server offers the model or adapter."""
+    loading: LoadingConfig = field(default_factory=LoadingConfig)
+    trust_remote_code: bool = False
+    """Let a Hub model run its own Python code; off unless you trust its authors."""
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 2:
+            raise ValueError(f"num_samples must be at least 2; got {self.num_samples}")
+        if (self.endpoint is None) != (self.served_model is None):
+            raise ValueError("--endpoint and --served-model belong together; give both or none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StockForecaster:
+    """A forecaster with all that turns bars into its context.
+
+    Attributes:
+        forecaster: samples paths.
+        record: window, horizon and indicators.
+        model: the base model.
+        adapter: the adapter as it was named, or None.
+        adapter_sha256: hash of the adapter's folder, or None.
+    """
+
+    forecaster: Forecaster
+    record: AdapterRecord
+    model: str
+    adapter: str | None
+    adapter_sha256: str | None
+
+
+def load_forecaster(adapter: str | Path | None = None, *, model: str | None = None) -> StockForecaster:
+    """The forecaster of an adapter (folder or Hub id), or of a base model alone.
+
+    Raises:
+        ModelError: the adapter or the model cannot be used, or do not belong together.
+    """
+    return _load(PredictConfig(adapter=None if adapter is None else str(adapter), model=model))
+
+
+def forecast_csv(
+    forecaster: StockForecaster, csv: str | Path, *, num_samples: int = 100, seed: int = 0
+) -> PriceForecast:
+    """Forecast the days after the last bar of a CSV.
+
+    Raises:
+        MarketDataError: the file is refused.
+        PredictionError: too few bars, or too few valid answers.
+    """
+    bars, _ = read_bars(Path(csv))
+    result = forecast_bars(forecaster, Path(csv).stem, bars, num_samples=num_samples, seed=seed)
+    return dataclasses.replace(result, source=str(csv), source_sha256=sha256(Path(csv)))
+
+
+def forecast_bars(
+    forecaster: StockForecaster, stock: str, bars: pd.DataFrame, *, num_samples: int = 100, seed: int = 0
+) -> PriceForecast:
+    """Forecast the days after the last bar.
+
+    Args:
+        forecaster: of `load_forecaster`.
+        stock: name of the stock; the forecast does not depend on it.
+        bars: open, high, low, close on one adjusted basis, indexed by ascending unique dates.
+        num_samples: S.
+        seed: of the sampling.
+
+    Raises:
+        PredictionError: too few bars, or too few valid answers.
+    """
+    record = forecaster.record
+    context = latest_context(stock, bars, record)
+    answer = forecaster.forecaster.predict(context, horizon=record.horizon, num_samples=num_samples, seed=seed)
+    samples = answer.samples[0][answer.valid[0]]
+    if len(samples) < min(FEWEST_VALID, num_samples):
+        example = f"; the first: {answer.texts[0][0][:80]!r}" if answer.texts else ""
+        raise PredictionError(
+            f"{stock}: {len(samples)} of {num_samples} answers were a forecast{example}. Take an adapter trained for "
+            "this, or raise --num-samples"
+        )
+    return PriceForecast(
+        stock=stock,
+        origin=_time(context.origin[0]),
+        past=context.past[0, :, 0],
+        dates=next_days(bars.index.to_numpy(dtype="datetime64[ns]"), record.horizon),
+        samples=samples,
+        num_samples=num_samples,
+        seed=seed,
+        model=forecaster.model,
+        adapter=forecaster.adapter,
+        adapter_sha256=forecaster.adapter_sha256,
+        source=None,
+        source_sha256=None,
+        first_date=_time(bars.index.to_numpy(dtype="datetime64[ns]")[0]),
+        rows=len(bars),
+    )
+
+
+def latest_context(stock: str, bars: pd.DataFrame, record: AdapterRecord) -> Context:
+    """What may be seen at the last bar: one window, whose scale is fitted on all closes up to it.
+
+    Raises:
+        PredictionError: the indicators have not warmed up, or the window is longer than the bars.
+    """
+    config = DataConfig(window=record.window, horizon=record.horizon, indicators=record.indicators)
+    if len(bars) <= config.first_origin:
+        raise PredictionError(
+            f"{stock} has {len(bars)} rows, but a forecast needs {config.first_origin + 1} (indicator warm-up "
+            f"{record.indicators.warm_up}, window {record.window}); give a longer history"
+        )
+    norm = StandardNorm.fit(bars["close"].to_numpy(dtype=np.float64))
+    return make_contexts(stock, bars, config, norm, np.array([len(bars) - 1]))
+
+
+def next_days(days: np.ndarray, horizon: int) -> tuple[str, ...] | None:
+    """The days that follow, where the latest bars show which days have a price.
+
+    Args:
+        days: [T] datetime64[ns] of the bars.
+        horizon: H.
+
+    Returns:
+        H business days where no bar lies on a weekend and gaps are those of weekends and holidays; H calendar days
+        where every day has a bar; None for anything else.
+    """
+    latest = days[-_CALENDAR_DAYS:].astype("datetime64[D]")
+    if len(np.unique(latest)) < len(days[-_CALENDAR_DAYS:]) or len(latest) < 10:
+        return None
+    if (np.diff(latest) == np.timedelta64(1, "D")).all():
+        following = latest[-1] + np.arange(1, horizon + 1)
+    elif np.is_busday(latest).all() and np.busday_count(latest[:-1], latest[1:]).mean() < 1.25:
+        following = np.busday_offset(latest[-1], np.arange(1, horizon + 1))
+    else:
+        return None
+    return tuple(np.datetime_as_string(following, unit="D").tolist())
+
+
+def _time(time: np.datetime64) -> str:
+    """A day as YYYY-MM-DD, a time within a day as YYYY-MM-DDTHH:MM."""
+    return str(np.datetime_as_string(time, unit="m")).removesuffix("T00:00")
+
+
+def _load(config: PredictConfig) -> StockForecaster:
+    folder = locate_adapter(config.adapter) if config.adapter else None
+    record = _record(config, folder)
+    if config.endpoint and config.served_model:
+        forecaster: Forecaster = EndpointForecaster(config.endpoint, config.served_model, record.prompt)
+    else:
+        forecaster = _load_model(config, record, folder)
+    return StockForecaster(
+        forecaster=forecaster,
+        record=record,
+        model=config.model or record.base_model,
+        adapter=config.adapter,
+        adapter_sha256=sha256(folder) if folder else None,
+    )
+
+
+def _record(config: PredictConfig, folder: Path | None) -> AdapterRecord:
+    """The adapter's record; for a model alone, what the flags say."""
+    asked = {"window": config.window, "horizon": config.horizon, "style": config.style}
+    if folder is None:
+        data = DataConfig(window=config.window or 30, horizon=config.horizon or 10)
+        prompt = PromptConfig(style=config.style or "direct", max_seq_length=4096)
+        run = RunConfig(model=config.model or EMBEDDED, data=data, prompt=prompt)
+        return describe_adapter(run, "base", None)
+    record = read_record(folder)
+    trained = {"window": record.window, "horizon": record.horizon, "style": record.prompt.style}
+    for name, value in asked.items():
+        if value not in (None, trained[name]):
+            raise ModelError(
+                f"--{name} {value}: adapter {config.adapter} was trained with {trained[name]}; leave the flag out"
+            )
+    return record
+
+
+def _load_model(config: PredictConfig, record: AdapterRecord, folder: Path | None) -> Forecaster:
+    from grpo.sampling.forecaster import load_llm_forecaster  # brings torch, which --help and an endpoint do not need
+
+    run = RunConfig(
+        model=config.model or record.base_model,
+        prompt=record.prompt,
+        loading=config.loading,
+        trust_remote_code=config.trust_remote_code,
+    )
+    try:
+        forecaster = load_llm_forecaster(run, folder, name=record.stage)
+    except ModelError as error:
+        if config.model is None and "/" not in record.base_model and record.base_model != EMBEDDED:
+            raise ModelError(
+                f"adapter {config.adapter} was trained on '{record.base_model}'; where that was a folder, name it with "
+                f"--model DIR ({error})"
+            ) from error
+        raise
+    forecaster.progress = False  # the bar counts the stocks
+    return forecaster
+
+
+def _files(config: PredictConfig) -> list[Path]:
+    files = list(config.csv)
+    if config.data_dir is not None:
+        if not config.data_dir.is_dir():
+            raise PredictionError(f"--data-dir {config.data_dir} is no folder; correct the path")
+        files += sorted(path for path in config.data_dir.iterdir() if path.suffix.lower() == ".csv")
+    if not files:
+        raise PredictionError("there is no CSV to forecast; give --csv FILE or --data-dir DIR with CSV files")
+    by_name: dict[str, Path] = {}
+    for file in files:
+        other = by_name.setdefault(slug(file.stem), file)
+        if other is not file:
+            raise PredictionError(f"{other} and {file} would both write {slug(file.stem)}.json; forecast one at a time")
+    return files
+
+
+def predict_all(config: PredictConfig) -> list[str]:
+    """Forecast every CSV, print and write each as it is done; returns the errors, one line per refused CSV."""
+    files = _files(config)
+    forecaster = _load(config)
+    errors = []
+    for file in tqdm(files, desc="forecast", unit="stock"):
+        try:
+            result = forecast_csv(forecaster, file, num_samples=config.num_samples, seed=config.seed)
+        except (MarketDataError, PredictionError) as error:
+            errors.append(f"{file.name}: {error}")
+            continue
+        place = config.output_dir / slug(file.stem)
+        write_atomically(place.with_name(f"{place.name}.json"), to_json(result))
+        draw(result, place.with_name(f"{place.name}.png"))
+        tqdm.write(to_table(result), file=sys.stdout)
+    return errors
+
+
+def _join_csv(arguments: Sequence[str]) -> list[str]:
+    """`--csv A B`, `--csv=A` and repetitions of them as the one list that the parser takes."""
+    others: list[str] = []
+    files: list[str] = []
+    listing = False
+    for argument in arguments:
+        if argument == "--csv" or argument.startswith("--csv="):
+            listing = True
+            files += [argument.removeprefix("--csv=")] if "=" in argument else []
+        elif listing and not argument.startswith("--"):
+            files.append(argument)
+        else:
+            listing = False
+            others.append(argument)
+    return others + (["--csv", json.dumps(files)] if files else [])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the flags, forecast, name what was refused."""
+    config = parse_config(
+        PredictConfig,
+        _join_csv(sys.argv[1:] if argv is None else argv),
+        prog="python -m grpo.predict",
+        description="Forecast the days after the last bar of each CSV.",
+    )
+    errors = predict_all(config)
+    done = len(_files(config)) - len(errors)
+    print(f"{done} forecast(s) written to {config.output_dir}")
+    if errors:
+        for line in errors:
+            print(f"error: {line}", file=sys.stderr)
+        raise PredictionError(f"{len(errors)} of {len(errors) + done} CSVs could not be forecast (see above)")

@@ -1,0 +1,1 @@
+"""Adapters to the Hugging Face Hub, each with a model card. No torch."""

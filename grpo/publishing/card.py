@@ -1,0 +1,145 @@
+"""The model card of a pushed adapter, written from the run's manifests alone. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from grpo.config import RunConfig
+from grpo.models.adapters import AdapterRecord
+from grpo.models.config import EMBEDDED
+from grpo.runs.folder import stage_folder, stage_manifest
+from preprocessing.combined_preprocessor import REPORT_FILE
+from preprocessing.files import sha256
+
+FORECASTER_NAMES = {"grpo_lora_1st": "grpo_1st", "sft_lora": "sft", "grpo_lora_2nd": "grpo_2nd"}
+"""What the comparison calls each adapter."""
+_TITLES = {"stage1": "stage 1, GRPO", "stage2": "stage 2, SFT", "stage3": "stage 3, GRPO from the SFT adapter"}
+_MANY = 20
+
+
+def model_card(config: RunConfig, name: str, adapter: Path, record: AdapterRecord, repo_id: str) -> str:
+    """README.md of the adapter's repository.
+
+    Args:
+        config: the run.
+        name: the adapter's name in `FORECASTER_NAMES`.
+        adapter: its folder.
+        record: its record, whose base model is what others can load.
+        repo_id: where it is pushed.
+    """
+    embedded = record.base_model == EMBEDDED
+    header: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation"}
+    header |= {} if embedded else {"base_model": record.base_model}
+    header |= {"license": config.hub.license} if config.hub.license else {}
+    header["tags"] = ["grpo", "lora", "time-series-forecasting"]
+    base = (
+        "the small model that the package `grpo-forecast` brings along (`embedded`): that package is enough"
+        if embedded
+        else f"[{record.base_model}](https://huggingface.co/{record.base_model})"
+    )
+    return "\n".join(
+        [
+            f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
+            f"# {repo_id.split('/')[1]}\n",
+            f"A LoRA adapter ({_TITLES[record.stage]}) that forecasts the daily closes of {record.stock}: it reads "
+            f"{record.window} days and answers with sample paths of the next {record.horizon}. Its base model is "
+            f"{base}.\n",
+            "## Use\n\n"
+            f"With the Python package `grpo-forecast` (version {record.package_version} made this adapter):\n",
+            "```python",
+            "from grpo.predict import forecast_csv, load_forecaster\n",
+            f'forecaster = load_forecaster("{repo_id}")',
+            'print(forecast_csv(forecaster, "AAPL.csv").median)',
+            "```\n",
+            f"## How good it is\n\n{_metrics(config, name, adapter)}\n",
+            f"## Data\n\n{_data(config, record)}\n",
+            f"## Training\n\n```yaml\n{yaml.safe_dump(_training(config, record), sort_keys=False)}```\n",
+            f"## Limits\n\n{_limits(config, record)}\n",
+        ]
+    )
+
+
+def _metrics(config: RunConfig, name: str, adapter: Path) -> str:
+    """Scores of the comparison, if it has run with these very weights."""
+    manifest = _read(stage_manifest(config, "compare"))
+    compared = manifest.get("inputs", {}).get(name, {}).get("sha256") == sha256(adapter)
+    metrics, forecaster = manifest.get("metrics", {}), FORECASTER_NAMES[name]
+    scores = {key: _of(metrics, key, forecaster) for key in ("rel_crps", "skill", "coverage_80")}
+    if not compared or scores["rel_crps"] is None:
+        return "It has not been compared with the random walk yet, so nothing is known of its quality."
+    lines = [
+        "On the test windows, which neither training nor the choice of the adapter has seen:\n",
+        "| score | value | good is |",
+        "|---|---|---|",
+        f"| CRPS relative to the random walk's | {scores['rel_crps']:.4f} | below 1 |",
+    ]
+    if scores["skill"] is not None:
+        lines.append(f"| skill (share of what can be learnt, known for simulated stocks) | {scores['skill']:.3f} | 1 |")
+    if scores["coverage_80"] is not None:
+        lines.append(f"| coverage of the 80 % interval | {scores['coverage_80']:.3f} | 0.8 |")
+    verdict = metrics.get("verdict")
+    return "\n".join(lines + ([f"\nThe comparison's verdict: {verdict}"] if verdict else []))
+
+
+def _of(metrics: Mapping[str, Any], key: str, forecaster: str) -> float | None:
+    values = metrics.get(key)
+    value = values.get(forecaster) if isinstance(values, Mapping) else None
+    return value if isinstance(value, (int, float)) else None
+
+
+def _data(config: RunConfig, record: AdapterRecord) -> str:
+    lines = []
+    if record.trained_from:
+        lines.append(
+            f"Trained on {record.training_windows} windows of {record.stock}: origins from {record.trained_from}, "
+            f"prices up to {record.trained_until}."
+        )
+    report = _read(stage_folder(config, "preprocess") / REPORT_FILE)
+    cut = report.get("cut", {})
+    if cut.get("val_start") and cut.get("test_start"):
+        lines.append(f"Validation begins on {cut['val_start']}, test on {cut['test_start']}.")
+    stocks = [
+        f"{stock} ({entry.get('first_date')} to {entry.get('last_date')}, {entry.get('rows')} days)"
+        for stock, entry in report.get("stocks", {}).items()
+        if not entry.get("skipped")
+    ]
+    if stocks:
+        more = f" and {len(stocks) - _MANY} more" if len(stocks) > _MANY else ""
+        lines.append(f"Bars: {', '.join(stocks[:_MANY])}{more}.")
+    return " ".join(lines) or "Not recorded."
+
+
+def _training(config: RunConfig, record: AdapterRecord) -> dict[str, Any]:
+    """Configuration and versions of the stage, with the base model as others know it."""
+    manifest = _read(stage_manifest(config, record.stage))
+    settings = manifest.get("config", {}) | {"model": record.base_model}
+    return {**settings, "metrics": manifest.get("metrics", {}), "versions": manifest.get("versions", {})}
+
+
+def _limits(config: RunConfig, record: AdapterRecord) -> str:
+    until = f" after {record.trained_until}" if record.trained_until else ""
+    terms = (
+        f"It is published under {config.hub.license}, as far as the base model's licence allows."
+        if config.hub.license
+        else "No licence is named for it; the base model's licence applies to what is derived from it."
+    )
+    read = (
+        "The base model has read simulated prices alone."
+        if record.base_model == EMBEDDED
+        else "What the base model has read of these prices is not known."
+    )
+    return (
+        f"It was trained on the stocks above alone; other stocks and times{until} may follow other laws. {read} Prices "
+        "are on the basis of the adjusted close. Daily stock prices are rarely forecast better than by a random walk; "
+        "look at the scores before you use it. This is no investment advice.\n\n"
+        f"{terms} Price data belong to their provider and are not part of this repository."
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.is_file() else {}

@@ -1,0 +1,1 @@
+"""Run folders: the stages, where things lie, the one resume rule, manifests, checkpoints and the log. No torch."""

@@ -1,0 +1,261 @@
+"""The language model as a forecaster: base model or any adapter, through one contract of prompts and sampling."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import GenerationConfig as SamplingLaw
+from transformers import PreTrainedTokenizerBase
+
+from grpo.config import RunConfig
+from grpo.evaluation.protocol import Forecast
+from grpo.language.answers import CUT_OFF, answers_to_forecast
+from grpo.language.config import PromptConfig
+from grpo.language.prompts import Messages, answer_pattern, render_answer, render_prompts
+from grpo.models.adapters import ModelError, check_adapter
+from grpo.models.config import EMBEDDED
+from grpo.models.loading import attach_adapter, load_base_model, load_generation_config, load_tokenizer
+from grpo.sampling.config import GenerationConfig
+from grpo.sampling.generation import (
+    batches,
+    in_evaluation,
+    left_pad,
+    model_device,
+    sample_completions,
+    trim_completions,
+)
+from grpo.sampling.vllm_engine import VllmEngine, engine_for
+from preprocessing.errors import UserError
+from preprocessing.windows import Context
+
+
+class PromptTooLongError(UserError):
+    """A prompt and its answer do not fit into the sequence length."""
+
+
+class LLMForecaster:
+    """A fitted language model that answers with sampled paths.
+
+    Attributes:
+        name: how tables call it, for example `grpo_1st`.
+        progress: whether sampling shows a progress bar of its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: PromptConfig,
+        generation: GenerationConfig,
+        *,
+        progress: bool = True,
+    ) -> None:
+        self.name = name
+        self.progress = progress
+        self.model = model
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.generation = generation
+        self.end_ids = end_tokens(model.generation_config, tokenizer)
+
+    def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
+        """Sample paths at temperature 1 from the full distribution; see `Forecaster.predict`."""
+        texts = self.sample_texts(context, horizon=horizon, num_samples=num_samples, seed=seed)
+        return answers_to_forecast(texts, context, horizon=horizon, style=self.prompt.style)
+
+    def sample_texts(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> list[list[str]]:
+        """[B][S] raw answers, for rejection sampling and inspection."""
+        prompts = render_prompts(context, horizon=horizon, style=self.prompt.style)
+        prompt_ids = tokenize_prompts(prompts, self.tokenizer)
+        length = self._longest_answer(horizon)
+        check_lengths(prompt_ids, length, self.prompt)
+        texts: list[list[str]] = []
+        with tqdm(total=len(context), desc=f"sample {self.name}", unit="window", disable=not self.progress) as bar:
+            for sampled in self._sample(prompt_ids, num_samples, length, seed, horizon):
+                decoded = decode(sampled, self.end_ids, self.tokenizer)
+                texts += [decoded[i : i + num_samples] for i in range(0, len(decoded), num_samples)]
+                bar.update(len(sampled) // num_samples)
+        return texts
+
+    def _longest_answer(self, horizon: int) -> int:
+        return completion_length(self.tokenizer, self.prompt, horizon)
+
+    def _sample(
+        self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int, horizon: int
+    ) -> Iterator[list[list[int]]]:
+        """Sampled token ids batch by batch; the samples of one prompt next to each other."""
+        generator = torch.Generator(device=model_device(self.model)).manual_seed(seed)
+        with in_evaluation(self.model):
+            for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
+                tokens = sample_completions(
+                    self.model,
+                    prompt_ids[rows],
+                    num_samples=num_samples,
+                    max_new_tokens=length,
+                    eos_ids=self.end_ids,
+                    pad_id=pad_token(self.tokenizer),
+                    generator=generator,
+                )
+                yield trim_completions(tokens, self.end_ids)
+
+    def save(self, path: Path) -> None:
+        """Write the adapter (or the whole base model) and the tokenizer into a folder."""
+        self.model.save_pretrained(str(path))
+        self.tokenizer.save_pretrained(str(path))
+
+
+class GenerateForecaster(LLMForecaster):
+    """The same, sampled by the model's own `generate`: for a model whose layers are not those of transformers."""
+
+    def _sample(
+        self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int, horizon: int
+    ) -> Iterator[list[list[int]]]:
+        device = model_device(self.model)
+        law = SamplingLaw(  # the full law at temperature 1, whatever the base model recommends
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            repetition_penalty=1.0,
+            num_return_sequences=num_samples,
+            max_new_tokens=length,
+            eos_token_id=self.end_ids,
+            pad_token_id=pad_token(self.tokenizer),
+        )
+        with in_evaluation(self.model):
+            for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
+                ids, mask = left_pad(prompt_ids[rows], pad_token(self.tokenizer), device)
+                with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                    torch.manual_seed(seed + rows.start * num_samples)
+                    whole: Any = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=law)
+                yield trim_completions(whole[:, ids.shape[1] :], self.end_ids)
+
+
+class VllmForecaster(LLMForecaster):
+    """The same, sampled by vLLM: one engine for the base model and every adapter."""
+
+    def __init__(self, name: str, engine: VllmEngine, adapter: Path | None, config: RunConfig) -> None:
+        tokenizer = load_tokenizer(config)
+        self.name, self.progress = name, True
+        self.tokenizer, self.prompt, self.generation = tokenizer, config.prompt, config.generation
+        self.end_ids = end_tokens(load_generation_config(config), tokenizer)
+        self._engine, self._adapter = engine, adapter
+
+    def _sample(
+        self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int, horizon: int
+    ) -> Iterator[list[list[int]]]:
+        self._engine.load_adapter(self._adapter)
+        held = self.generation.structured == "regex"
+        for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
+            sampled = self._engine.sample(
+                prompt_ids[rows],
+                num_samples=num_samples,
+                max_new_tokens=length,
+                end_ids=self.end_ids,
+                seed=seed + rows.start * num_samples,
+                pattern=answer_pattern(horizon, style=self.prompt.style) if held else None,
+            )
+            yield [completion.ids for samples in sampled for completion in samples]
+
+    def _longest_answer(self, horizon: int) -> int:
+        length = super()._longest_answer(horizon)
+        if self.generation.structured == "none" or self.prompt.style != "direct" or self.prompt.max_completion_length:
+            return length
+        return max(length, 4 * horizon)  # three digits and what follows each number, one token each, always fit
+
+    def save(self, path: Path) -> None:
+        """Copy the adapter into a folder.
+
+        Raises:
+            ModelError: it is the base model, of which vLLM has no copy to write.
+        """
+        if self._adapter is None:
+            raise ModelError("a base model that vLLM serves is not written; it stays where it was loaded from.")
+        shutil.copytree(self._adapter, path, dirs_exist_ok=True)
+
+
+def load_llm_forecaster(config: RunConfig, adapter: Path | None, *, name: str) -> LLMForecaster:
+    """The run's base model, with an adapter on it if one is given.
+
+    Raises:
+        ModelError: the model or adapter cannot be loaded, or the adapter belongs to another base.
+        UserError: vLLM is asked for and cannot run here, or cannot hold this model to a form.
+    """
+    if config.generation.structured != "none" and config.model == EMBEDDED:
+        raise UserError(
+            "generation.structured regex: the embedded model has one token per number, which vLLM's grammars, made for "
+            "text, do not follow; take generation.structured none"
+        )
+    if config.generation.backend == "vllm":
+        if adapter is not None:
+            check_adapter(adapter, config)
+        return VllmForecaster(name, engine_for(config), adapter, config)
+    model: Any = load_base_model(config)
+    if adapter is not None:
+        model = attach_adapter(model, adapter, config, trainable=False)
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    return LLMForecaster(name, model.eval(), load_tokenizer(config), config.prompt, config.generation)
+
+
+def tokenize_prompts(prompts: list[Messages], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of each prompt through the chat template, ready for the model's answer."""
+    encoded: Any = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, return_dict=True)  # type: ignore[arg-type]
+    return encoded["input_ids"]
+
+
+def completion_length(tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, horizon: int) -> int:
+    """Longest completion, tokens: the configured one, or what the style's answer needs and a few to spare."""
+    if prompt.max_completion_length is not None:
+        return prompt.max_completion_length
+    if prompt.style == "reasoning":
+        return 512
+    answer = render_answer(np.full(horizon, 999.0), style=prompt.style)
+    return len(tokenizer(answer, add_special_tokens=False)["input_ids"]) + 4
+
+
+def check_lengths(prompt_ids: list[list[int]], completion: int, prompt: PromptConfig) -> None:
+    """Refuse prompts that leave no room for the answer.
+
+    Raises:
+        PromptTooLongError: names the longest prompt and the setting to change.
+    """
+    longest = max(map(len, prompt_ids))
+    if longest + completion > prompt.max_seq_length:
+        raise PromptTooLongError(
+            f"the longest prompt has {longest} tokens and its answer may take {completion}, more than "
+            f"--max-seq-length {prompt.max_seq_length}; raise it, or shorten --data.window"
+        )
+
+
+def end_tokens(settings: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: those of the model's generation config (or None) and the tokenizer's."""
+    own = settings.eos_token_id if settings is not None else None
+    ids = own if isinstance(own, list) else [own]
+    found = {token for token in [*ids, tokenizer.eos_token_id] if token is not None}
+    if not found:
+        raise ModelError("the model has no end-of-sequence token, so its answers would never end")
+    return sorted(found)
+
+
+def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The pad token's id (`load_tokenizer` makes sure that there is one)."""
+    assert isinstance(tokenizer.pad_token_id, int)
+    return tokenizer.pad_token_id
+
+
+def decode(completions: list[list[int]], ends: list[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Answers as text; one that never ended keeps a mark that makes it invalid."""
+    texts = []
+    for ids in completions:
+        ended = bool(ids) and ids[-1] in ends
+        text = str(tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True))
+        texts.append(text if ended else text + CUT_OFF)
+    return texts

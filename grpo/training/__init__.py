@@ -1,0 +1,1 @@
+"""Training: GRPO with shared prompts, SFT, the guard that keeps the best adapter, rejection sampling."""

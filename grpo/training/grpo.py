@@ -1,0 +1,234 @@
+"""What stages 1 and 3 share: windows to a GRPO dataset, the trainer, validation, and the adapter that is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
+from trl import GRPOConfig
+
+from grpo.config import RunConfig
+from grpo.evaluation.harness import choose_windows
+from grpo.language.prompts import render_prompts, to_levels
+from grpo.language.rewards import make_reward
+from grpo.machine.preflight import check_training
+from grpo.models.adapters import describe_adapter
+from grpo.models.loading import load_policy, load_tokenizer, save_adapter, training_arguments
+from grpo.models.unsloth import require_reference
+from grpo.runs.folder import adapter_place, publish_adapter, resolve_paths
+from grpo.runs.processes import num_processes, rank
+from grpo.runs.resume import StageRun
+from grpo.sampling.forecaster import GenerateForecaster, LLMForecaster, completion_length, tokenize_prompts
+from grpo.sampling.vllm_engine import engine_for, require_vllm
+from grpo.training.config import GrpoConfig
+from grpo.training.launcher import run_training, whole_model
+from grpo.training.trainer import RecordingGRPOTrainer, SharedPromptGRPOTrainer
+from grpo.training.validation_guard import StageProgress, ValidationGuard
+from preprocessing.errors import UserError
+from preprocessing.files import write_atomically
+from preprocessing.windows import WindowSet, read_windows
+
+
+def train_grpo(
+    config: RunConfig,
+    settings: GrpoConfig,
+    stage: StageRun,
+    *,
+    target: Path,
+    start_from: Path | None,
+    published_as: str,
+    title: str,
+) -> dict[str, Any]:
+    """Train one GRPO stage and leave the adapter that validation keeps in `target`.
+
+    Args:
+        config: the whole run.
+        settings: this stage's part of it.
+        stage: folder, checkpoint to resume from, logger.
+        target: folder for the adapter.
+        start_from: adapter to continue, which is also the KL reference; None starts a fresh one on the base.
+        published_as: name of the copy under models_dir/MODEL/STOCK.
+        title: shown by the progress bar.
+
+    Returns:
+        Headline metrics for the manifest.
+    """
+    set_seed(config.seed)  # before the adapter is made: PEFT draws its first weights from the global generator
+    tokenizer = load_tokenizer(config)
+    paths = resolve_paths(config)
+    train, val = read_windows(paths.train_x, paths.train_y), read_windows(paths.val_x, paths.val_y)
+    dataset = grpo_dataset(train, config)
+    length = completion_length(tokenizer, config.prompt, train.horizon)
+    prompt_ids = tokenize_prompts(list(dataset["prompt"]), tokenizer)
+    check_training(config, stage.name, prompt_ids=prompt_ids, completion_length=length, processes=num_processes())
+    arguments = trl_arguments(config, settings, stage, length)
+    model, adapter = load_policy(config, start_from)
+    rewards = [make_reward(name, style=config.prompt.style, horizon=train.horizon) for name in settings.rewards]
+    with refused_settings(stage.name):
+        trainer = make_trainer(
+            config,
+            model=model,
+            reward_funcs=rewards,
+            args=arguments,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            peft_config=adapter,
+            completions_dir=stage.folder / "completions",
+            style=config.prompt.style,
+            horizon=train.horizon,
+        )
+    if config.backend == "unsloth" and start_from is not None:
+        require_reference(trainer.model, beta=settings.beta)
+    guard = validation(
+        trainer, tokenizer, config, settings, val.take(choose_windows(val.context, settings.eval_windows)), stage.folder
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(guard)
+    trainer.add_callback(StageProgress(title))
+    run_training(trainer, stage)
+    if trainer.accelerator.is_main_process:
+        write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
+        publish_adapter(guard.kept_folder, target, describe_adapter(config, stage.name, train))
+        publish_adapter(target, adapter_place(config, published_as))
+    trainer.accelerator.wait_for_everyone()
+    return {"kept": guard.read_kept(), "last_reward": last_logged(trainer.state.log_history, "reward")}
+
+
+def make_trainer(config: RunConfig, **arguments: Any) -> RecordingGRPOTrainer:
+    """The trainer of the run's backend.
+
+    Args:
+        config: the run.
+        **arguments: of RecordingGRPOTrainer.
+    """
+    if config.backend == "unsloth":
+        if rank() == 0:
+            print("note: GRPO samples and shares prompts as Unsloth's own trainer does.")
+        return RecordingGRPOTrainer(**arguments)
+    engine = engine_for(config) if uses_engine(config) else None
+    return SharedPromptGRPOTrainer(engine=engine, **arguments)
+
+
+def grpo_dataset(windows: WindowSet, config: RunConfig) -> Dataset:
+    """Prompts with what the rewards need: window_id, truth_levels [H], volatility."""
+    context = windows.context
+    volatility = context.feature("volatility")
+    truth = to_levels(windows.truth.future, context.last_price[:, None], volatility[:, None])
+    return Dataset.from_dict(
+        {
+            "prompt": render_prompts(context, horizon=windows.horizon, style=config.prompt.style),
+            "window_id": list(range(len(windows))),
+            "truth_levels": truth.tolist(),
+            "volatility": volatility.tolist(),
+        }
+    )
+
+
+def trl_arguments(config: RunConfig, settings: GrpoConfig, stage: StageRun, length: int) -> GRPOConfig:
+    """TRL's configuration: ours, then whatever `stageN.trl` sets.
+
+    Raises:
+        UserError: `stageN.trl` has a field that TRL does not know or a value that it refuses.
+    """
+    values: dict[str, Any] = {
+        "output_dir": str(stage.folder / "checkpoints"),
+        "report_to": ["tensorboard"],
+        "max_steps": settings.steps,
+        "learning_rate": config.learning_rate(settings),
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": settings.warmup_steps,
+        "per_device_train_batch_size": settings.prompts_per_step * settings.num_generations,
+        "num_generations": settings.num_generations,
+        "max_completion_length": length,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "beta": settings.beta,
+        "reward_weights": list(settings.rewards.values()),
+        "scale_rewards": settings.scale_rewards,
+        **training_arguments(config),
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": settings.steps,  # ValidationGuard asks for the checkpoints in between
+        "save_total_limit": 2,
+        "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
+        "seed": config.seed,
+        "data_seed": config.seed,
+    }
+    if config.generation.vllm_server is not None:
+        require_vllm()
+        values |= {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": config.generation.vllm_server}
+    return build_trl_config(GRPOConfig, values, settings.trl, section=f"{stage.name}.trl")
+
+
+def uses_engine(config: RunConfig) -> bool:
+    """Whether rollouts come from a vLLM in the training process (not from a server, which TRL talks to)."""
+    return config.generation.backend == "vllm" and config.generation.vllm_server is None
+
+
+def build_trl_config(config_class: Any, ours: dict[str, Any], given: dict[str, Any], *, section: str) -> Any:
+    """Make a TRL config of our values and those that the user's section of the configuration gives.
+
+    Raises:
+        UserError: TRL does not know a field, or refuses a value.
+    """
+    unknown = sorted(set(given) - set(config_class.__dataclass_fields__))
+    if unknown:
+        raise UserError(f"{section}: {config_class.__name__} has no field {', '.join(unknown)}")
+    with refused_settings(f"{section}: {config_class.__name__} refuses {given}"):
+        return config_class(**ours | given)
+
+
+@contextmanager
+def refused_settings(place: str) -> Iterator[None]:
+    """Name the place where TRL or PEFT finds a setting that it cannot work with."""
+    try:
+        yield
+    except UserError:
+        raise  # it names its own place
+    except (TypeError, ValueError, ImportError) as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def validation(
+    trainer: RecordingGRPOTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    config: RunConfig,
+    settings: GrpoConfig,
+    windows: WindowSet,
+    folder: Path,
+) -> ValidationGuard:
+    """The callback that scores the trainer's policy and decides which adapter is kept."""
+
+    def policy() -> LLMForecaster:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        forecaster = GenerateForecaster if config.backend == "unsloth" else LLMForecaster
+        # without a progress bar of its own: the stage's is on screen
+        return forecaster("validation", model, tokenizer, config.prompt, config.generation, progress=False)
+
+    def save(target: Path) -> None:
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, target, config)
+
+    callback = ValidationGuard(
+        windows,
+        policy,
+        save,
+        every=settings.eval_every,
+        folder=folder,
+        seed=config.seed,
+        whole_model=lambda: whole_model(trainer),
+    )
+    callback.trainer = trainer
+    return callback
+
+
+def last_logged(history: list[dict[str, float]], key: str) -> float | None:
+    """The last value of a key in TRL's log history."""
+    values = [entry[key] for entry in history if key in entry]
+    return values[-1] if values else None

@@ -1,0 +1,117 @@
+"""Stage 2's work: SFT data from a CSV file, TRL's trainer, and the adapter that it leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PrinterCallback, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from grpo.config import RunConfig
+from grpo.machine.preflight import check_training
+from grpo.models.adapters import describe_adapter
+from grpo.models.loading import load_policy, load_tokenizer, save_adapter, training_arguments
+from grpo.runs.folder import adapter_place, publish_adapter, resolve_paths
+from grpo.runs.processes import num_processes
+from grpo.runs.resume import StageRun
+from grpo.sampling.forecaster import tokenize_prompts
+from grpo.training.grpo import build_trl_config, last_logged, refused_settings
+from grpo.training.launcher import run_training, whole_model
+from grpo.training.validation_guard import StageProgress
+from preprocessing.errors import UserError
+from preprocessing.files import write_atomically
+from preprocessing.windows import read_windows
+
+
+def sft_dataset(file: Path) -> Dataset:
+    """Prompts and completions in conversational form.
+
+    Raises:
+        UserError: the file is no CSV, lacks a column, has no rows, a row of another length or an empty cell.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            header, *rows = [row for row in csv.reader(lines, strict=True) if row] or [[]]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not a readable CSV file: {error}") from error
+    for column in ("prompt", "completion"):
+        if column not in header:
+            raise UserError(f"{file} lacks the column '{column}'")
+    if not rows:
+        raise UserError(f"{file} has no rows below its header")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise UserError(f"{file}: row {number} has {len(row)} cells, the header {len(header)}")
+        for column in ("prompt", "completion"):
+            if not row[header.index(column)].strip():
+                raise UserError(f"{file}: row {number} has an empty '{column}'")
+    prompts, completions = ([row[header.index(column)] for row in rows] for column in ("prompt", "completion"))
+    return Dataset.from_dict(
+        {
+            "prompt": [[{"role": "user", "content": text}] for text in prompts],
+            "completion": [[{"role": "assistant", "content": text}] for text in completions],
+        }
+    )
+
+
+def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> dict[str, Any]:
+    """Train and leave the adapter at `paths.sft_lora`; returns the headline metrics."""
+    set_seed(config.seed)
+    paths = resolve_paths(config)
+    tokenizer = load_tokenizer(config)
+    dataset = sft_dataset(paths.sft_data)
+    answers = tokenizer([answer[-1]["content"] for answer in dataset["completion"]], add_special_tokens=False)
+    longest = max(map(len, answers["input_ids"])) + 1  # and its end
+    prompt_ids = tokenize_prompts(list(dataset["prompt"]), tokenizer)
+    check_training(config, stage.name, prompt_ids=prompt_ids, completion_length=longest, processes=num_processes())
+    arguments = sft_arguments(config, stage.folder)  # from here on ZeRO-3 shards every model that is made
+    model, adapter = load_policy(config, start_from)
+    with refused_settings(stage.name):
+        trainer = SFTTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            peft_config=adapter,
+        )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(StageProgress("stage 2 SFT"))
+    run_training(trainer, stage)
+    with whole_model(trainer) as trained:
+        if trainer.accelerator.is_main_process:
+            save_adapter(trained, tokenizer, stage.folder / "last", config)
+    if trainer.accelerator.is_main_process:
+        write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
+        windows = read_windows(paths.train_x, paths.train_y) if paths.train_x.exists() else None
+        publish_adapter(stage.folder / "last", paths.sft_lora, describe_adapter(config, stage.name, windows))
+        publish_adapter(paths.sft_lora, adapter_place(config, "sft_lora"))
+    trainer.accelerator.wait_for_everyone()
+    return {"last_loss": last_logged(trainer.state.log_history, "loss")}
+
+
+def sft_arguments(config: RunConfig, folder: Path) -> SFTConfig:
+    """TRL's configuration: ours, then whatever `stage2.trl` sets."""
+    values: dict[str, Any] = {
+        "output_dir": str(folder / "checkpoints"),
+        "report_to": ["tensorboard"],
+        "num_train_epochs": config.stage2.epochs,
+        "learning_rate": config.learning_rate(config.stage2),
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 5,
+        "per_device_train_batch_size": config.stage2.batch_size,
+        "max_length": config.prompt.max_seq_length,
+        "completion_only_loss": True,
+        **training_arguments(config),
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 25,
+        "save_total_limit": 2,
+        "disable_tqdm": True,
+        "seed": config.seed,
+        "data_seed": config.seed,
+    }
+    return build_trl_config(SFTConfig, values, config.stage2.trl, section="stage2.trl")
