@@ -59,7 +59,7 @@ def report(benchmark: OracleBenchmark) -> str:
     entropy, error = negative_log_likelihood(benchmark.oracle, benchmark.fresh)
     lines = [
         f"V {schedule.vocabulary}, T {schedule.length}, {schedule.sequences} sequences of the oracle, "
-        f"step {benchmark.done} of {len(benchmark.plan)}, {benchmark.seconds / 60:.1f} minutes",
+        f"step {benchmark.done} of {benchmark.steps}, {benchmark.seconds / 60:.1f} minutes",
         "",
         "| generator | oracle NLL | NLL of fresh data | published oracle NLL |",
         "|---|---|---|---|",
@@ -73,7 +73,7 @@ def report(benchmark: OracleBenchmark) -> str:
                 f"{row['data']:.3f} ± {row['data_error']:.3f} | {PUBLISHED[stage]:.3f} |"
             )
     lines.append(f"| the oracle itself | {entropy:.3f} ± {error:.3f} | {entropy:.3f} ± {error:.3f} | |")
-    rounds = [row for row in benchmark.curve.rows if row["phase"] == ADVERSARIAL]
+    rounds = [row for row in benchmark.training.curve.rows if row["phase"] == ADVERSARIAL]
     if len(rounds) > 1:
         each = (rounds[-1]["seconds"] - rounds[0]["seconds"]) / (rounds[-1]["step"] - rounds[0]["step"])
         lines += ["", f"{each:.1f} seconds per adversarial round; ± is one standard error over sequences."]
@@ -81,7 +81,7 @@ def report(benchmark: OracleBenchmark) -> str:
 
 
 def _last(benchmark: OracleBenchmark, stage: str) -> dict[str, Any] | None:
-    return next((row for row in reversed(benchmark.curve.rows) if row["phase"] == stage), None)
+    return next((row for row in reversed(benchmark.training.curve.rows) if row["phase"] == stage), None)
 
 
 def main() -> None:

@@ -129,10 +129,10 @@ class DecisionTransformerForecaster(FittedForecaster):
                 folder=out_dir,
                 title=cls.name,
                 validate=lambda policy: scaled_crps(fitted(policy), looked_at, num_samples=num_samples),
-                windows=(windows_hash(train), windows_hash(looked_at)),
+                windows={"training windows": windows_hash(train), "validation windows": windows_hash(looked_at)},
             )
-            training.run()
-        training.file.unlink(missing_ok=True)
+            training.train()
+        training.run.discard()
         return fitted(policy)
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:

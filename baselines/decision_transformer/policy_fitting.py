@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from baselines.building_blocks.settings import require_at_least, require_not_negative
 from baselines.building_blocks.volatility import VolatilityConfig
 from baselines.decision_transformer.return_policy import Days, ReturnPolicy
-from baselines.neural.checkpoints import CheckpointError, load_training, read_progress, save_training
-from baselines.neural.early_stopping import BestWeights
-from baselines.neural.learning_curves import LearningCurve
-from grpo.evaluation.identity import key_of
+from baselines.neural.training_run import Measured, Stage, TrainingRun, mean_of
 
 TRAINING_FILE = "training.safetensors"
 MAX_GRADIENT_NORM = 1.0
@@ -68,7 +64,7 @@ class PolicyConfig(VolatilityConfig):
 
 
 class PolicyTraining:
-    """A policy, its optimizer, and how far the training is.
+    """A policy and its optimizer.
 
     Args:
         policy: is trained in place.
@@ -80,10 +76,6 @@ class PolicyTraining:
         title: of progress bars and pictures.
         validate: loss of a policy on windows it was not trained on.
         windows: hashes of those that are learnt from and looked at; a killed fit goes on with the same alone.
-
-    Attributes:
-        policy: is trained in place; after `run` it has its best weights.
-        file: the training checkpoint.
     """
 
     def __init__(
@@ -97,49 +89,49 @@ class PolicyTraining:
         folder: Path,
         title: str,
         validate: Callable[[ReturnPolicy], float],
-        windows: tuple[str, str],
+        windows: Mapping[str, str],
     ) -> None:
         self.policy, self.days, self.config = policy, days, config
         self.return_weight, self.seed, self.title, self.validate = return_weight, seed, title, validate
-        self.folder, self.file = Path(folder), Path(folder) / TRAINING_FILE
+        self.folder = Path(folder)
         self.optimizer = torch.optim.AdamW(
             policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        self.best, self.curve, self.step = BestWeights(config.patience), LearningCurve(), 0
-        self.identity = key_of({"config": dataclasses.asdict(config), "seed": seed, "title": title, "windows": windows})
+        self.run = TrainingRun(
+            self.folder / TRAINING_FILE,
+            {"forecaster": title, **dataclasses.asdict(config), "seed": seed, **windows},
+            modules={"policy": policy},
+            optimizers={"adamw": self.optimizer},
+            patience=config.patience,
+        )
 
-    def run(self) -> None:
-        """Train; must be called with the random numbers of torch in the state that the seed gives.
+    def train(self) -> None:
+        """Train to the best weights; must be called with torch's random numbers in the state that the seed gives.
 
         Raises:
             CheckpointError: the folder holds a killed fit of other windows, settings or seed.
         """
-        if self.file.exists():
-            self._load()
-        else:
-            self._look({})
-        with tqdm(
-            total=self.config.steps, initial=self.step, desc=f"fit {self.title}", unit="step", leave=False
-        ) as bar:
-            recent: list[float] = []
-            while self.step < self.config.steps and not self.best.exhausted:
-                recent.append(self._descend())
-                self.step += 1
-                bar.update()
-                if self.step % self.config.evaluate_every == 0 or self.step == self.config.steps:
-                    self._look({"training_loss": float(np.mean(recent))})
-                    recent.clear()
-                    self._save()
-        self.best.restore(self.policy)
+        self.run.resume()
+        stage = Stage(
+            name="fit",
+            steps=self.config.steps,
+            look_every=self.config.evaluate_every,
+            # untrained, the policy forecasts the training windows' law, which may be the best there is
+            begin=lambda: self._look(0, []),
+            step=self._descend,
+            look=self._look,
+        )
+        self.run.train([stage], title=f"fit {self.title}")
+        self.run.best.restore(self.policy)
         self.policy.eval()
-        self.curve.write(self.folder, title=self.title)
+        self.run.curve.write(self.folder, title=self.title)
 
-    def _descend(self) -> float:
+    def _descend(self, step: int) -> Measured:
         """One gradient step on windows drawn for it."""
         self.policy.train()
-        rows = np.random.default_rng((self.seed, self.step)).integers(len(self.days.daily), size=self.config.batch_size)
-        rise = min(1.0, (self.step + 1) / max(self.config.warm_up, 1))
-        fall = (1 + math.cos(math.pi * self.step / self.config.steps)) / 2
+        rows = np.random.default_rng((self.seed, step)).integers(len(self.days.daily), size=self.config.batch_size)
+        rise = min(1.0, (step + 1) / max(self.config.warm_up, 1))
+        fall = (1 + math.cos(math.pi * step / self.config.steps)) / 2
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * rise * fall
         loss = self.policy.loss(self.days.take(torch.from_numpy(rows)), self.return_weight)
@@ -147,32 +139,11 @@ class PolicyTraining:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
-        return loss.item()
+        return {"training_loss": loss.item()}
 
-    def _look(self, measured: dict[str, float]) -> None:
+    def _look(self, step: int, recent: Sequence[Measured]) -> str:
         self.policy.eval()
         crps = self.validate(self.policy)
-        self.best.offer(crps, self.step, self.policy)
-        self.curve.add("fit", self.step, **measured, validation_crps=crps)
-
-    def _save(self) -> None:
-        best = (self.best.loss, self.best.step, self.best.failures)
-        save_training(
-            self.file,
-            modules={"policy": self.policy},
-            optimizers={"adamw": self.optimizer},
-            progress={"identity": self.identity, "step": self.step, "curve": self.curve.rows, "best": best},
-            tensors=self.best.weights,
-        )
-
-    def _load(self) -> None:
-        if read_progress(self.file, "identity") != self.identity:
-            raise CheckpointError(
-                f"{self.file} is of a fit with other windows, settings or seed; delete it or restore them"
-            )
-        progress, weights = load_training(
-            self.file, modules={"policy": self.policy}, optimizers={"adamw": self.optimizer}
-        )
-        self.step, self.curve = progress["step"], LearningCurve(progress["curve"])
-        self.best.loss, self.best.step, self.best.failures = progress["best"]
-        self.best.weights = weights
+        self.run.best.offer(crps, step, self.policy)
+        self.run.curve.add("fit", step, **mean_of(recent), validation_crps=crps)
+        return f"CRPS {crps:.4f}"

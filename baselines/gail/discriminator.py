@@ -13,6 +13,8 @@ Letters: B paths, T tokens, C numbers of context, V tokens there are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -101,6 +103,14 @@ class Replay:
     def add(self, context: torch.Tensor, tokens: torch.Tensor) -> None:
         """Keep B more paths, and forget the oldest beyond `size`."""
         self.paths = torch.cat([self.paths, torch.cat([context, tokens.float()], dim=1)])[-self.size :]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """For a checkpoint."""
+        return {"paths": self.paths}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `state` gave."""
+        self.paths = state["paths"]
 
     def draw(self, count: int, random: torch.Generator) -> TokenSequences:
         """Some of them, with replacement."""

@@ -20,17 +20,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from tqdm import tqdm
 
 from baselines.gail.config import GailConfig
 from baselines.gail.discriminator import Replay, last_logits, update
@@ -48,11 +47,10 @@ from baselines.gail.randomness import (
     mixed,
     seed_globals,
 )
-from baselines.gail.resuming import TrainingState
 from baselines.gail.tokens import Tokenizer
 from baselines.gail.vector_environment import TensorVecEnv
-from baselines.neural.early_stopping import BestWeights
 from baselines.neural.learning_curves import LearningCurve
+from baselines.neural.training_run import Measured, Stage, TrainingRun, mean_of
 
 CHECKPOINT = "adversarial.safetensors"
 LOGGED = ("entropy_loss", "value_loss", "approx_kl", "clip_fraction", "explained_variance")
@@ -115,38 +113,33 @@ def imitate(
     """
     with global_generators_kept():
         seed_globals(seed, ADVERSARIAL)
-        discriminator = new_discriminator(config, pretrained, seed)
-        env = TensorVecEnv(
-            discriminator,
-            train.context,
-            horizon=train.tokens.shape[1],
-            num_envs=config.environments,
-            seed=seed,
-        )
-        model = new_model(config, env, pretrained)
         rounds = AdversarialRounds(
             config, tokenizer, pretrained, train, val, seed=seed, path=folder / CHECKPOINT, identity=identity,
             curve=curve,
         )  # fmt: skip
-        rounds.connect(model, discriminator)
-        remaining = config.iterations - rounds.state.step
-        if remaining > 0:
-            steps = config.environments * env.horizon
-            model.num_timesteps = rounds.state.step * steps
-            env.episode = rounds.state.step
-            model.learn(remaining * steps, callback=rounds, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
-        last = policy_of(model).to_network()
+        rounds.train()
+        last = policy_of(rounds.ppo).to_network()
         best = copy.deepcopy(last)
-        rounds.state.best.restore(best)
-    return Imitation(best=best, loss=rounds.state.best.loss, last=last, discriminator=discriminator)
+        rounds.run.best.restore(best)
+    return Imitation(best=best, loss=rounds.run.best.loss, last=last, discriminator=rounds.discriminator)
 
 
-def new_model(config: GailConfig, env: TensorVecEnv, pretrained: SequenceNetwork) -> RecurrentPPO:
-    """RecurrentPPO whose policy has the pre-trained weights; a rollout is one path per environment."""
+def new_model(
+    config: GailConfig, env: TensorVecEnv, pretrained: SequenceNetwork, *, remaining: Callable[[], float]
+) -> RecurrentPPO:
+    """RecurrentPPO whose policy has the pre-trained weights; a rollout is one path per environment.
+
+    Args:
+        config: of the policy's updates.
+        env: what it plays.
+        pretrained: whose weights it takes.
+        remaining: share of the rounds that is left after this one, by which the step size falls.
+    """
     model = RecurrentPPO(
         TokenPolicy,
         env,
-        learning_rate=lambda remaining: config.learning_rate * remaining,
+        # not by the library's own share, which is that of one call of `learn`, here a single round
+        learning_rate=lambda _: config.learning_rate * remaining(),
         n_steps=env.horizon,
         batch_size=min(config.batch, env.num_envs) * env.horizon,
         n_epochs=config.epochs,
@@ -179,13 +172,13 @@ def policy_of(model: RecurrentPPO) -> TokenPolicy:
 
 
 class AdversarialRounds(BaseCallback):
-    """What GAIL does between the parts of RecurrentPPO.
+    """A round is one call of RecurrentPPO's `learn`, into which this callback puts the discriminator's part.
 
     Attributes:
-        state: of the training; `step` counts the rounds done.
+        ppo: the policy and its optimizer.
+        discriminator: its opponent.
+        run: how many rounds are done, and the best weights.
     """
-
-    state: TrainingState
 
     def __init__(
         self,
@@ -202,85 +195,97 @@ class AdversarialRounds(BaseCallback):
     ) -> None:
         """Keep what the rounds need; see `imitate`."""
         super().__init__()
-        self.config = config
-        self.tokenizer = tokenizer
-        self.pretrained = pretrained
-        self.train = train
-        self.val = val
-        self.seed = seed
-        self.path = path
-        self.identity = identity
-        self.curve = curve
-        self.replay = Replay(config.replay_size, train.context.shape[1], train.tokens.shape[1])
-        self.measured: dict[str, float] = {}
-
-    def connect(self, model: RecurrentPPO, discriminator: SequenceNetwork) -> None:
-        """Take both sides, and bring them to where a training was cut short."""
-        self.discriminator = discriminator
+        self.config, self.tokenizer, self.pretrained = config, tokenizer, pretrained
+        self.demonstrations, self.val, self.seed = train, val, seed
+        self.discriminator = new_discriminator(config, pretrained, seed)
+        self.env = TensorVecEnv(
+            self.discriminator,
+            train.context,
+            horizon=train.tokens.shape[1],
+            num_envs=config.environments,
+            seed=seed,
+        )
+        self.round = 0
+        self.ppo = new_model(config, self.env, pretrained, remaining=lambda: 1 - (self.round + 1) / config.iterations)
         self.optimizer = torch.optim.Adam(
-            discriminator.parameters(), lr=self.config.discriminator_learning_rate, betas=(0.5, 0.999)
+            self.discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.999)
         )
-        self.state = TrainingState(
-            self.path,
-            self.identity,
-            {"policy": model.policy, "discriminator": discriminator},
-            {"policy": model.policy.optimizer, "discriminator": self.optimizer},
-            BestWeights(patience=self.config.iterations),
-            self.curve,
+        self.replay = Replay(config.replay_size, train.context.shape[1], train.tokens.shape[1])
+        self.judged: dict[str, float] = {}
+        self.run = TrainingRun(
+            path,
+            identity,
+            modules={"policy": self.ppo.policy, "discriminator": self.discriminator},
+            optimizers={"policy": self.ppo.policy.optimizer, "discriminator": self.optimizer},
+            curve=curve,
+            kept={"replay": self.replay},
         )
-        if self.state.restore():
-            self.replay.paths = self.state.tensors["replay"]
-        else:
-            self._validate(policy_of(model))
 
-    def _on_training_start(self) -> None:
-        self.progress = tqdm(total=self.config.iterations, initial=self.state.step, desc="imitation", leave=False)
+    def train(self) -> None:
+        """The rounds that are left."""
+        stage = Stage(
+            name="imitation",
+            steps=self.config.iterations,
+            look_every=self.config.validate_rounds,
+            begin=lambda: self._validate(0, []),
+            step=self._play_round,
+            look=self._validate,
+        )
+        self.run.resume()
+        self.env.episode = self.run.done.get(stage.name, 0)
+        self.run.train([stage], title="imitation")
 
-    def _on_rollout_start(self) -> None:
-        if self.measured:  # a round has ended with the policy's update
-            self._finish_round()
-        seed_globals(self.seed, ADVERSARIAL, self.state.step)
+    def _play_round(self, number: int) -> Measured:
+        self.round = number
+        seed_globals(self.seed, ADVERSARIAL, number)
+        steps = self.config.environments * self.env.horizon
+        self.ppo.learn(steps, callback=self, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+        logged = self.ppo.logger.name_to_value
+        measured = self.judged | {name: float(logged[f"train/{name}"]) for name in LOGGED}
+        measured["entropy"] = -measured.pop("entropy_loss")
+        self.run.curve.add("imitation", number + 1, **measured)
+        return measured
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
         """Judge and learn from the paths, and charge the policy for its distance from the pre-trained one."""
-        buffer = self.model.rollout_buffer  # type: ignore[attr-defined]
+        buffer = self.ppo.rollout_buffer
         assert isinstance(buffer, EpisodeBuffer)
         tokens = torch.from_numpy(buffer.actions[:, :, 0].T.astype(np.int64))  # [E, T]
         context = torch.from_numpy(buffer.observations["context"][0])  # [E, C]
         with torch.no_grad():
             reference = log_probabilities(self.pretrained, tokens, context)
         divergence = buffer.log_probs - reference.numpy().T  # [T, E]
-        self.measured = {
+        self.judged = {
             "reward": float(buffer.rewards.sum(axis=0).mean()),
             "kl_to_pretrained": float(divergence.sum(axis=0).mean()),
         }
         buffer.rewards -= np.log(2) + self.config.kl_weight * divergence
         ended = np.ones(buffer.n_envs)
         buffer.compute_returns_and_advantage(last_values=torch.zeros(buffer.n_envs), dones=ended)
-        self.measured |= self._train_discriminator(TokenSequences(context, tokens, torch.zeros(0)))
-
-    def _on_training_end(self) -> None:
-        self._finish_round()
-        self.progress.close()
+        self.judged |= self._train_discriminator(TokenSequences(context, tokens, torch.zeros(0)))
 
     def _train_discriminator(self, fresh: TokenSequences) -> dict[str, float]:
-        config, random = self.config, generator(self.seed, DISCRIMINATOR, self.state.step)
-        batch = min(config.batch, len(self.train))
+        config, random, demonstrations = (
+            self.config,
+            generator(self.seed, DISCRIMINATOR, self.round),
+            self.demonstrations,
+        )
+        batch = min(config.batch, len(demonstrations))
         replayed = round(config.replayed_share * batch) if len(self.replay.paths) else 0
         steps = []
         for _ in range(config.discriminator_steps):
-            real = torch.randint(len(self.train), (batch,), generator=random)
+            real = torch.randint(len(demonstrations), (batch,), generator=random)
             rows = torch.randint(len(fresh), (batch - replayed,), generator=random)
             former = self.replay.draw(replayed, random) if replayed else None
-            fake = [TokenSequences(fresh.context[rows], fresh.tokens[rows], fresh.returns), *filter(None, [former])]
+            fake = [fresh.take(rows), *filter(None, [former])]
             steps.append(
                 update(
                     self.discriminator,
                     self.optimizer,
-                    TokenSequences(self.train.context[real], self.train.tokens[real], self.train.returns[real]),
+                    demonstrations.take(real),
                     TokenSequences(
                         torch.cat([part.context for part in fake]),
                         torch.cat([part.tokens for part in fake]),
@@ -291,25 +296,12 @@ class AdversarialRounds(BaseCallback):
                 )
             )
         self.replay.add(fresh.context, fresh.tokens)
-        return {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
+        return mean_of(steps)
 
-    def _finish_round(self) -> None:
-        logged = self.model.logger.name_to_value
-        self.measured |= {name: float(logged[f"train/{name}"]) for name in LOGGED}
-        self.measured["entropy"] = -self.measured.pop("entropy_loss")
-        self.state.step += 1
-        self.curve.add("imitation", self.state.step, **self.measured)
-        self.measured = {}
-        self.progress.update()
-        if self.state.step % self.config.validate_rounds == 0 or self.state.step == self.config.iterations:
-            self._validate(policy_of(cast(RecurrentPPO, self.model)))
-            self.state.tensors = {"replay": self.replay.paths}
-            self.state.save()
-
-    def _validate(self, policy: TokenPolicy) -> None:
-        network = policy.to_network()
+    def _validate(self, rounds: int, _: Sequence[Measured]) -> str:
+        network = policy_of(self.ppo).to_network()
         losses = validation_losses(network, self.tokenizer, self.config, self.val)
-        self.state.best.offer(losses[f"val_{self.config.criterion}"], self.state.step, network)
+        self.run.best.offer(losses[f"val_{self.config.criterion}"], rounds, network)
         uniforms = torch.rand(
             len(self.val), 1, self.val.tokens.shape[1], generator=generator(self.seed, VALIDATION), dtype=torch.float64
         )
@@ -317,4 +309,5 @@ class AdversarialRounds(BaseCallback):
         on_real = last_logits(self.discriminator, self.val.tokens, self.val.context)
         on_generated = last_logits(self.discriminator, generated, self.val.context)
         told_apart = {"auc": auc(on_real, on_generated), "f1": f1(on_real, on_generated)}
-        self.curve.add("validation", self.state.step, **losses, **told_apart)
+        self.run.curve.add("validation", rounds, **losses, **told_apart)
+        return f"CRPS {losses['val_crps']:.4f}, AUC {told_apart['auc']:.3f}"

@@ -9,7 +9,7 @@ Letters: N sequences, C numbers of context, T tokens, V tokens there are, S samp
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 
 from baselines.gail.config import PretrainedConfig
 from baselines.gail.demonstrations import Demonstrations
 from baselines.gail.network import NetworkSizes, SequenceNetwork, previous, sample_tokens
 from baselines.gail.randomness import PRETRAINING, VALIDATION, generator, mixed
-from baselines.gail.resuming import TrainingState
 from baselines.gail.tokens import Tokenizer
-from baselines.neural.early_stopping import BestWeights
 from baselines.neural.learning_curves import LearningCurve
+from baselines.neural.training_run import Measured, Stage, TrainingRun, mean_of
 from grpo.evaluation.metrics import fair_crps
 
 CHECKPOINT = "pretraining.safetensors"
@@ -55,6 +53,11 @@ class TokenSequences:
         """The tokens of demonstrations."""
         tokens = torch.from_numpy(tokenizer.encode(demonstrations.returns.numpy()))
         return cls(demonstrations.context, tokens, demonstrations.returns)
+
+    def take(self, rows: torch.Tensor) -> TokenSequences:
+        """Some of them, by row numbers; returns that are not known stay unknown."""
+        returns = self.returns[rows] if len(self.returns) else self.returns
+        return TokenSequences(self.context[rows], self.tokens[rows], returns)
 
 
 def network_sizes(config: PretrainedConfig, num_tokens: int, context_dim: int) -> NetworkSizes:
@@ -175,36 +178,38 @@ def pretrain(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.pretrain_learning_rate, weight_decay=config.weight_decay
     )
-    state = TrainingState(
-        folder / CHECKPOINT, identity, {"network": network}, {"adam": optimizer}, BestWeights(config.patience), curve
+    run = TrainingRun(
+        folder / CHECKPOINT,
+        identity,
+        modules={"network": network},
+        optimizers={"adam": optimizer},
+        patience=config.patience,
+        curve=curve,
     )
     simple = {
         "iid_nll": iid_nll(train.tokens, val.tokens, sizes.num_tokens),
         "markov_nll": markov_nll(train.tokens, val.tokens, sizes.num_tokens),
     }
-    losses: list[float] = []
 
-    def look() -> None:
+    def look(step: int, recent: Sequence[Measured]) -> str:
         measured = validation_losses(network, tokenizer, config, val)
-        loss = measured[f"val_{config.criterion}"]
-        if losses:
-            measured["train_nll"] = float(np.mean(losses))
-            losses.clear()
-        state.best.offer(loss, state.step, network)
-        curve.add("pretraining", state.step, **measured, **simple)
-        state.save()
+        run.best.offer(measured[f"val_{config.criterion}"], step, network)
+        curve.add("pretraining", step, **measured, **mean_of(recent), **simple)
+        return f"NLL {measured['val_nll']:.4f}"
 
-    if not state.restore():
-        look()  # untrained, the network forecasts a random walk, which may be the best there is
-    progress = tqdm(total=config.pretrain_steps, initial=state.step, desc="teacher forcing", leave=False)
-    while state.step < config.pretrain_steps and not state.best.exhausted:
-        losses.append(_step(network, optimizer, config, train, seed, state.step))
-        state.step += 1
-        progress.update()
-        if state.step % config.validate_every == 0 or state.step == config.pretrain_steps:
-            look()
-    progress.close()
-    state.best.restore(network)
+    stage = Stage(
+        name="pretraining",
+        steps=config.pretrain_steps,
+        look_every=config.validate_every,
+        # untrained, the network forecasts a random walk, which may be the best there is
+        begin=lambda: look(0, []),
+        step=lambda step: {"train_nll": _step(network, optimizer, config, train, seed, step)},
+        look=look,
+    )
+    with torch.random.fork_rng(devices=[]):  # a checkpoint brings torch's random numbers, which are the caller's
+        run.resume()
+        run.train([stage], title="teacher forcing")
+    run.best.restore(network)
     return network
 
 
@@ -221,7 +226,7 @@ def _step(
     rows = torch.randint(len(train), (size,), generator=generator(seed, PRETRAINING, step))
     for group in optimizer.param_groups:
         group["lr"] = config.pretrain_learning_rate * (1 + math.cos(math.pi * step / config.pretrain_steps)) / 2
-    loss = token_nll(network, TokenSequences(train.context[rows], train.tokens[rows], train.returns[rows]))
+    loss = token_nll(network, train.take(rows))
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,5 +91,4 @@ def fit_networks(
 def _identity(config: PretrainedConfig, train: Demonstrations, val: Demonstrations, seed: int) -> dict[str, Any]:
     """What a fit depends on, as plain JSON."""
     data = fingerprint(*(tensor for part in (train, val) for tensor in (part.context, part.returns)))
-    plain = json.loads(json.dumps(dataclasses.asdict(config)))
-    return {"config": plain, "data": data, "seed": seed}
+    return {**dataclasses.asdict(config), "seed": seed, "data": data}

@@ -21,7 +21,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from baselines.building_blocks.paths import HorizonError, NoValidationError
 from baselines.gflownet.dynamics import StickyNoise
@@ -108,13 +107,9 @@ def train(config: TrainConfig) -> int:
         found = feasibility.measure(training.graph, 0.0 if model.balance == "detailed_balance" else model.stick)
         if found.feasible is False:
             print(feasibility.report(found), file=sys.stderr)
-        training.resume()
-        if training.done >= config.steps:
-            print(f"{config.out_dir} is trained: {training.done} of {config.steps} steps are done")
-        else:
-            with tqdm(total=config.steps, initial=training.done, desc=f"train {config.task}", unit="step") as progress:
-                training.run(progress)
-    last = training.curve.rows[-1]
+        if not training.run():
+            print(f"{config.out_dir} is trained: all of its {config.steps} steps are done")
+    last = training.state.curve.rows[-1]
     dynamics = f", dynamics within {last['dynamics_error']:.4f}" if "dynamics_error" in last else ""
     print(f"L1 to R/Z {last['l1']:.4f}, log Z off by {last['log_z_error']:.4f}{dynamics}; {config.out_dir}")
     return 0
@@ -150,7 +145,7 @@ def sample(config: SampleConfig) -> int:
     settings = read_config(config.run)
     with torch.random.fork_rng(devices=[]):
         training = Training(settings)
-        training.resume()
+        training.state.resume()
         torch.manual_seed(config.seed)
         ends = training.generator.eval().sample(config.num_samples).ends
     letters = LETTERS if settings.task in ("motifs", "tfbind8") else None

@@ -8,6 +8,7 @@ Letters: * any batch shape, A actions, D integers of a state, N transitions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -120,10 +121,10 @@ class ReplayBuffer:
 
     def state(self) -> dict[str, torch.Tensor]:
         """As tensors for a checkpoint."""
-        kept = {f"buffer.{number}": column[: len(self)] for number, column in enumerate(self._columns)}
-        return kept | {"buffer.added": torch.tensor(self._added)}
+        kept = {str(number): column[: len(self)] for number, column in enumerate(self._columns)}
+        return kept | {"added": torch.tensor(self._added)}
 
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
         """Put back what `state` gave."""
-        self._added = int(state["buffer.added"])
-        self._columns = [state[f"buffer.{number}"].clone() for number in range(len(state) - 1)]
+        self._added = int(state["added"])
+        self._columns = [state[str(number)].clone() for number in range(len(state) - 1)]

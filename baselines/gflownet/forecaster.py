@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from baselines.building_blocks.features import SCALE_FREE
 from baselines.building_blocks.paths import require_horizon, require_validation
@@ -28,11 +27,10 @@ from baselines.gflownet.generator import (
 from baselines.gflownet.learner import Learner, LearnerConfig
 from baselines.gflownet.networks import ThoughtEncoder
 from baselines.gflownet.price_paths import PathKernel, PricePaths, ReturnBins, fit_temperature
-from baselines.neural.checkpoints import CheckpointError, load_training, read_progress, save_training
-from baselines.neural.early_stopping import BestWeights, scaled_crps
+from baselines.neural.early_stopping import scaled_crps
 from baselines.neural.fitted import FittedFile, FittedForecaster
 from baselines.neural.inputs import InputScaling, WindowInputs
-from baselines.neural.learning_curves import LearningCurve
+from baselines.neural.training_run import Measured, Stage, TrainingRun
 from baselines.statistical.regression import Ridge, RidgeConfig
 from grpo.evaluation.identity import windows_hash
 from grpo.evaluation.protocol import Forecast
@@ -170,7 +168,7 @@ class GFlowNetForecaster(FittedForecaster):
                 config, environment, window=train.context.past.shape[1] if cls.sees_context else 0
             )
             training = _Training(cls, config, scaling, generator, train, val, seed, Path(out_dir))
-            training.run()
+            training.train()
         return cls(config, scaling, generator.double().eval())
 
     def log_partition(self, context: Context) -> np.ndarray:
@@ -274,7 +272,7 @@ def price_paths(
 
 
 class _Training:
-    """The loop: sample, learn, look at the validation windows, keep the best, save."""
+    """Sample, learn, look at the validation windows, keep the best of a moving average of the weights."""
 
     def __init__(
         self,
@@ -296,74 +294,52 @@ class _Training:
         self.val = val.take(kept)
         self.learner = Learner(generator, config.for_learner())
         self.average = copy.deepcopy(generator)
-        self.best = BestWeights(config.patience)
-        self.curve = LearningCurve()
-        self.done = 0
         self.out_dir = out_dir
-        self.identity = [plugin.name, dataclasses.asdict(config), seed, windows_hash(train), windows_hash(val)]
-
-    def run(self) -> None:
-        """Train to the end, from the last checkpoint where there is one, and put the best weights in place."""
-        file = self.out_dir / TRAINING_FILE
-        if file.exists():
-            self._resume(file)
-        progress = tqdm(
-            total=self.config.steps, initial=self.done, desc=f"fit {self.plugin.name}", unit="step", leave=False
+        self.run = TrainingRun(
+            out_dir / TRAINING_FILE,
+            {
+                "forecaster": plugin.name,
+                **dataclasses.asdict(config),
+                "seed": seed,
+                "training windows": windows_hash(train),
+                "validation windows": windows_hash(val),
+            },
+            modules={"generator": generator, "average": self.average},
+            optimizers=self.learner.optimizers,
+            patience=config.patience,
+            kept=self.learner.kept,
         )
-        while self.done < self.config.steps and not self.best.exhausted:
-            measured = self._step()
-            self.done += 1
-            progress.update()
-            if self.done % self.config.check_every == 0 or self.done == self.config.steps:
-                self._check(measured)
-                self._save(file)
-        progress.close()
-        self.best.restore(self.generator)
-        self.curve.write(self.out_dir, title=self.plugin.name)
-        file.unlink(missing_ok=True)
 
-    def _step(self) -> dict[str, float]:
+    def train(self) -> None:
+        """Train to the end, from the last checkpoint where there is one, and put the best weights in place."""
+        self.run.resume()
+        stage = Stage(
+            name="training",
+            steps=self.config.steps,
+            look_every=self.config.check_every,
+            step=self._step,
+            look=self._look,
+        )
+        self.run.train([stage], title=f"fit {self.plugin.name}")
+        self.run.best.restore(self.generator)
+        self.run.curve.write(self.out_dir, title=self.plugin.name)
+        self.run.discard()
+
+    def _step(self, step: int) -> Measured:
         rows = torch.randint(len(self.observed), (self.config.windows_per_step,))
         condition = self.observed[rows].repeat_interleave(self.config.paths_per_window, dim=0)
         thought = thoughts(self.inputs.take(rows)) if self.plugin.sees_context else None
         batch = self.generator.sample(len(condition), thought=thought, condition=condition, exploring=True)
-        measured = self.learner.step(batch, self.done / self.config.steps)
+        measured = self.learner.step(batch, step / self.config.steps)
         with torch.no_grad():
-            decay = min(self.config.averaging, (1 + self.done) / (10 + self.done))
+            decay = min(self.config.averaging, (1 + step) / (10 + step))
             for kept, weight in zip(self.average.parameters(), self.generator.parameters(), strict=True):
                 kept.lerp_(weight, 1 - decay)
         return measured
 
-    def _check(self, measured: dict[str, float]) -> None:
+    def _look(self, step: int, recent: Sequence[Measured]) -> str:
         fitted = self.plugin(self.config, self.scaling, copy.deepcopy(self.average).double().eval())
         crps = scaled_crps(fitted, self.val)
-        self.best.offer(crps, self.done, self.average)
-        self.curve.add("training", self.done, **measured, val_crps=crps)
-
-    def _save(self, file: Path) -> None:
-        buffer = self.learner.buffer
-        best = {f"best.{name}": tensor for name, tensor in self.best.weights.items()}
-        save_training(
-            file,
-            modules={"generator": self.generator, "average": self.average},
-            optimizers=self.learner.optimizers,
-            progress={
-                "identity": json.loads(json.dumps(self.identity)),
-                "done": self.done,
-                "rows": self.curve.rows,
-                "best": [self.best.loss, self.best.step, self.best.failures],
-            },
-            tensors=best | ({} if buffer is None else buffer.state()),
-        )
-
-    def _resume(self, file: Path) -> None:
-        if read_progress(file, "identity") != json.loads(json.dumps(self.identity)):
-            raise CheckpointError(f"{file} is of a training with other settings or windows; delete it to train anew")
-        progress, tensors = load_training(
-            file, modules={"generator": self.generator, "average": self.average}, optimizers=self.learner.optimizers
-        )
-        self.done, self.curve = progress["done"], LearningCurve(progress["rows"])
-        self.best.loss, self.best.step, self.best.failures = progress["best"]
-        self.best.weights = {k.removeprefix("best."): t for k, t in tensors.items() if k.startswith("best.")}
-        if self.learner.buffer is not None:
-            self.learner.buffer.restore({k: t for k, t in tensors.items() if k.startswith("buffer.")})
+        self.run.best.offer(crps, step, self.average)
+        self.run.curve.add("training", step, **recent[-1], val_crps=crps)
+        return f"CRPS {crps:.4f}"

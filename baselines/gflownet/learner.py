@@ -69,6 +69,11 @@ class Learner:
             self.buffer = ReplayBuffer(config.buffer) if config.buffer else None
         self._rates = {name: [group["lr"] for group in o.param_groups] for name, o in self.optimizers.items()}
 
+    @property
+    def kept(self) -> dict[str, ReplayBuffer]:
+        """What a checkpoint must hold besides networks and optimizers."""
+        return {} if self.buffer is None else {"transitions": self.buffer}
+
     def step(self, batch: Trajectories, progress: float) -> dict[str, float]:
         """Learn from trajectories, dynamics first.
 

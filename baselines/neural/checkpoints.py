@@ -51,6 +51,19 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} cannot be read as a checkpoint ({_one_line(error)})") from error
 
 
+def read_header(path: Path) -> dict[str, Any]:
+    """The header alone that `write_tensors` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or written by something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})[_HEADER])
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint ({_one_line(error)})") from error
+
+
 def fingerprint(*tensors: torch.Tensor) -> str:
     """Short hash of shapes and numbers, in their order: what tells the data of a training from other data."""
     digest = hashlib.sha256(repr(tuple(tensor.shape for tensor in tensors)).encode())
@@ -97,7 +110,7 @@ def read_progress(path: Path, name: str) -> Any:
     Raises:
         CheckpointError: the file is damaged, or of a training that keeps no such entry.
     """
-    progress = read_tensors(path)[1].get("progress", {})
+    progress = read_header(path).get("progress", {})
     if name not in progress:
         raise CheckpointError(f"{path} is of another training, without {name}; delete it or choose another folder")
     return progress[name]

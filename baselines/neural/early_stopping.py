@@ -31,14 +31,14 @@ class BestWeights:
     """The weights with the lowest loss so far.
 
     Attributes:
-        patience: how often in a row the loss may fail to fall before `exhausted`.
+        patience: how often in a row the loss may fail to fall before `exhausted`; None: for ever.
         loss: the lowest loss; infinite before the first.
         step: when it was reached.
         failures: how often in a row it has not fallen since.
         weights: the state dict it was reached with; empty before the first.
     """
 
-    def __init__(self, patience: int) -> None:
+    def __init__(self, patience: int | None) -> None:
         self.patience = patience
         self.loss = float("inf")
         self.step = -1
@@ -57,7 +57,7 @@ class BestWeights:
     @property
     def exhausted(self) -> bool:
         """Whether the loss has failed to fall `patience` times in a row."""
-        return self.failures >= self.patience
+        return self.patience is not None and self.failures >= self.patience
 
     def restore(self, module: torch.nn.Module) -> None:
         """Put the best weights back; nothing happens where none were offered."""

@@ -135,7 +135,7 @@ class SeqGanMle(FittedForecaster):
             validated_on=windows_hash(looked_at),
         )
         training.run()
-        training.file.unlink()
+        training.state.discard()
         return cls(config, horizon, scaling, _frozen(generator))
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:

@@ -7,39 +7,37 @@
    search (`baselines.seqgan.rollouts`); the rollout policy, a hard copy at first, follows; the discriminator learns
    on fresh sets; and so on.
 
-Where a `validate` is given, the generator that it finds best is kept, in the adversarial stage too, which begins with
-the pre-trained one as the best so far: it cannot make a forecaster worse on the validation windows unseen.
+Where a `validate` is given, the generator that it finds best is kept. The adversarial stage begins with the pre-trained
+one as the best so far, so what it ends with is no worse on the validation windows.
 
 Letters: N sequences, T steps, C context inputs, B batch.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 
-from baselines.neural.checkpoints import CheckpointError, fingerprint, load_training, read_progress, save_training
-from baselines.neural.early_stopping import BestWeights
-from baselines.neural.learning_curves import LearningCurve
+from baselines.neural.checkpoints import fingerprint
+from baselines.neural.training_run import Measured, Stage, TrainingRun, mean_of
 from baselines.seqgan.discriminator import Discriminator
 from baselines.seqgan.generator import Generator, Sampler
 from baselines.seqgan.rollouts import RolloutPolicy, action_values, policy_gradient_loss
 from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings
 
 PRETRAINING, DISCRIMINATOR, ADVERSARIAL = "pretraining", "discriminator", "adversarial"
-STAGES = (PRETRAINING, DISCRIMINATOR, ADVERSARIAL)
 TRAINING_FILE = "training.safetensors"
 _MAX_GRADIENT_NORM = 5.0
+_SETS_PER_LOOK = 5
+"""Sets of the second stage between two measurements."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +99,7 @@ def batch_rows(num_rows: int, batch_size: int, step: int, *, seed: int) -> torch
 
 
 class SeqGanTraining:
-    """Networks, optimizers and how far the training is.
+    """Networks, optimizers and what the three stages do with them.
 
     Args:
         generator: is trained in place.
@@ -118,7 +116,7 @@ class SeqGanTraining:
             the generator and at the end of every stage.
 
     Attributes:
-        curve: what was measured.
+        state: how far the training is.
     """
 
     def __init__(
@@ -140,12 +138,8 @@ class SeqGanTraining:
         self.learning, self._adversarial = settings
         self.schedule, self.seed, self.title = schedule, seed, title
         self.folder = Path(folder)
-        self.validate, self.validated_on, self.watch = validate, validated_on, watch
+        self.validate, self.watch = validate, watch
         self.policy = RolloutPolicy(generator)
-        self.curve = LearningCurve()
-        self.best = BestWeights(schedule.patience)
-        self.done: dict[str, int] = dict.fromkeys(STAGES, 0)
-        self.finished: list[str] = []
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             PRETRAINING: torch.optim.Adam(generator.parameters(), lr=self.learning.learning_rate)
         }
@@ -155,19 +149,29 @@ class SeqGanTraining:
                 discriminator.parameters(), lr=rates.discriminator_learning_rate
             )
             self.optimizers[ADVERSARIAL] = torch.optim.Adam(generator.parameters(), lr=rates.adversarial_learning_rate)
-
-        self._identity = self._identity_of_start()
+        settings_by_name = {
+            name: value for part in (*settings, schedule) if part is not None for name, value in asdict(part).items()
+        }
+        self.state = TrainingRun(
+            self.folder / TRAINING_FILE,
+            settings_by_name
+            | {
+                "title": title,
+                "seed": seed,
+                "data": fingerprint(data.values, data.context),
+                "validation data": validated_on,
+                "first weights": fingerprint(*(p for module in self._modules.values() for p in module.parameters())),
+            },
+            modules=self._modules,
+            optimizers=self.optimizers,
+            patience=schedule.patience if validate else None,
+        )
 
     @property
     def adversarial(self) -> AdversarialSettings:
         """Settings of the second and third stage."""
         assert self._adversarial is not None, "there are no settings for a discriminator"
         return self._adversarial
-
-    @property
-    def file(self) -> Path:
-        """The training checkpoint."""
-        return self.folder / TRAINING_FILE
 
     def run(self) -> bool:
         """Train from where the checkpoint in the folder stands; the caller's random numbers stay as they are.
@@ -180,65 +184,58 @@ class SeqGanTraining:
         """
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
-            if self.file.exists():
-                self._load()
-            before = len(self.finished)
-            self._stage(
-                PRETRAINING, self.schedule.pretraining_steps, self.schedule.pretraining_every, self._maximise_likelihood
-            )
-            if self.discriminator is not None:
-                self._stage(DISCRIMINATOR, self.schedule.discriminator_sets, 5, self._train_on_set)
-                self._stage(
-                    ADVERSARIAL, self.schedule.adversarial_batches, self.schedule.adversarial_every, self._play_batch
-                )
-        self.curve.write(self.folder, title=self.title)
-        return len(self.finished) > before
+            self.state.resume()
+            worked = self.state.train(self._stages(), title=self.title)
+        self.state.curve.write(self.folder, title=self.title)
+        return worked
 
-    def _stage(self, stage: str, total: int, every: int, step: Callable[[int], Mapping[str, float]]) -> None:
-        """Take the steps of a stage that are not taken yet, measuring and saving on the way."""
-        if stage in self.finished:
-            return
-        if self.done[stage] == 0:
-            self._begin(stage)
-        recent: list[Mapping[str, float]] = []
-        with tqdm(
-            total=total, initial=self.done[stage], desc=f"{self.title}: {stage}", unit="step", leave=False
-        ) as bar:
-            while self.done[stage] < total and not (self.validate and self.best.exhausted):
-                recent.append(step(self.done[stage]))
-                self.done[stage] += 1
-                bar.update()
-                if self.done[stage] % every == 0 or self.done[stage] == total:
-                    self._measure(stage, {name: float(np.mean([row[name] for row in recent])) for name in recent[0]})
-                    recent.clear()
-                    self._save()
-        if self.validate and stage != DISCRIMINATOR:
-            self.best.restore(self.generator)
-        if self.watch:
-            self.watch(stage, self.generator, True)
-        self.finished.append(stage)
-        self._save()
+    def _stages(self) -> list[Stage]:
+        schedule = self.schedule
+        lengths: dict[str, tuple[int, int, Callable[[int], Measured]]] = {
+            PRETRAINING: (schedule.pretraining_steps, schedule.pretraining_every, self._maximise_likelihood)
+        }
+        if self.discriminator is not None:
+            lengths[DISCRIMINATOR] = (schedule.discriminator_sets, _SETS_PER_LOOK, self._train_on_set)
+            lengths[ADVERSARIAL] = (schedule.adversarial_batches, schedule.adversarial_every, self._play_batch)
+        return [
+            Stage(
+                name=name,
+                steps=steps,
+                look_every=every,
+                step=step,
+                look=partial(self._measure, name),
+                begin=partial(self._begin, name),
+                end=partial(self._end, name),
+            )
+            for name, (steps, every, step) in lengths.items()
+        ]
 
     def _begin(self, stage: str) -> None:
-        self.best.failures = 0
         if stage == ADVERSARIAL:
             self.policy.copy(self.generator)
-        if stage != DISCRIMINATOR and self.validate and self.best.step < 0:
+        if stage != DISCRIMINATOR and self.validate and self.state.best.step < 0:
             loss = self.validate(self.generator)
-            self.best.offer(loss, 0, self.generator)
-            self.curve.add(stage, 0, validation_crps=loss)
+            self.state.best.offer(loss, 0, self.generator)
+            self.state.curve.add(stage, 0, validation_crps=loss)
 
-    def _measure(self, stage: str, values: dict[str, float]) -> None:
-        step = self.done[stage]
+    def _end(self, stage: str) -> None:
+        if self.validate and stage != DISCRIMINATOR:
+            self.state.best.restore(self.generator)
+        if self.watch:
+            self.watch(stage, self.generator, True)
+
+    def _measure(self, stage: str, step: int, recent: Sequence[Measured]) -> str:
+        values = mean_of(recent)
         if stage != DISCRIMINATOR:
             if stage == ADVERSARIAL:
                 values["data_nll"] = self._data_nll()
             if self.validate:
                 values["validation_crps"] = self.validate(self.generator)
-                self.best.offer(values["validation_crps"], step, self.generator)
+                self.state.best.offer(values["validation_crps"], step, self.generator)
             if self.watch:
                 self.watch(stage, self.generator, False)
-        self.curve.add(stage, step, **values)
+        self.state.curve.add(stage, step, **values)
+        return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
 
     @torch.no_grad()
     def _data_nll(self) -> float:
@@ -246,7 +243,7 @@ class SeqGanTraining:
         sample = self.data.take(torch.arange(min(len(self.data), 1000)))
         return -self.generator.log_prob(sample.values, sample.context).mean().item()
 
-    def _maximise_likelihood(self, step: int) -> dict[str, float]:
+    def _maximise_likelihood(self, step: int) -> Measured:
         batch = self.data.take(batch_rows(len(self.data), self.learning.batch_size, step, seed=self.seed))
         context = functional.dropout(batch.context, self.learning.context_dropout)
         loss = -self.generator.log_prob(batch.values, context).mean()
@@ -256,7 +253,7 @@ class SeqGanTraining:
         self._descend(PRETRAINING, self.generator, loss)
         return {"nll": loss.item()}
 
-    def _train_on_set(self, number: int) -> dict[str, float]:
+    def _train_on_set(self, number: int) -> Measured:
         """Train the discriminator on one set: real sequences and generated ones of the same contexts."""
         assert self.discriminator is not None
         settings, size = self.adversarial, self.learning.batch_size
@@ -277,7 +274,7 @@ class SeqGanTraining:
         self.discriminator.eval()
         return {"discriminator_loss": float(np.mean(losses)), "accuracy": float(np.mean(accuracies))}
 
-    def _play_batch(self, number: int) -> dict[str, float]:
+    def _play_batch(self, number: int) -> Measured:
         """One policy-gradient step on the generator's own sequences, then the discriminator's sets."""
         assert self.discriminator is not None
         settings = self.adversarial
@@ -293,8 +290,7 @@ class SeqGanTraining:
         self.policy.follow(self.generator, keep=settings.rollout_keep)
         first = self.schedule.discriminator_sets + number * settings.discriminator_sets
         sets = [self._train_on_set(first + offset) for offset in range(settings.discriminator_sets)]
-        measured = {name: float(np.mean([row[name] for row in sets])) for name in (sets[0] if sets else ())}
-        return {"reward": worth[:, -1].mean().item(), **measured}
+        return {"reward": worth[:, -1].mean().item(), **mean_of(sets)}
 
     def _generate(self, context: torch.Tensor) -> torch.Tensor:
         """[B, T] one sequence of the generator for each context."""
@@ -313,42 +309,3 @@ class SeqGanTraining:
         if self.discriminator is not None:
             modules["discriminator"] = self.discriminator
         return modules
-
-    def _identity_of_start(self) -> str:
-        """What makes this training another than one with other settings, data, seed or first weights."""
-        settings = [asdict(part) for part in (self.learning, self._adversarial, self.schedule) if part is not None]
-        plain = [settings, self.seed, fingerprint(self.data.values, self.data.context)]
-        if self.validated_on is not None:
-            plain.append(self.validated_on)
-        digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode())
-        for module in self._modules.values():
-            for parameter in module.parameters():
-                digest.update(parameter.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-    def _save(self) -> None:
-        progress: dict[str, Any] = {
-            "identity": self._identity,
-            "done": self.done,
-            "finished": self.finished,
-            "curve": self.curve.rows,
-            "best": [self.best.loss, self.best.step, self.best.failures],
-        }
-        save_training(
-            self.file,
-            modules=self._modules,
-            optimizers=self.optimizers,
-            progress=progress,
-            tensors=self.best.weights,
-        )
-
-    def _load(self) -> None:
-        if read_progress(self.file, "identity") != self._identity:
-            raise CheckpointError(
-                f"{self.file} is of a training with other settings, data or seed; delete it or take another folder"
-            )
-        progress, tensors = load_training(self.file, modules=self._modules, optimizers=self.optimizers)
-        self.done, self.finished = progress["done"], progress["finished"]
-        self.curve = LearningCurve(progress["curve"])
-        self.best.loss, self.best.step, self.best.failures = progress["best"]
-        self.best.weights = tensors

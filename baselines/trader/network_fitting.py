@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,20 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from baselines.building_blocks.settings import require_at_least, require_not_negative
 from baselines.decision_transformer.model import DecisionTransformer, ModelConfig, losses
-from baselines.neural.checkpoints import (
-    CheckpointError,
-    load_training,
-    read_progress,
-    read_tensors,
-    save_training,
-    write_tensors,
-)
+from baselines.neural.checkpoints import CheckpointError, read_tensors, write_tensors
 from baselines.neural.early_stopping import BestWeights
-from baselines.neural.learning_curves import LearningCurve
+from baselines.neural.training_run import Measured, Stage, TrainingRun
 from baselines.trader.dataset import TraderDataset
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -172,85 +164,91 @@ def fit_network(
     cuda = [torch.device(config.device)] if torch.device(config.device).type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(config.seed)
-        training = _Training(model, config, data, folder)
-        training.resume()
-        training.run(title, notes or {})
-    if not training.best.weights:
+        training = _Training(model, config, data, folder, notes or {})
+        best = training.train(title)
+    if not best.weights:
         raise TrainingError(f"{title}: the validation loss was never finite; lower the learning rate")
-    training.best.restore(training.network)
-    return FittedNetwork(training.network.eval(), training.best.step, training.epoch, training.best.loss)
+    best.restore(training.network)
+    return FittedNetwork(training.network.eval(), best.step, training.epochs, best.loss)
 
 
 class _Training:
-    """One training: all that `last.safetensors` keeps."""
+    """One network, its optimizer, and the windows it learns from."""
 
-    def __init__(self, model: ModelConfig, config: FitConfig, data: Mapping[str, TraderDataset], folder: Path) -> None:
-        self.config, self.folder = config, Path(folder)
+    def __init__(
+        self,
+        model: ModelConfig,
+        config: FitConfig,
+        data: Mapping[str, TraderDataset],
+        folder: Path,
+        notes: Mapping[str, Any],
+    ) -> None:
+        self.config, self.folder, self.notes = config, Path(folder), notes
         self.network = DecisionTransformer(model).to(config.device)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        self.train, self.val = Batch.of(data["train"], config.device), Batch.of(data["val"], config.device)
-        self.best = BestWeights(config.patience)
-        self.curve = LearningCurve()
-        self.epoch = 0
-        self.settings = {"model": dataclasses.asdict(model), **dataclasses.asdict(config), "data": fingerprint(data)}
+        self.windows, self.val = Batch.of(data["train"], config.device), Batch.of(data["val"], config.device)
+        self.run = TrainingRun(
+            self.folder / LAST,
+            {"model": dataclasses.asdict(model), **dataclasses.asdict(config), "data": fingerprint(data)},
+            modules={"network": self.network},
+            optimizers={"adamw": self.optimizer},
+            patience=config.patience,
+        )
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.train.mask) // self.config.batch_size)
+        return -(-len(self.windows.mask) // self.config.batch_size)
 
-    def resume(self) -> None:
-        """Put back what the last checkpoint holds, if there is one."""
-        path = self.folder / LAST
-        if not path.exists():
-            return
-        settings = read_progress(path, "settings")
-        for name, value in self.settings.items():
-            if settings.get(name) != value:
-                raise CheckpointError(
-                    f"{path} is of a training with other {name} ({settings.get(name)}, not {value}); "
-                    "restore that, delete the folder, or take another one"
-                )
-        kept, weights = load_training(path, modules={"network": self.network}, optimizers={"adamw": self.optimizer})
-        self.epoch, self.curve = kept["epoch"], LearningCurve(kept["curve"])
-        self.best.loss, self.best.step, self.best.failures = kept["best"]
-        self.best.weights = weights
+    @property
+    def epochs(self) -> int:
+        """How many are over."""
+        return self.run.done["epochs"] // self.steps_per_epoch
 
-    def run(self, title: str, notes: Mapping[str, Any]) -> None:
+    def train(self, title: str) -> BestWeights:
         """The epochs that are left."""
-        total = self.config.epochs * self.steps_per_epoch
-        with tqdm(total=total, initial=self.epoch * self.steps_per_epoch, desc=title, unit="step", leave=False) as bar:
-            while self.epoch < self.config.epochs and not self.best.exhausted:
-                fitted = self._one_epoch(bar)
-                judged = mean_losses(self.network, self.val, self.config)
-                self.curve.add("training", self.epoch, **fitted._asdict())
-                self.curve.add("validation", self.epoch, **judged._asdict())
-                if self.best.offer(judged.loss, self.epoch, self.network):
-                    self._write_best(notes)
-                self.epoch += 1
-                self._write_last()
-                bar.set_postfix(validation=f"{judged.loss:.4f}")
-        self.curve.write(self.folder, title=title)
+        stage = Stage(
+            name="epochs",
+            steps=self.config.epochs * self.steps_per_epoch,
+            look_every=self.steps_per_epoch,
+            step=self._descend,
+            look=self._look,
+        )
+        self.run.resume()
+        self.run.train([stage], title=title)
+        self.run.curve.write(self.folder, title=title)
+        return self.run.best
 
-    def _one_epoch(self, bar: tqdm[Any]) -> Losses:
-        """One pass in random order; gives the mean losses under way, dropout included."""
+    def _descend(self, step: int) -> Measured:
+        """One gradient step, dropout included; each epoch goes through all windows in an order of its own."""
         self.network.train()
-        order = np.random.default_rng((self.config.seed, self.epoch)).permutation(len(self.train.mask))
+        epoch, number = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.windows.mask))
+        rows = order[number * self.config.batch_size : (number + 1) * self.config.batch_size]
+        self._set_step_size(step)
+        action_loss, return_error = _losses(
+            self.network, self.windows.take(torch.from_numpy(rows).to(self.config.device))
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        (action_loss + self.config.return_weight * return_error).backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self.optimizer.step()
+        return {"windows": len(rows), "action_loss": action_loss.item(), "return_error": return_error.item()}
+
+    def _look(self, step: int, recent: Sequence[Measured]) -> str:
+        """Judge the epoch that ended, and keep its weights where they are the best so far."""
+        epoch = step // self.steps_per_epoch - 1
         sums = np.zeros(2)
-        for number, rows in enumerate(
-            np.split(order, range(self.config.batch_size, len(order), self.config.batch_size))
-        ):
-            batch = self.train.take(torch.from_numpy(rows).to(self.config.device))
-            self._set_step_size(self.epoch * self.steps_per_epoch + number)
-            action_loss, return_error = _losses(self.network, batch)
-            self.optimizer.zero_grad(set_to_none=True)
-            (action_loss + self.config.return_weight * return_error).backward()
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-            self.optimizer.step()
-            sums += len(rows) * np.array([action_loss.item(), return_error.item()])
-            bar.update()
-        return _weighted(sums / len(order), self.config)
+        for row in recent:
+            sums += row["windows"] * np.array([row["action_loss"], row["return_error"]])
+        fitted = _weighted(sums / len(self.windows.mask), self.config)
+        judged = mean_losses(self.network, self.val, self.config)
+        self.run.curve.add("training", epoch, **fitted._asdict())
+        self.run.curve.add("validation", epoch, **judged._asdict())
+        if self.run.best.offer(judged.loss, epoch, self.network):
+            self._write_best()
+        return f"validation {judged.loss:.4f}"
 
     def _set_step_size(self, step: int) -> None:
         rise = min(1.0, (step + 1) / max(self.config.warm_up, 1))
@@ -258,26 +256,17 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * rise * fall
 
-    def _write_best(self, notes: Mapping[str, Any]) -> None:
+    def _write_best(self) -> None:
+        best = self.run.best
         header = {
             "format": FORMAT,
             "model": dataclasses.asdict(self.network.config),
-            "epoch": self.best.step,
-            "validation_loss": self.best.loss,
-            "notes": dict(notes),
+            "epoch": best.step,
+            "validation_loss": best.loss,
+            "notes": dict(self.notes),
         }
-        tensors = {f"{_WEIGHTS}{name}": tensor for name, tensor in self.best.weights.items()}
+        tensors = {f"{_WEIGHTS}{name}": tensor for name, tensor in best.weights.items()}
         write_tensors(self.folder / BEST, tensors, header)
-
-    def _write_last(self) -> None:
-        best = (self.best.loss, self.best.step, self.best.failures)
-        save_training(
-            self.folder / LAST,
-            modules={"network": self.network},
-            optimizers={"adamw": self.optimizer},
-            progress={"settings": self.settings, "epoch": self.epoch, "curve": self.curve.rows, "best": best},
-            tensors=self.best.weights,
-        )
 
 
 def mean_losses(network: DecisionTransformer, data: Batch, config: FitConfig) -> Losses:

@@ -12,7 +12,6 @@ import torch
 
 from baselines.building_blocks.paths import HorizonError, NoValidationError
 from baselines.building_blocks.volatility import daily_volatility
-from baselines.decision_transformer import policy_fitting
 from baselines.decision_transformer.forecaster import (
     DecisionTransformerBc,
     DecisionTransformerBcConfig,
@@ -20,7 +19,6 @@ from baselines.decision_transformer.forecaster import (
     DecisionTransformerForecaster,
 )
 from baselines.decision_transformer.model import ModelConfig
-from baselines.decision_transformer.policy_fitting import TRAINING_FILE
 from baselines.decision_transformer.return_policy import (
     Bins,
     Days,
@@ -249,35 +247,6 @@ def test_other_windows_and_horizons_work(window, tmp_path):
     assert forecaster.predict(context, horizon=13, num_samples=3, seed=0).samples.shape == (len(context), 3, 13)
     with pytest.raises(HorizonError, match="decision_transformer was fitted for 13 days ahead"):
         forecaster.predict(context, horizon=14, num_samples=3, seed=0)
-
-
-def test_a_killed_fit_goes_on_and_ends_with_the_same_bits(tmp_path, monkeypatch):
-    whole = fit(DecisionTransformerForecaster, tmp_path / "whole")
-    curve = (tmp_path / "whole" / "learning_curves.csv").read_bytes()
-    losses = ReturnPolicy.loss
-    calls = []
-
-    def power_cut(self, *args):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return losses(self, *args)
-
-    monkeypatch.setattr(policy_fitting.ReturnPolicy, "loss", power_cut)
-    with pytest.raises(KeyboardInterrupt):
-        fit(DecisionTransformerForecaster, tmp_path / "broken")
-    assert (tmp_path / "broken" / TRAINING_FILE).exists()
-    with pytest.raises(
-        CheckpointError, match=r"training\.safetensors is of a fit with other windows, settings or seed"
-    ):
-        fit(DecisionTransformerForecaster, tmp_path / "broken", seed=1)
-    torch.manual_seed(99)
-    resumed = fit(DecisionTransformerForecaster, tmp_path / "broken")
-    assert len(calls) == 4 + 4  # steps 3 to 6 once more
-    assert (tmp_path / "broken" / "learning_curves.csv").read_bytes() == curve
-    assert not (tmp_path / "broken" / TRAINING_FILE).exists()
-    one, other = (f.sampler.policy.state_dict() for f in (whole, resumed))
-    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_fitting_leaves_the_callers_random_numbers_alone(tmp_path):

@@ -85,13 +85,13 @@ def kill_in_the_third_epoch(network, batch):
     return losses(network, batch)
 
 def count(original):
-    def write(self):
+    def save(self):
         original(self)
-        written.append(self.epoch)
-    return write
+        written.append(1)
+    return save
 
 fitting._losses = kill_in_the_third_epoch
-fitting._Training._write_last = count(fitting._Training._write_last)
+fitting.TrainingRun.save = count(fitting.TrainingRun.save)
 fitting.fit_network(TINY, TINY_FIT, tiny_data(), Path("FOLDER"), title="tiny")
 """
 

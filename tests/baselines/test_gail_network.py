@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.gail import pretraining
 from baselines.gail.config import PretrainedConfig
 from baselines.gail.network import NetworkSizes, SequenceNetwork, previous, sample_tokens
 from baselines.gail.pretraining import iid_nll, markov_nll, pretrain, token_nll
-from baselines.neural.checkpoints import CheckpointError
 from baselines.neural.learning_curves import LearningCurve
 from tests.baselines.gail_toys import (
     STATES,
@@ -127,28 +125,6 @@ def test_teacher_forcing_reaches_the_entropy_of_a_known_chain(tmp_path):
     assert last["iid_nll"] > entropy / 8 + 0.3
     assert last["markov_nll"] == pytest.approx(entropy / 8, abs=0.02)
     assert transition_error(network, 8) < 0.1
-
-
-def test_a_killed_training_goes_on_as_an_unbroken_one(tmp_path, monkeypatch):
-    unbroken = forced(tmp_path / "unbroken")
-    looks = iter(range(3))
-    honest = pretraining.validation_losses
-
-    def dying(*arguments):
-        next(looks)  # the fourth look never comes
-        return honest(*arguments)
-
-    monkeypatch.setattr(pretraining, "validation_losses", dying)
-    with pytest.raises(StopIteration):
-        forced(tmp_path / "killed")
-    monkeypatch.setattr(pretraining, "validation_losses", honest)
-    curve = LearningCurve()
-    went_on = forced(tmp_path / "killed", curve=curve)
-    assert curve.table()["step"].tolist()[:4] == [0, 50, 100, 150]
-    for name, tensor in unbroken.state_dict().items():
-        assert torch.equal(tensor, went_on.state_dict()[name])
-    with pytest.raises(CheckpointError, match=r"pretraining\.safetensors is of a training with other settings or data"):
-        forced(tmp_path / "killed", seed=1)
 
 
 def test_a_model_that_learns_nothing_stays_as_it_was(tmp_path):

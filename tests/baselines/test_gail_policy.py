@@ -41,7 +41,7 @@ def model_of(network: SequenceNetwork):
     for parameter in discriminator.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
     env = TensorVecEnv(discriminator, torch.randn(9, CONTEXT), horizon=HORIZON, num_envs=6, seed=0)
-    return new_model(CONFIG, env, network), discriminator
+    return new_model(CONFIG, env, network, remaining=lambda: 1.0), discriminator
 
 
 def observations(tokens: torch.Tensor, context: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -135,12 +135,12 @@ def test_minibatches_are_whole_episodes_whose_probabilities_are_those_they_were_
 
 def test_returns_are_rewards_to_come_less_the_divergence_from_the_pretrained_policy(tmp_path):
     network = pretrained()
-    model, discriminator = model_of(pretrained(seed=1))  # the policy has moved on
     train = TokenSequences(torch.randn(9, CONTEXT), torch.randint(TOKENS, (9, HORIZON)), torch.randn(9, HORIZON))
     rounds = AdversarialRounds(
         CONFIG, TOKENIZER, network, train, train, seed=0, path=tmp_path / "x", identity={}, curve=LearningCurve()
     )
-    rounds.connect(model, discriminator)
+    model, discriminator = rounds.ppo, rounds.discriminator
+    policy_of(model).load_network(pretrained(seed=1))  # the policy has moved on
     before = {name: tensor.clone() for name, tensor in discriminator.state_dict().items()}
     _, callback = model._setup_learn(30, rounds)
     model.collect_rollouts(model.env, callback, model.rollout_buffer, HORIZON)
@@ -159,6 +159,6 @@ def test_returns_are_rewards_to_come_less_the_divergence_from_the_pretrained_pol
     rewards = -torch.log(1 - real) - np.log(2) - 0.3 * divergence
     to_come = rewards.flip(1).cumsum(dim=1).flip(1)  # gamma and lambda are 1, and nothing follows the last step
     np.testing.assert_allclose(buffer.returns.T, to_come.detach().numpy(), rtol=1e-3, atol=1e-4)
-    assert rounds.measured["kl_to_pretrained"] == pytest.approx(float(divergence.sum(dim=1).mean()), rel=1e-3)
+    assert rounds.judged["kl_to_pretrained"] == pytest.approx(float(divergence.sum(dim=1).mean()), rel=1e-3)
     assert any(not torch.equal(before[name], tensor) for name, tensor in discriminator.state_dict().items())
     assert len(rounds.replay.paths) == 6

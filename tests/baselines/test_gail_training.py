@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from itertools import count
 
 import numpy as np
 import pytest
@@ -11,11 +10,9 @@ import torch
 
 pytest.importorskip("sb3_contrib")
 
-from baselines.gail import imitation as training
 from baselines.gail.config import GailConfig
 from baselines.gail.demonstrations import Demonstrations
 from baselines.gail.two_stages import fit_networks
-from baselines.neural.checkpoints import CheckpointError
 
 SMALL = GailConfig(
     num_tokens=5, hidden_size=8, embedding_size=4, context_size=4, pretrain_steps=20, validate_every=10, iterations=6,
@@ -35,11 +32,6 @@ def fit(folder, *, seed=0):
     return fitted
 
 
-def weights(fitted) -> list[torch.Tensor]:
-    found = fitted.imitation
-    return [t for network in (found.best, found.last, found.discriminator) for t in network.state_dict().values()]
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     """A fit, and what the caller's generators give after it that were seeded before it."""
@@ -51,31 +43,6 @@ def unbroken(tmp_path_factory):
 
 def drawn() -> tuple[float, ...]:
     return torch.rand(1).item(), np.random.rand(), random.random()  # noqa: NPY002
-
-
-def test_a_killed_training_goes_on_as_an_unbroken_one(unbroken, tmp_path, monkeypatch):
-    unbroken, _ = unbroken
-    rounds = count()
-    honest = training.AdversarialRounds._train_discriminator
-
-    def dying(*arguments):
-        if next(rounds) == 5:  # two looks have been saved, and a round after them is lost
-            raise KeyboardInterrupt
-        return honest(*arguments)
-
-    monkeypatch.setattr(training.AdversarialRounds, "_train_discriminator", dying)
-    with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "killed")
-    monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="is of a training with other settings or data"):
-        fit(tmp_path / "killed", seed=1)
-    went_on = fit(tmp_path / "killed")
-    for ours, theirs in zip(weights(unbroken), weights(went_on), strict=True):
-        assert torch.equal(ours, theirs)
-    assert went_on.curve.rows == unbroken.curve.rows
-    assert [row["step"] for row in went_on.curve.rows if row["phase"] == "imitation"] == [1, 2, 3, 4, 5, 6]
-    files = sorted(path.name for path in (tmp_path / "killed").iterdir())
-    assert files == ["learning_curves.csv", "learning_curves.png"]
 
 
 def test_the_callers_random_numbers_stay_as_they_were(unbroken):

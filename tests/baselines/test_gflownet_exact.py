@@ -294,7 +294,7 @@ def test_the_buffer_is_a_ring():
     growing = ReplayBuffer(3000)
     growing.add(torch.arange(1000))
     growing.add(torch.arange(1000, 2500))
-    assert sorted(growing.state()["buffer.0"].tolist()) == list(range(2500))
+    assert sorted(growing.state()["0"].tolist()) == list(range(2500))
 
 
 def test_the_reward_of_the_grid_by_hand():

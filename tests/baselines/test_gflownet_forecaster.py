@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from scipy import stats
 
 from baselines.gflownet import forecaster as module
-from baselines.gflownet.forecaster import FITTED_FILE, TRAINING_FILE, GFlowNetConfig, GFlowNetForecaster
+from baselines.gflownet.forecaster import FITTED_FILE, GFlowNetConfig, GFlowNetForecaster
 from baselines.gflownet.generator import GeneratorConfig, StochasticDBGFlowNetGenerator
 from baselines.gflownet.learner import Learner, LearnerConfig
 from baselines.gflownet.networks import ThoughtEncoder
@@ -172,36 +171,6 @@ def test_a_fit_leaves_curves_and_the_callers_random_state(splits, tmp_path):
     fit(splits, tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["learning_curves.csv", "learning_curves.png"]
-
-
-@pytest.mark.parametrize(
-    "settings", [{}, {"generator": "kl"}, {"stick": 0.2, "learn_dynamics": True}, {"trunk": "transformer"}]
-)
-def test_a_fit_that_was_killed_goes_on_as_if_it_had_not(splits, tmp_path, monkeypatch, settings):
-    config = GFlowNetConfig(
-        **{"steps": 6, "check_every": 2, "check_windows": 8, "width": 16, "thought_width": 8} | settings
-    )
-    whole = fit(splits, tmp_path / "whole", config)
-    step = module._Training._step
-
-    def killed_at_three(self):
-        if self.done == 3:
-            raise KeyboardInterrupt
-        return step(self)
-
-    monkeypatch.setattr(module._Training, "_step", killed_at_three)
-    with pytest.raises(KeyboardInterrupt):
-        fit(splits, tmp_path / "broken", config)
-    monkeypatch.setattr(module._Training, "_step", step)
-    assert (tmp_path / "broken" / TRAINING_FILE).exists()
-    for other in ({"seed": 1}, {"config": dataclasses.replace(config, width=24)}):
-        with pytest.raises(CheckpointError, match="other settings or windows"):
-            fit(splits, tmp_path / "broken", **{"config": config, **other})
-    again = fit(splits, tmp_path / "broken", config)
-    for one, other in zip(again.generator.parameters(), whole.generator.parameters(), strict=True):
-        assert torch.equal(one, other)
-    curves = [(tmp_path / name / "learning_curves.csv").read_text() for name in ("whole", "broken")]
-    assert curves[0] == curves[1]
 
 
 def test_a_shorter_horizon_is_the_beginning_of_a_longer_one(splits, tmp_path):

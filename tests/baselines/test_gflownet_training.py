@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from tqdm import tqdm
 
 from baselines.gflownet.__main__ import main
 from baselines.gflownet.generator import GeneratorConfig
 from baselines.gflownet.learner import LearnerConfig
 from baselines.gflownet.toys import exact, tfbind8
 from baselines.gflownet.toys.task_training import TrainConfig, Training, mean_hamming, sample_quality
-from baselines.neural.checkpoints import CheckpointError
 
 FAST = LearnerConfig(
     learning_rate=2e-2, dynamics_learning_rate=2e-2, final_rate=0.001, buffer=200_000, dynamics_batch=2048
@@ -35,7 +30,7 @@ def same_random_state_after():
 
 def trained(out_dir: Path, **settings) -> Training:
     training = Training(TrainConfig(out_dir=out_dir, learner=settings.pop("learner", FAST), **settings))
-    training.run(tqdm(disable=True))
+    training.run()
     return training
 
 
@@ -44,7 +39,7 @@ def trained(out_dir: Path, **settings) -> Training:
 def test_a_feasible_toy_is_learnt_with_its_noise(generator, tmp_path):
     model = GeneratorConfig(width=32, stick=0.2, explore=0.4, gamma=0.5, kl_share=0.5)
     training = trained(tmp_path, **TREE, steps=700, check_every=700, model=model, generator=generator)
-    last = training.curve.rows[-1]
+    last = training.state.curve.rows[-1]
     assert last["l1"] < 0.02
     assert last["log_z_error"] < 0.01
     assert last["dynamics_error"] < 0.01
@@ -61,7 +56,7 @@ def test_where_noise_is_too_strong_expected_balance_reaches_its_own_optimum(tmp_
     found = exact.terminal_distribution(graph, exact.executed_policy(graph, policy, 0.4))
     assert exact.l1_distance(found, optimum) < 0.02
     assert exact.l1_distance(found, graph.target) > 0.5
-    assert training.curve.rows[-1]["log_z_error"] < 0.01
+    assert training.state.curve.rows[-1]["log_z_error"] < 0.01
     flags = "--task tree --tokens 3 --length 2 --min-share 0 --task-seed 3 --stick .4"
     assert main(["feasibility", *flags.split()]) == 0
     assert "INFEASIBLE: no policy reaches R/Z" in capsys.readouterr().out
@@ -72,52 +67,16 @@ def test_where_noise_is_too_strong_expected_balance_reaches_its_own_optimum(tmp_
 def test_without_noise_every_balance_reaches_the_target(balance, tmp_path):
     model = GeneratorConfig(width=32, stick=0.0, explore=0.2, balance=balance)
     training = trained(tmp_path, **TREE, steps=250, check_every=250, model=model)
-    assert training.curve.rows[-1]["l1"] < 0.02
-    assert training.curve.rows[-1]["log_z_error"] < 0.01
+    assert training.state.curve.rows[-1]["l1"] < 0.02
+    assert training.state.curve.rows[-1]["log_z_error"] < 0.01
 
 
 @pytest.mark.slow
 def test_a_grid_with_noise_is_learnt_with_an_explicit_z(tmp_path):
     model = GeneratorConfig(width=64, stick=0.1, explore=0.2, explicit_z=True, learn_dynamics=False)
     training = trained(tmp_path, task="hypergrid", side=3, batch=256, steps=600, check_every=600, model=model)
-    assert training.curve.rows[-1]["l1"] < 0.02
-    assert training.curve.rows[-1]["log_z_error"] < 0.01
-
-
-def test_a_training_that_was_killed_goes_on_as_if_it_had_not(tmp_path):
-    settings = TREE | {"batch": 16, "steps": 12, "check_every": 4, "data_batch": 4}
-    model = GeneratorConfig(width=8, stick=0.2, gamma=0.5, kl_share=0.5, explicit_z=True)
-    whole = trained(tmp_path / "whole", **settings, model=model, generator="kl")
-
-    class Killed(Exception):
-        pass
-
-    config = TrainConfig(out_dir=tmp_path / "broken", learner=FAST, model=model, generator="kl", **settings)
-    broken = Training(config)
-    step = broken.learner.step
-
-    def killed_at_seven(batch, progress):
-        if broken.done == 7:
-            raise Killed
-        return step(batch, progress)
-
-    broken.learner.step = killed_at_seven
-    with pytest.raises(Killed):
-        broken.run(tqdm(disable=True))
-    again = Training(config)
-    again.resume()
-    assert again.done == 4
-    again.run(tqdm(disable=True))
-    assert json.dumps(again.curve.rows) == json.dumps(whole.curve.rows)
-    for one, other in zip(again.generator.parameters(), whole.generator.parameters(), strict=True):
-        assert torch.equal(one, other)
-    table = pd.read_csv(tmp_path / "broken" / "learning_curves.csv")
-    assert {"loss", "log_z", "l1", "log_z_error", "dynamics_accuracy", "dynamics_error", "top_100_reward"} < set(table)
-    assert (tmp_path / "broken" / "learning_curves.png").exists()
-    for name, value in {"steps": 20, "model": dataclasses.replace(model, width=16)}.items():
-        other = Training(dataclasses.replace(config, **{name: value}))
-        with pytest.raises(CheckpointError, match=rf"training\.safetensors is of a training with another {name};"):
-            other.resume()
+    assert training.state.curve.rows[-1]["l1"] < 0.02
+    assert training.state.curve.rows[-1]["log_z_error"] < 0.01
 
 
 def test_the_quality_of_samples_by_hand():
@@ -195,7 +154,7 @@ def test_the_commands_train_go_on_and_sample(tmp_path, capsys):
     assert main(["train", *flags]) == 0
     assert "L1 to R/Z" in capsys.readouterr().out
     assert main(["train", *flags]) == 0
-    assert "is trained: 4 of 4 steps" in capsys.readouterr().out
+    assert "is trained: all of its 4 steps are done" in capsys.readouterr().out
     assert main(["sample", "--run", str(folder), "--num-samples", "5"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "end,reward"
@@ -204,7 +163,7 @@ def test_the_commands_train_go_on_and_sample(tmp_path, capsys):
     assert main(["train", *flags, "--stick", ".1"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
-    assert "with another model" in error
+    assert "is of a training with other model.stick (0.25, not 0.1);" in error
 
 
 def test_wrong_input_is_one_line(tmp_path, capsys):

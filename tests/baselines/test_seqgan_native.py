@@ -164,7 +164,9 @@ def test_wrong_input_is_one_line(folder, capsys):
     assert "generator.safetensors cannot be read" in refused(["sample"], capsys)
     assert "'tell' is no command; take train or sample" in refused(["tell"], capsys)
     assert command.main(good) == 0
-    assert "of a training with other settings" in refused([*good, "--seed", "3"], capsys)
+    assert "of a training with other seed (88, not 3), first weights; restore that" in refused(
+        [*good, "--seed", "3"], capsys
+    )
     Path("long.txt").write_text("1 2 3\n1 2 4\n")
     other = [*train_on, "long.txt", "--start-from", "save", "--output-dir", "other"]
     assert "save was trained on sequences of 6 values; those of long.txt have 3" in refused(other, capsys)

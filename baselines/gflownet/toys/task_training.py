@@ -6,14 +6,13 @@ Letters: N states, A actions, T steps, S samples.
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from baselines.building_blocks.settings import require_at_least
 from baselines.gflownet.environment import Environment, SequenceEnvironment
@@ -28,8 +27,8 @@ from baselines.gflownet.toys import exact
 from baselines.gflownet.toys.hypergrid import Hypergrid
 from baselines.gflownet.toys.tfbind8 import motif_landscape, read_table, table_task
 from baselines.gflownet.toys.tree import TableTask, random_tree
-from baselines.neural.checkpoints import CheckpointError, load_training, read_progress, read_tensors, save_training
-from baselines.neural.learning_curves import LearningCurve
+from baselines.neural.checkpoints import CheckpointError, read_header
+from baselines.neural.training_run import Measured, Stage, TrainingRun
 
 CHECKPOINT = "training.safetensors"
 NUM_SAMPLES, NUM_BEST = 2048, 100
@@ -181,13 +180,12 @@ def measure(generator: StochasticDBGFlowNetGenerator, graph: exact.StateGraph) -
 
 
 class Training:
-    """A training that can be stopped and goes on.
+    """A training on a task whose every state is known.
 
     Attributes:
         generator: what learns.
         graph: all states of its task.
-        curve: what was measured.
-        done: steps that are over.
+        state: how far it is.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -198,62 +196,42 @@ class Training:
         torch.manual_seed(config.seed)
         self.generator = build_generator(config, self.environment)
         self.learner = Learner(self.generator, config.learner)
-        self.curve, self.done = LearningCurve(), 0
-        self.file = config.out_dir / CHECKPOINT
         self.data = self._data() if config.data_batch else None
-
-    def run(self, progress: tqdm) -> None:
-        """Train to the end; measure and save every `check_every` steps."""
-        while self.done < self.config.steps:
-            batch = self.generator.sample(self.config.batch, exploring=True)
-            if self.data is not None:
-                rows = torch.randint(len(self.data), (self.config.data_batch,))
-                assert isinstance(self.environment, SequenceEnvironment)
-                batch = batch.joined(as_trajectories(self.environment, self.data[rows]))
-            measured = self.learner.step(batch, self.done / self.config.steps)
-            self.done += 1
-            progress.update()
-            if self.done % self.config.check_every == 0 or self.done == self.config.steps:
-                found = measure(self.generator, self.graph)
-                progress.set_postfix_str(f"L1 {found['l1']:.4f}")
-                self.curve.add("training", self.done, **measured, **found)
-                self.save()
-        self.curve.write(self.config.out_dir, title=f"{self.config.task}: {self.config.model.balance}")
-
-    def save(self) -> None:
-        """Write the checkpoint."""
-        buffer = self.learner.buffer
-        save_training(
-            self.file,
+        self.state = TrainingRun(
+            config.out_dir / CHECKPOINT,
+            settings(config) | {"rewards": float(self.graph.log_rewards.sum())},
             modules={"generator": self.generator},
             optimizers=self.learner.optimizers,
-            progress={"settings": settings(self.config), "done": self.done, "rows": self.curve.rows,
-                      "rewards": float(self.graph.log_rewards.sum())},
-            tensors={} if buffer is None else buffer.state(),
-        )  # fmt: skip
+            kept=self.learner.kept,
+        )
 
-    def resume(self) -> None:
-        """Put the checkpoint back where there is one.
+    def run(self) -> bool:
+        """Go on to the end; measure and save every `check_every` steps. Tells whether anything was left to do.
 
         Raises:
-            CheckpointError: it is of other settings or rewards.
+            CheckpointError: the folder holds a training of other settings or rewards.
         """
-        if not self.file.exists():
-            return
-        made_with, wanted = read_progress(self.file, "settings"), settings(self.config)
-        if made_with != wanted:
-            changed = [key for key in wanted | made_with if made_with.get(key) != wanted.get(key)]
-            raise CheckpointError(
-                f"{self.file} is of a training with another {', '.join(changed)}; give another --out-dir or delete it"
-            )
-        if read_progress(self.file, "rewards") != float(self.graph.log_rewards.sum()):
-            raise CheckpointError(f"{self.file} is of a training on other rewards; give another --out-dir")
-        progress, tensors = load_training(
-            self.file, modules={"generator": self.generator}, optimizers=self.learner.optimizers
+        config = self.config
+        self.state.resume()
+        stage = Stage(
+            name="training", steps=config.steps, look_every=config.check_every, step=self._step, look=self._look
         )
-        self.done, self.curve = progress["done"], LearningCurve(progress["rows"])
-        if self.learner.buffer is not None:
-            self.learner.buffer.restore(tensors)
+        worked = self.state.train([stage], title=f"train {config.task}")
+        self.state.curve.write(config.out_dir, title=f"{config.task}: {config.model.balance}")
+        return worked
+
+    def _step(self, step: int) -> Measured:
+        batch = self.generator.sample(self.config.batch, exploring=True)
+        if self.data is not None:
+            rows = torch.randint(len(self.data), (self.config.data_batch,))
+            assert isinstance(self.environment, SequenceEnvironment)
+            batch = batch.joined(as_trajectories(self.environment, self.data[rows]))
+        return self.learner.step(batch, step / self.config.steps)
+
+    def _look(self, step: int, recent: Sequence[Measured]) -> str:
+        found = measure(self.generator, self.graph)
+        self.state.curve.add("training", step, **recent[-1], **found)
+        return f"L1 {found['l1']:.4f}"
 
     def _data(self) -> torch.Tensor:
         assert isinstance(self.environment, TableTask)  # TrainConfig sees to it
@@ -263,10 +241,10 @@ class Training:
 
 
 def settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings as JSON values, without the folder."""
+    """The settings, without the folder."""
     plain = dataclasses.asdict(config)
     del plain["out_dir"]
-    return json.loads(json.dumps(plain, default=str))
+    return plain
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -276,9 +254,10 @@ def read_config(folder: Path) -> TrainConfig:
         CheckpointError: there is none.
     """
     file = Path(folder) / CHECKPOINT
-    _, header = read_tensors(file)
+    header = read_header(file)
     try:
-        plain = dict(header["progress"]["settings"])
+        plain = dict(header["progress"]["identity"])
+        del plain["rewards"]
         table = plain.pop("table")
         model, learner = GeneratorConfig(**plain.pop("model")), LearnerConfig(**plain.pop("learner"))
         return TrainConfig(

@@ -14,17 +14,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from baselines.neural.checkpoints import CheckpointError, load_training, read_progress, save_training
-from baselines.neural.learning_curves import LearningCurve
+from baselines.neural.training_run import Measured, Stage, TrainingRun
 from baselines.seqgan.toys.tokens import (
     TokenDiscriminator,
     TokenLstm,
@@ -39,7 +37,6 @@ CHECKPOINT = "training.safetensors"
 CURVE = "oracle_nll"
 MLE, DISCRIMINATOR, ADVERSARIAL = "mle", "discriminator", "adversarial"
 _CLIP = 5.0
-_SAVE_SECONDS = 30.0
 _JUDGED = 500
 
 
@@ -160,48 +157,65 @@ class OracleBenchmark:
                 self.discriminator.parameters(), lr=schedule.discriminator_rate, fused=True
             ),
         }
-        self.curve, self.done, self.seconds = LearningCurve(), 0, 0.0
-        self._resume()
+        self._clock = _Clock()
+        self.training = TrainingRun(
+            self.folder / CHECKPOINT,
+            dataclasses.asdict(schedule),
+            modules={"generator": self.generator, "policy": self.policy, "discriminator": self.discriminator},
+            optimizers=self.optimizers,
+            kept={"clock": self._clock},
+        )
+        with torch.random.fork_rng():
+            if self.training.resume():
+                self._random_state = torch.get_rng_state()
 
     @property
-    def plan(self) -> list[tuple[str, int]]:
-        """(stage, step) in order; steps count from 1."""
-        lengths = {
-            MLE: self.schedule.mle_epochs,
-            DISCRIMINATOR: self.schedule.discriminator_refreshes,
-            ADVERSARIAL: self.schedule.rounds,
-        }
-        return [(stage, step) for stage, steps in lengths.items() for step in range(1, steps + 1)]
+    def steps(self) -> int:
+        """Epochs, refreshes and rounds in all."""
+        return self.schedule.mle_epochs + self.schedule.discriminator_refreshes + self.schedule.rounds
+
+    @property
+    def done(self) -> int:
+        """How many of them are over."""
+        return sum(self.training.done.values())
+
+    @property
+    def seconds(self) -> float:
+        """How long they took, over all calls."""
+        return self._clock.seconds
 
     def run(self, *, minutes: float = math.inf, steps: float = math.inf) -> bool:
-        """Go on until the plan is done, or for about so many minutes or steps; tells whether it is done."""
-        plan, began = self.plan, time.monotonic()
-        end = min(len(plan), self.done + steps)
-        saved, seconds_before = began, self.seconds
-        stages: dict[str, Callable[[], None]] = {
-            MLE: self._mle_epoch,
-            DISCRIMINATOR: self._refresh_discriminator,
-            ADVERSARIAL: self._adversarial_round,
-        }
-        with torch.random.fork_rng(), tqdm(total=len(plan), initial=self.done, desc="oracle benchmark") as bar:
+        """Go on until all is done, or for about so many minutes or steps; tells whether all is done."""
+        schedule, began = self.schedule, time.monotonic()
+        end = self.done + steps
+        stages = [
+            self._stage(MLE, schedule.mle_epochs, self._mle_epoch),
+            self._stage(DISCRIMINATOR, schedule.discriminator_refreshes, self._refresh_discriminator),
+            self._stage(ADVERSARIAL, schedule.rounds, self._adversarial_round),
+        ]
+        with torch.random.fork_rng():
             torch.set_rng_state(self._random_state)
-            while self.done < end and time.monotonic() - began < 60 * minutes:
-                stage, step = plan[self.done]
-                bar.set_postfix_str(stage)
-                if (stage, step) == (ADVERSARIAL, 1):
-                    self.policy.load_state_dict(self.generator.state_dict())
-                stages[stage]()
-                self.done += 1
-                self.seconds = seconds_before + time.monotonic() - began
-                measured = self._measure(stage, step)
-                bar.update()
-                last = self.done == end or time.monotonic() - began >= 60 * minutes
-                if measured or last or time.monotonic() - saved > _SAVE_SECONDS:
-                    self._random_state = torch.get_rng_state()
-                    self._save()
-                    saved = time.monotonic()
-        self.curve.write(self.folder, title="Negative log-likelihood per token", name=CURVE)
-        return self.done == len(plan)
+            self._clock.start()
+            self.training.train(
+                stages,
+                title="oracle benchmark",
+                pause=lambda: self.done >= end or time.monotonic() - began >= 60 * minutes,
+            )
+            self._random_state = torch.get_rng_state()
+        self.training.curve.write(self.folder, title="Negative log-likelihood per token", name=CURVE)
+        return self.done == self.steps
+
+    def _stage(self, name: str, steps: int, take: Callable[[], None]) -> Stage:
+        def step(_: int) -> Measured:
+            take()
+            return {}
+
+        begin = self._copy_policy if name == ADVERSARIAL else lambda: None
+        # saved after every step: one takes minutes on the published sizes
+        return Stage(name=name, steps=steps, look_every=1, step=step, look=partial(self._look, name), begin=begin)
+
+    def _copy_policy(self) -> None:
+        self.policy.load_state_dict(self.generator.state_dict())
 
     def likelihoods(self, count: int) -> Likelihoods:
         """Both likelihoods of the generator as it is."""
@@ -250,15 +264,17 @@ class OracleBenchmark:
     def _autocast(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.schedule.bfloat16)
 
-    def _measure(self, stage: str, step: int) -> bool:
+    def _look(self, stage: str, step: int, _: Sequence[Measured]) -> str:
+        """Measure at the first step of a stage, at the last, and now and then between them."""
+        self._clock.stop()
         steps = {MLE: self.schedule.mle_epochs, ADVERSARIAL: self.schedule.rounds}
         if stage not in steps or (step % self.schedule.evaluate_every and step not in (1, steps[stage])):
-            return False
+            return ""
         found = self.likelihoods(self.schedule.evaluated_last if step == steps[stage] else self.schedule.evaluated)
         judged = self._judged() if stage == ADVERSARIAL else {}
-        self.curve.add(stage, step, **dataclasses.asdict(found), **judged, seconds=self.seconds)
-        write_atomically(self.folder / f"{CURVE}.csv", self.curve.table().to_csv(index=False))
-        return True
+        self.training.curve.add(stage, step, **dataclasses.asdict(found), **judged, seconds=self.seconds)
+        write_atomically(self.folder / f"{CURVE}.csv", self.training.curve.table().to_csv(index=False))
+        return f"oracle {found.oracle:.3f}"
 
     def _judged(self) -> dict[str, float]:
         """Mean probability of "real" that the discriminator gives to fresh sequences of both."""
@@ -266,29 +282,25 @@ class OracleBenchmark:
         pairs = {"judged_real": self.fresh[:_JUDGED], "judged_generated": written}
         return {name: self.discriminator.probability(rows).mean().item() for name, rows in pairs.items()}
 
-    @property
-    def _modules(self) -> dict[str, torch.nn.Module]:
-        return {"generator": self.generator, "policy": self.policy, "discriminator": self.discriminator}
 
-    def _save(self) -> None:
-        progress = {
-            "schedule": dataclasses.asdict(self.schedule),
-            "done": self.done,
-            "seconds": self.seconds,
-            "curve": self.curve.rows,
-        }
-        save_training(self.folder / CHECKPOINT, modules=self._modules, optimizers=self.optimizers, progress=progress)
+class _Clock:
+    """Seconds of work over all calls.
 
-    def _resume(self) -> None:
-        file = self.folder / CHECKPOINT
-        if not file.exists():
-            return
-        made_with: dict[str, Any] = read_progress(file, "schedule")
-        changed = [name for name, value in dataclasses.asdict(self.schedule).items() if made_with.get(name) != value]
-        if changed:
-            raise CheckpointError(f"{file} is of a run with another {', '.join(changed)}; choose another folder")
-        with torch.random.fork_rng():
-            progress, _ = load_training(file, modules=self._modules, optimizers=self.optimizers)
-            self._random_state = torch.get_rng_state()
-        self.done, self.seconds = progress["done"], progress["seconds"]
-        self.curve = LearningCurve(progress["curve"])
+    Attributes:
+        seconds: up to the last `stop`.
+    """
+
+    def __init__(self) -> None:
+        self.seconds, self._began = 0.0, 0.0
+
+    def start(self) -> None:
+        self._began = time.monotonic() - self.seconds
+
+    def stop(self) -> None:
+        self.seconds = time.monotonic() - self._began
+
+    def state(self) -> dict[str, Tensor]:
+        return {"seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.seconds = float(state["seconds"])
