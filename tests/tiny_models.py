@@ -37,17 +37,17 @@ ARCHITECTURES = {
 }
 
 
-def tiny_model(architecture: str, *, seed: int = 0):
+def tiny_model(architecture: str, *, seed: int = 0, heads: int = 4, key_heads: int = 2):
     """A two-layer model over the embedded tokenizer's vocabulary, with weights far from initialisation."""
     tokenizer = build_tokenizer(10)
     config_class, model_class, extra = ARCHITECTURES[architecture]
     config = config_class(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=8 * heads,
         intermediate_size=64,
         num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
+        num_attention_heads=heads,
+        num_key_value_heads=key_heads,
         max_position_embeddings=512,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -86,8 +86,8 @@ def save_byte_model(folder: Path) -> Path:
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
         max_position_embeddings=2048,
         initializer_range=0.1,
         bos_token_id=None,

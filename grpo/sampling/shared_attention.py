@@ -139,7 +139,7 @@ def _attend(
     weights = torch.softmax(torch.cat([to_prompt, to_own], -1), -1, dtype=torch.float32).to(value.dtype)
     from_prompt, from_own = weights.split([length, own], -1)
     output = by_sample(from_prompt @ layer.prompt_values) + by_sample(from_own) @ value
-    return output.view(rows, 1, heads * repeats, width), None
+    return output.reshape(rows, 1, heads * repeats, width), None
 
 
 @contextmanager
