@@ -6,14 +6,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+
+import torch
+from peft import PeftModel
+from torch.distributed.fsdp import FSDPModule
+from transformers import Trainer
 
 from grpo.runs.processes import SHARDING, num_processes
 from grpo.runs.resume import StageRun
+from grpo.training.trl_seam import gathered_model
 from preprocessing.errors import UserError
 
 
-def run_training(trainer: Any, stage: StageRun) -> None:
+def run_training(trainer: Trainer, stage: StageRun) -> None:
     """Train from the start or from the stage's checkpoint, until every process has ended.
 
     Raises:
@@ -38,25 +43,21 @@ def run_training(trainer: Any, stage: StageRun) -> None:
 
 
 @contextmanager
-def whole_model(trainer: Any) -> Iterator[Any]:
+def whole_model(trainer: Trainer) -> Iterator[PeftModel]:
     """The trained model as one process has it: without its wrappers, and with all weights where ZeRO-3 or FSDP2 shards.
 
     Every process must enter and leave, since gathering is done together; within, each may go its own way.
     """
-    from trl.models.utils import unwrap_model_for_generation  # brings torch, which counting processes does not need
-
-    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model, unsharded(model):
+    with gathered_model(trainer) as model, unsharded(model):
         yield model
 
 
 @contextmanager
-def unsharded(model: Any) -> Iterator[None]:
+def unsharded(model: torch.nn.Module) -> Iterator[None]:
     """Keep the weights that FSDP2 shards whole while the block runs; nothing for other models.
 
     After it every shard is freed after its forward, also one that FSDP2 would have kept: slower, and nothing else.
     """
-    from torch.distributed.fsdp import FSDPModule
-
     shards = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for shard in shards:
         shard.set_reshard_after_forward(False, recurse=False)
@@ -76,8 +77,6 @@ def _load_onto_numbered_cpus() -> None:
     Without this a resumed run of several processes on a CPU stops at its optimizer's state (torch 2.13, transformers
     5.17). Remove when torch.load knows numbered CPUs.
     """
-    import torch
-
     torch.serialization.register_package(
         15, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
     )
