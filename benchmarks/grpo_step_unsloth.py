@@ -14,9 +14,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from grpo.config import RunConfig
-from grpo.language.config import PromptConfig
 from grpo.models.config import LoraSettings
+from grpo.models.spec import ModelSpec
 from grpo.models.unsloth import activate, load_model
 from grpo.runs.log import stage_entry
 
@@ -24,7 +23,7 @@ from grpo.runs.log import stage_entry
 def main(arguments: Sequence[str] | None = None) -> None:
     size, sizes, device, dtype, rounds = sys.argv[1:] if arguments is None else arguments
     shape = tuple(map(int, sizes.split("x")))
-    activate(RunConfig(backend="unsloth"))
+    activate(ModelSpec(backend="unsloth"), sampler="transformers")
     # only now: Unsloth must be imported before what it replaces
     import trl
 
@@ -35,13 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         weights = Path(folder, "model")
         make_model(size, dtype).save_pretrained(weights)
         build_tokenizer(10).save_pretrained(weights)
-        config = RunConfig(
-            backend="unsloth",
-            model=str(weights),
-            lora=LoraSettings(rank=RANK, alpha=2 * RANK),
-            prompt=PromptConfig(max_seq_length=shape[0] + shape[1]),
+        model = load_model(
+            ModelSpec(base=str(weights), backend="unsloth"),
+            LoraSettings(rank=RANK, alpha=2 * RANK),
+            dtype=DTYPES[dtype],
+            max_seq_length=shape[0] + shape[1],
+            seed=0,
         )
-        model = load_model(config, None, dtype=DTYPES[dtype])
         trainer, clock = make_trainer(trl.GRPOTrainer, model, None, shape, device, dtype, folder), Clock(device)
         watch(trainer, clock)
         for _ in range(int(rounds) + 1):

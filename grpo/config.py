@@ -11,13 +11,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from grpo.comparison.config import CompareConfig
 from grpo.language.config import PromptConfig
-from grpo.models.config import EMBEDDED, LoadingConfig, LoraSettings
+from grpo.models.config import EMBEDDED, Backend, LoadingConfig, LoraSettings
+from grpo.models.spec import ModelSpec
 from grpo.publishing.config import HubConfig
 from grpo.runs.config import PathsConfig
 from grpo.sampling.config import GenerationConfig
@@ -63,7 +64,7 @@ class RunConfig:
     """A ticker, several (AAPL,MSFT), `all` (every CSV of data.data_dir), or a simulated stock (sim:ou?half_life=10)."""
     model: str = EMBEDDED
     """`embedded`, a Hub model id, or a local folder with a transformers model."""
-    backend: Literal["transformers", "unsloth"] = "transformers"
+    backend: Backend = "transformers"
     """What trains: `transformers`, or `unsloth`, whose own GRPO trainer samples and shares prompts; it needs a CUDA
     device and the unsloth extra. Rejection sampling and comparison do not depend on it."""
     seed: int = 0
@@ -102,6 +103,16 @@ class RunConfig:
             return stage.learning_rate
         small, large = (3e-4, 5e-5) if isinstance(stage, SftConfig) else (1e-3, 2e-5)
         return (small if self.model == EMBEDDED else large) / (2 if stage is self.stage3 else 1)
+
+    def spec(self, adapter: Path | None = None) -> ModelSpec:
+        """The run's model, alone or with an adapter on it."""
+        return ModelSpec(
+            base=self.model,
+            adapter=adapter,
+            loading=self.loading,
+            trust_remote_code=self.trust_remote_code,
+            backend=self.backend,
+        )
 
     @property
     def model_slug(self) -> str:

@@ -16,7 +16,7 @@ OWN = ("grpo", "preprocessing", "baselines")
 LEVELS = [
     {"preprocessing"},
     {"grpo.evaluation"},
-    {"grpo.config", *(f"grpo.{room}.config" for room in
+    {"grpo.config", "grpo.models.spec", *(f"grpo.{room}.config" for room in
                       ("language", "models", "sampling", "runs", "training", "comparison", "publishing"))},
     {"grpo.language"},
     {"grpo.models"},

@@ -72,7 +72,7 @@ NEEDS_UNSLOTH = pytest.mark.skipif(
 )
 UNSLOTH_ANYWHERE = """
 import torch
-from grpo import unsloth_backend
+from grpo.models import unsloth as unsloth_backend
 if not torch.cuda.is_available():  # Unsloth then takes a slow path of its own, which the stages refuse
     unsloth_backend.cuda_devices = lambda: ["none, but the same calls"]
 """

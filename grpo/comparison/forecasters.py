@@ -241,7 +241,17 @@ class Forecasters:
             )
 
             self.release()
-            self._language_model = name, load_llm_forecaster(self.config, self.adapter(name), name=name)
+            config = self.config
+            self._language_model = (
+                name,
+                load_llm_forecaster(
+                    config.spec(self.adapter(name)),
+                    config.prompt,
+                    config.generation,
+                    name=name,
+                    lora_rank=config.lora.rank,
+                ),
+            )
         return self._language_model[1]
 
     def _fit(self, name: str, fold: Fold, seed: int) -> Forecaster:

@@ -28,10 +28,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from grpo.config import RunConfig
 from grpo.models.adapters import ModelError, model_source
 from grpo.models.config import LoraSettings
 from grpo.models.loading import weights_dtype
+from grpo.models.spec import ModelSpec
 
 BYTES_4BIT = 0.55
 BYTES_ADAPTER_STATE = 16
@@ -99,20 +99,20 @@ class MemoryEstimate:
         return self.fixed + max(self.activations, self.sampling)
 
 
-def model_size(config: RunConfig) -> ModelSize:
-    """Counts of the run's model and adapter, from its config.json.
+def model_size(spec: ModelSpec, lora: LoraSettings) -> ModelSize:
+    """Counts of a base model, from its config.json, and of a fresh adapter on it.
 
     Raises:
         ModelError: there is no such model, or its configuration cannot be read.
     """
-    source = model_source(config.model)
+    source = model_source(spec.base)
     try:
-        settings: Any = AutoConfig.from_pretrained(source, trust_remote_code=config.trust_remote_code)
+        settings: Any = AutoConfig.from_pretrained(source, trust_remote_code=spec.trust_remote_code)
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(settings, trust_remote_code=config.trust_remote_code)
+            model: Any = AutoModelForCausalLM.from_config(settings, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"--model {config.model} cannot be loaded: {reason}") from error
+        raise ModelError(f"--model {spec.base} cannot be loaded: {reason}") from error
     text = settings.get_text_config()
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -120,12 +120,12 @@ def model_size(config: RunConfig) -> ModelSize:
     linear = {
         name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not output
     }
-    adapted = [layer for name, layer in linear.items() if _is_adapted(name, config.lora)]
+    adapted = [layer for name, layer in linear.items() if _is_adapted(name, lora)]
     return ModelSize(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         linear=sum(layer.weight.numel() for layer in linear.values()),
-        lora=sum(config.lora.rank * (layer.in_features + layer.out_features) for layer in adapted),
-        ranks=config.lora.rank * len(adapted) // text.num_hidden_layers,
+        lora=sum(lora.rank * (layer.in_features + layer.out_features) for layer in adapted),
+        ranks=lora.rank * len(adapted) // text.num_hidden_layers,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         queries=heads * width,
@@ -135,9 +135,9 @@ def model_size(config: RunConfig) -> ModelSize:
     )
 
 
-def estimate(size: ModelSize, config: RunConfig, training: Batch, sampling: Batch) -> MemoryEstimate:
+def estimate(size: ModelSize, spec: ModelSpec, training: Batch, sampling: Batch) -> MemoryEstimate:
     """Bytes of one process that trains on one batch and samples another."""
-    loading, bytes_each = config.loading, weights_dtype(config).itemsize
+    loading, bytes_each = spec.loading, weights_dtype(spec).itemsize
     kept = size.parameters - size.linear if loading.quantization == "4bit" else size.parameters
     weights = bytes_each * kept + (BYTES_4BIT * size.linear if loading.quantization == "4bit" else 0)
     return MemoryEstimate(

@@ -171,7 +171,7 @@ def memory_problems(
 
     Where the launcher shares the weights out, each process is taken to hold its share alone.
     """
-    free, needed = free_memory(processes), estimate(size, config, training, sampling)
+    free, needed = free_memory(processes), estimate(size, config.spec(), training, sampling)
     shared_out = needed.fixed - needed.fixed // processes if splits_weights() else 0
     if needed.fixed - shared_out > free:
         return [
@@ -223,7 +223,7 @@ def version_problems() -> list[str]:
 def _machine_problems(config: RunConfig) -> list[str]:
     problems = version_problems() + loading_problems(config.loading)
     if config.backend == "unsloth":
-        problems += unsloth_problems(config)
+        problems += unsloth_problems(config.spec(), sampler=config.generation.backend)
     if config.loading.quantization == "4bit" and config.generation.backend == "vllm":
         problems.append(
             "loading.quantization 4bit: vLLM would sample from other weights; take generation.backend transformers"
@@ -239,7 +239,7 @@ def _machine_problems(config: RunConfig) -> list[str]:
 def _size_or_problem(config: RunConfig, problems: list[str]) -> ModelSize | None:
     """The model's size; None, and one problem more, where its configuration cannot be read."""
     try:
-        return model_size(config)
+        return model_size(config.spec(), config.lora)
     except ModelError as error:
         problems.append(str(error))
     except AttributeError as error:
@@ -321,7 +321,7 @@ def _lengths(config: RunConfig) -> tuple[int, int]:
         context = context.take(choose_windows(context, PROMPTS_MEASURED))
     else:
         context = fixed_context(config.data.window)
-    horizon, tokenizer = config.data.horizon, load_tokenizer(config)
+    horizon, tokenizer = config.data.horizon, load_tokenizer(config.spec())
     prompts = tokenize_prompts(render_prompts(context, horizon=horizon, style=config.prompt.style), tokenizer)
     completion = completion_length(tokenizer, config.prompt, horizon)
     check_lengths(prompts, completion, config.prompt)

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from grpo.config import RunConfig
 from grpo.language.config import PromptConfig
 from grpo.language.prompts import Style, render_prompts
 from grpo.models.config import EMBEDDED
+from grpo.models.spec import ModelSpec
 from preprocessing.command_line import plain
+from preprocessing.config import DataConfig
 from preprocessing.errors import UserError
 from preprocessing.files import sha256
 from preprocessing.indicators import IndicatorPeriods
@@ -74,12 +75,25 @@ class AdapterRecord:
     package_version: str
 
 
-def describe_adapter(config: RunConfig, stage: str, windows: WindowSet | None) -> AdapterRecord:
-    """The record of an adapter that a stage of this run has trained.
+def describe_adapter(
+    base: str,
+    stage: str,
+    *,
+    stock: str,
+    prompt: PromptConfig,
+    data: DataConfig,
+    seed: int,
+    windows: WindowSet | None = None,
+) -> AdapterRecord:
+    """The record of an adapter that a stage has trained.
 
     Args:
-        config: the run.
+        base: the base model, as `--model` names it.
         stage: the stage's name.
+        stock: the stocks that it was trained on.
+        prompt: style and lengths of its prompts.
+        data: window, horizon and indicators.
+        seed: of the training.
         windows: what it was trained on; None where that is not at hand.
     """
     days: list[str] = []
@@ -87,16 +101,16 @@ def describe_adapter(config: RunConfig, stage: str, windows: WindowSet | None) -
         span = [windows.context.origin.min(), windows.truth.dates.max()]
         days = [str(np.datetime_as_string(day, unit="D")) for day in span]
     return AdapterRecord(
-        base_model=base_name(config),
-        base_sha256=embedded_sha256() if config.model == EMBEDDED else None,
+        base_model=base_name(base),
+        base_sha256=embedded_sha256() if base == EMBEDDED else None,
         stage=stage,
-        stock=config.stock,
-        prompt=config.prompt,
-        prompt_format=prompt_format(config.prompt.style),
-        window=windows.context.past.shape[1] if windows else config.data.window,
-        horizon=windows.horizon if windows else config.data.horizon,
-        indicators=config.data.indicators,
-        seed=config.seed,
+        stock=stock,
+        prompt=prompt,
+        prompt_format=prompt_format(prompt.style),
+        window=windows.context.past.shape[1] if windows else data.window,
+        horizon=windows.horizon if windows else data.horizon,
+        indicators=data.indicators,
+        seed=seed,
         training_windows=len(windows) if windows else None,
         trained_from=days[0] if days else None,
         trained_until=days[1] if days else None,
@@ -184,9 +198,9 @@ def model_source(model: str) -> str:
     return model
 
 
-def base_name(config: RunConfig) -> str:
+def base_name(base: str) -> str:
     """The name that an adapter records for its base model: never a path of this machine."""
-    return config.model if not Path(config.model).is_dir() else Path(config.model).resolve().name
+    return base if not Path(base).is_dir() else Path(base).resolve().name
 
 
 def adapter_settings(adapter: Path) -> dict[str, Any]:
@@ -207,19 +221,19 @@ def adapter_settings(adapter: Path) -> dict[str, Any]:
     return settings
 
 
-def check_adapter(adapter: Path, config: RunConfig) -> None:
-    """Check that an adapter belongs to the run's base model.
+def check_adapter(adapter: Path, spec: ModelSpec) -> None:
+    """Check that an adapter belongs to a base model.
 
     Raises:
         ModelError: not an adapter folder, trained for another base model, or for other weights of the embedded one.
     """
     trained_on = str(adapter_settings(adapter).get("base_model_name_or_path"))
-    if trained_on != base_name(config):
+    if trained_on != base_name(spec.base):
         raise ModelError(
-            f"adapter {adapter} was trained on base model '{trained_on}', but --model is '{base_name(config)}'; "
+            f"adapter {adapter} was trained on base model '{trained_on}', but --model is '{base_name(spec.base)}'; "
             "give that model, or another adapter."
         )
-    if config.model == EMBEDDED and (Path(adapter) / RECORD_FILE).is_file():
+    if spec.base == EMBEDDED and (Path(adapter) / RECORD_FILE).is_file():
         record = read_record(adapter)
         if record.base_sha256 not in (None, embedded_sha256()):
             raise ModelError(

@@ -9,6 +9,10 @@ from preprocessing.errors import require
 
 EMBEDDED = "embedded"
 """Name of the model that ships with this package."""
+Backend = Literal["transformers", "unsloth"]
+"""What trains a model."""
+TemplateValue = bool | int | float | str
+"""A value that a chat template takes."""
 
 
 @dataclass(frozen=True, kw_only=True)

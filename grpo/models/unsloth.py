@@ -24,16 +24,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from grpo.config import RunConfig
 from grpo.models.adapters import adapter_settings, model_source
+from grpo.models.config import LoraSettings
 from grpo.models.hardware import cuda_devices, splits_weights
+from grpo.models.spec import ModelSpec
 from preprocessing.errors import UserError
 
 INSTALL = "`./run_pipeline.sh --install unsloth` or `pip install 'grpo-forecast[unsloth]'`"
 
 
-def unsloth_problems(config: RunConfig) -> list[str]:
-    """Why `backend unsloth` cannot train this run here, one line each; nothing is imported."""
+def unsloth_problems(spec: ModelSpec, *, sampler: str) -> list[str]:
+    """Why `backend unsloth` cannot train this model here, one line each; nothing is imported.
+
+    Args:
+        spec: the model.
+        sampler: `generation.backend`, what the rollouts are asked to come from.
+    """
     instead = "take backend transformers"
     problems = []
     if importlib.util.find_spec("unsloth") is None:
@@ -43,9 +49,9 @@ def unsloth_problems(config: RunConfig) -> list[str]:
     if splits_weights():
         problems.append(f"backend unsloth: it keeps all weights in each process; take ddp, or {instead}")
     for chosen, setting, value in (
-        (config.generation.backend, "generation.backend", "transformers"),
-        (config.loading.attention, "loading.attention", "auto"),
-        (config.loading.liger, "loading.liger", False),
+        (sampler, "generation.backend", "transformers"),
+        (spec.loading.attention, "loading.attention", "auto"),
+        (spec.loading.liger, "loading.liger", False),
     ):
         if chosen != value:
             given, value = str(chosen).lower(), str(value).lower()
@@ -53,58 +59,60 @@ def unsloth_problems(config: RunConfig) -> list[str]:
     return problems
 
 
-def activate(config: RunConfig) -> None:
-    """Import Unsloth if this run asks for it; call it before anything that imports TRL, transformers or PEFT.
+def activate(spec: ModelSpec, *, sampler: str) -> None:
+    """Import Unsloth if it is to train this model; call it before anything that imports TRL, transformers or PEFT.
 
     Raises:
         UserError: Unsloth is not installed, there is no GPU, or a setting does not go with it.
     """
-    if config.backend != "unsloth":
+    if spec.backend != "unsloth":
         return
-    problems = unsloth_problems(config)
+    problems = unsloth_problems(spec, sampler=sampler)
     if problems:
         raise UserError("; ".join(problems))
     importlib.import_module("unsloth")
 
 
-def load_model(config: RunConfig, start_from: Path | None, *, dtype: Any) -> Any:
-    """The base model with a LoRA adapter to train, a fresh one or a copy of a finished one.
+def load_model(spec: ModelSpec, lora: LoraSettings, *, dtype: Any, max_seq_length: int, seed: int) -> Any:
+    """The base model with a LoRA adapter to train, a copy of the one that it wears or a fresh one.
 
     Args:
-        config: the run.
-        start_from: adapter to continue; None makes one of `config.lora`.
+        spec: the model.
+        lora: what a fresh adapter looks like.
         dtype: torch type of the weights.
+        max_seq_length: tokens of the longest prompt and completion.
+        seed: of a fresh adapter.
 
     Returns:
         A PEFT model whose adapter is called `default`.
     """
     fast = importlib.import_module("unsloth").FastLanguageModel
-    checkpointing = "unsloth" if config.loading.gradient_checkpointing else False
+    checkpointing = "unsloth" if spec.loading.gradient_checkpointing else False
     loading = {
-        "max_seq_length": config.prompt.max_seq_length,
+        "max_seq_length": max_seq_length,
         "dtype": dtype,
-        "load_in_4bit": config.loading.quantization == "4bit",
+        "load_in_4bit": spec.loading.quantization == "4bit",
         "use_gradient_checkpointing": checkpointing,
         "use_exact_model_name": True,  # or it takes a copy of the weights from another repository
-        "trust_remote_code": config.trust_remote_code,
+        "trust_remote_code": spec.trust_remote_code,
     }
-    source = model_source(config.model)
-    if start_from is not None:
+    source = model_source(spec.base)
+    if spec.adapter is not None:
         with tempfile.TemporaryDirectory() as folder:
-            copy = Path(shutil.copytree(start_from, Path(folder, "adapter")))
-            settings = adapter_settings(start_from) | {"base_model_name_or_path": source}
+            copy = Path(shutil.copytree(spec.adapter, Path(folder, "adapter")))
+            settings = adapter_settings(spec.adapter) | {"base_model_name_or_path": source}
             (copy / "adapter_config.json").write_text(json.dumps(settings))
             model, _ = fast.from_pretrained(model_name=str(copy), **loading)
         return model
     model, _ = fast.from_pretrained(model_name=source, **loading)
     return fast.get_peft_model(
         model,
-        r=config.lora.rank,
-        target_modules=config.lora.target_modules,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=config.lora.dropout,
+        r=lora.rank,
+        target_modules=lora.target_modules,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
         use_gradient_checkpointing=checkpointing,
-        random_state=config.seed,
+        random_state=seed,
     )
 
 

@@ -30,13 +30,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from grpo.config import RunConfig
 from grpo.evaluation.protocol import Forecaster
 from grpo.language.config import PromptConfig
 from grpo.models.adapters import AdapterRecord, ModelError, describe_adapter, read_record
 from grpo.models.config import EMBEDDED, LoadingConfig
 from grpo.models.download import locate_adapter
+from grpo.models.spec import ModelSpec
 from grpo.prediction.files import PriceForecast, draw, to_json, to_table
+from grpo.sampling.config import GenerationConfig
 from grpo.sampling.endpoint import EndpointForecaster
 from preprocessing.combined_preprocessor import make_contexts
 from preprocessing.command_line import parse_config
@@ -247,8 +248,7 @@ def _record(config: PredictConfig, folder: Path | None) -> AdapterRecord:
     if folder is None:
         data = DataConfig(window=config.window or 30, horizon=config.horizon or 10)
         prompt = PromptConfig(style=config.style or "direct", max_seq_length=4096)
-        run = RunConfig(model=config.model or EMBEDDED, data=data, prompt=prompt)
-        return describe_adapter(run, "base", None)
+        return describe_adapter(config.model or EMBEDDED, "base", stock="", prompt=prompt, data=data, seed=config.seed)
     record = read_record(folder)
     trained = {"window": record.window, "horizon": record.horizon, "style": record.prompt.style}
     for name, value in asked.items():
@@ -262,14 +262,14 @@ def _record(config: PredictConfig, folder: Path | None) -> AdapterRecord:
 def _load_model(config: PredictConfig, record: AdapterRecord, folder: Path | None) -> Forecaster:
     from grpo.sampling.forecaster import load_llm_forecaster  # brings torch, which --help and an endpoint do not need
 
-    run = RunConfig(
-        model=config.model or record.base_model,
-        prompt=record.prompt,
+    spec = ModelSpec(
+        base=config.model or record.base_model,
+        adapter=folder,
         loading=config.loading,
         trust_remote_code=config.trust_remote_code,
     )
     try:
-        forecaster = load_llm_forecaster(run, folder, name=record.stage)
+        forecaster = load_llm_forecaster(spec, record.prompt, GenerationConfig(), name=record.stage)
     except ModelError as error:
         if config.model is None and "/" not in record.base_model and record.base_model != EMBEDDED:
             raise ModelError(

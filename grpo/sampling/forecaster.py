@@ -13,14 +13,14 @@ from tqdm import tqdm
 from transformers import GenerationConfig as SamplingLaw
 from transformers import PreTrainedTokenizerBase
 
-from grpo.config import RunConfig
 from grpo.evaluation.protocol import Forecast
 from grpo.language.answers import CUT_OFF, answers_to_forecast
 from grpo.language.config import PromptConfig
 from grpo.language.prompts import Messages, answer_pattern, render_answer, render_prompts
-from grpo.models.adapters import ModelError, check_adapter
+from grpo.models.adapters import ModelError, adapter_settings, check_adapter
 from grpo.models.config import EMBEDDED
 from grpo.models.loading import attach_adapter, load_base_model, load_generation_config, load_tokenizer
+from grpo.models.spec import ModelSpec
 from grpo.sampling.config import GenerationConfig
 from grpo.sampling.generation import (
     batches,
@@ -141,12 +141,14 @@ class GenerateForecaster(LLMForecaster):
 class VllmForecaster(LLMForecaster):
     """The same, sampled by vLLM: one engine for the base model and every adapter."""
 
-    def __init__(self, name: str, engine: VllmEngine, adapter: Path | None, config: RunConfig) -> None:
-        tokenizer = load_tokenizer(config)
+    def __init__(
+        self, name: str, engine: VllmEngine, spec: ModelSpec, prompt: PromptConfig, generation: GenerationConfig
+    ) -> None:
+        tokenizer = load_tokenizer(spec)
         self.name, self.progress = name, True
-        self.tokenizer, self.prompt, self.generation = tokenizer, config.prompt, config.generation
-        self.end_ids = end_tokens(load_generation_config(config), tokenizer)
-        self._engine, self._adapter = engine, adapter
+        self.tokenizer, self.prompt, self.generation = tokenizer, prompt, generation
+        self.end_ids = end_tokens(load_generation_config(spec.base), tokenizer)
+        self._engine, self._adapter = engine, spec.adapter
 
     def _sample(
         self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int, horizon: int
@@ -181,28 +183,40 @@ class VllmForecaster(LLMForecaster):
         shutil.copytree(self._adapter, path, dirs_exist_ok=True)
 
 
-def load_llm_forecaster(config: RunConfig, adapter: Path | None, *, name: str) -> LLMForecaster:
-    """The run's base model, with an adapter on it if one is given.
+def load_llm_forecaster(
+    spec: ModelSpec, prompt: PromptConfig, generation: GenerationConfig, *, name: str, lora_rank: int | None = None
+) -> LLMForecaster:
+    """A base model, with its adapter on it if it has one, as a forecaster.
+
+    Args:
+        spec: the model.
+        prompt: how it is asked.
+        generation: what samples, and how much at once.
+        name: how tables call it.
+        lora_rank: largest rank of the adapters that one vLLM engine is to serve in turn; None: of this adapter.
 
     Raises:
         ModelError: the model or adapter cannot be loaded, or the adapter belongs to another base.
         UserError: vLLM is asked for and cannot run here, or cannot hold this model to a form.
     """
-    if config.generation.structured != "none" and config.model == EMBEDDED:
+    if generation.structured != "none" and spec.base == EMBEDDED:
         raise UserError(
             "generation.structured regex: the embedded model has one token per number, which vLLM's grammars, made for "
             "text, do not follow; take generation.structured none"
         )
-    if config.generation.backend == "vllm":
-        if adapter is not None:
-            check_adapter(adapter, config)
-        return VllmForecaster(name, engine_for(config), adapter, config)
-    model: Any = load_base_model(config)
-    if adapter is not None:
-        model = attach_adapter(model, adapter, config, trainable=False)
+    if generation.backend == "vllm":
+        rank = lora_rank or 1
+        if spec.adapter is not None:
+            check_adapter(spec.adapter, spec)
+            rank = max(rank, adapter_settings(spec.adapter)["r"])
+        engine = engine_for(spec, max_length=prompt.max_seq_length, lora_rank=rank, generation=generation)
+        return VllmForecaster(name, engine, spec, prompt, generation)
+    model: Any = load_base_model(spec)
+    if spec.adapter is not None:
+        model = attach_adapter(model, spec.adapter, spec, trainable=False)
     if torch.cuda.is_available():
         model = model.to("cuda")
-    return LLMForecaster(name, model.eval(), load_tokenizer(config), config.prompt, config.generation)
+    return LLMForecaster(name, model.eval(), load_tokenizer(spec), prompt, generation)
 
 
 def tokenize_prompts(prompts: list[Messages], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

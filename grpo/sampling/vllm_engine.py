@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 
-from grpo.config import RunConfig
 from grpo.models.adapters import model_source
 from grpo.models.loading import weights_dtype
+from grpo.models.spec import ModelSpec
 from grpo.sampling.completion_logits import ROUNDING, completion_logits
+from grpo.sampling.config import GenerationConfig
 from grpo.sampling.generation import in_evaluation, left_pad, model_device
 from preprocessing.errors import UserError
 
@@ -63,7 +64,7 @@ class VllmEngine:
         source: folder or Hub id of the base model.
         dtype: of its weights; float32 or bfloat16.
         max_length: most tokens of prompt and completion.
-        lora_rank: largest rank of an adapter.
+        lora_rank: largest rank of an adapter, one that vLLM has kernels for.
         gpu_memory_utilization: share of the GPU's memory that vLLM may take; ignored on a CPU.
         seed: of the engine.
         trust_remote_code: let a Hub model run its own Python code.
@@ -98,7 +99,7 @@ class VllmEngine:
                 max_model_len=max_length,
                 enforce_eager=not torch.cuda.is_available(),
                 enable_lora=True,
-                max_lora_rank=_allowed_rank(lora_rank),
+                max_lora_rank=lora_rank,
                 enable_prefix_caching=True,
                 # vLLM's CPU build rewinds the generator of a seeded request whose prompt it cut in two, which torch's
                 # CPU generators cannot do (0.30.0): no prompt is cut there.
@@ -236,24 +237,33 @@ def check_log_probs(
     return difference
 
 
-def engine_for(config: RunConfig) -> VllmEngine:
-    """The engine of a run's base model; made once per process, since it takes memory and seconds.
+def engine_for(
+    spec: ModelSpec, *, max_length: int, lora_rank: int, generation: GenerationConfig, seed: int = 0
+) -> VllmEngine:
+    """The engine of a base model; made once per process, since it takes memory and seconds.
+
+    Args:
+        spec: the model; any adapter of its base can be loaded into the engine.
+        max_length: most tokens of prompt and completion.
+        lora_rank: largest rank of the adapters.
+        generation: says how much memory vLLM may take.
+        seed: of the engine, which seeds this process too; each request brings its own.
 
     Raises:
         UserError: vLLM is missing, or cannot run here.
     """
     settings = {
-        "dtype": weights_dtype(config),
-        "max_length": config.prompt.max_seq_length,
-        "lora_rank": config.lora.rank,
-        "gpu_memory_utilization": config.generation.gpu_memory_utilization,
-        "seed": config.seed,
-        "trust_remote_code": config.trust_remote_code,
+        "dtype": weights_dtype(spec),
+        "max_length": max_length,
+        "lora_rank": _allowed_rank(lora_rank),
+        "gpu_memory_utilization": generation.gpu_memory_utilization,
+        "seed": seed,
+        "trust_remote_code": spec.trust_remote_code,
     }
-    key = json.dumps([model_source(config.model), {name: str(value) for name, value in settings.items()}])
+    key = json.dumps([model_source(spec.base), {name: str(value) for name, value in settings.items()}])
     if key not in _ENGINES:
         _ENGINES.clear()  # two engines would each reserve their share of the memory
-        _ENGINES[key] = VllmEngine(model_source(config.model), **settings)
+        _ENGINES[key] = VllmEngine(model_source(spec.base), **settings)
     return _ENGINES[key]
 
 

@@ -66,7 +66,9 @@ def sample(config: RunConfig, rng: np.random.Generator) -> Sampled:
     chosen = draw_stratified(stratum, settings.max_windows, rng)
     windows = windows.take(chosen)
     context, horizon = windows.context, windows.horizon
-    forecaster = load_llm_forecaster(config, files.grpo_lora_1st, name="grpo_1st")
+    forecaster = load_llm_forecaster(
+        config.spec(files.grpo_lora_1st), config.prompt, config.generation, name="grpo_1st"
+    )
     texts = forecaster.sample_texts(context, horizon=horizon, num_samples=settings.num_samples, seed=config.seed)
     levels = parse_answers([text for row in texts for text in row], horizon=horizon, style=config.prompt.style)
     truth = to_levels(windows.truth.future, context.last_price[:, None], context.feature("volatility")[:, None])

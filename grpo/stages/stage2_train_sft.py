@@ -22,7 +22,7 @@ from preprocessing.command_line import plain
 
 def train(config: RunConfig, stage: StageRun, start_from: Path | None) -> dict[str, Any]:
     """Train; returns the headline metrics."""
-    activate(config)
+    activate(config.spec(), sampler=config.generation.backend)
     from grpo.training.sft import train_sft  # brings torch and TRL, which a finished stage does not need
 
     return train_sft(config, stage, start_from)

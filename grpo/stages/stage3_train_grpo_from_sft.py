@@ -20,7 +20,7 @@ from grpo.stages.training_settings import grpo_inputs, grpo_sections
 
 def train(config: RunConfig, stage: StageRun) -> dict[str, Any]:
     """Train; returns the headline metrics."""
-    activate(config)
+    activate(config.spec(), sampler=config.generation.backend)
     from grpo.training.grpo import train_grpo  # brings torch and TRL, which a finished stage does not need
 
     paths = resolve_paths(config)

@@ -17,7 +17,7 @@ from grpo.evaluation.harness import choose_windows
 from grpo.language.prompts import render_prompts, to_levels
 from grpo.language.rewards import make_reward
 from grpo.machine.preflight import check_training
-from grpo.models.adapters import describe_adapter
+from grpo.models.adapters import AdapterRecord, describe_adapter
 from grpo.models.loading import load_policy, load_tokenizer, save_adapter, training_arguments
 from grpo.models.unsloth import require_reference
 from grpo.runs.folder import adapter_place, publish_adapter, resolve_paths
@@ -59,7 +59,7 @@ def train_grpo(
         Headline metrics for the manifest.
     """
     set_seed(config.seed)  # before the adapter is made: PEFT draws its first weights from the global generator
-    tokenizer = load_tokenizer(config)
+    tokenizer = load_tokenizer(config.spec())
     paths = resolve_paths(config)
     train, val = read_windows(paths.train_x, paths.train_y), read_windows(paths.val_x, paths.val_y)
     dataset = grpo_dataset(train, config)
@@ -67,7 +67,9 @@ def train_grpo(
     prompt_ids = tokenize_prompts(list(dataset["prompt"]), tokenizer)
     check_training(config, stage.name, prompt_ids=prompt_ids, completion_length=length, processes=num_processes())
     arguments = trl_arguments(config, settings, stage, length)
-    model, adapter = load_policy(config, start_from)
+    model, adapter = load_policy(
+        config.spec(start_from), config.lora, max_seq_length=config.prompt.max_seq_length, seed=config.seed
+    )
     rewards = [make_reward(name, style=config.prompt.style, horizon=train.horizon) for name in settings.rewards]
     with refused_settings(stage.name):
         trainer = make_trainer(
@@ -93,10 +95,22 @@ def train_grpo(
     run_training(trainer, stage)
     if trainer.accelerator.is_main_process:
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
-        publish_adapter(guard.kept_folder, target, describe_adapter(config, stage.name, train))
+        publish_adapter(guard.kept_folder, target, _record(config, stage.name, train))
         publish_adapter(target, adapter_place(config, published_as))
     trainer.accelerator.wait_for_everyone()
     return {"kept": guard.read_kept(), "last_reward": last_logged(trainer.state.log_history, "reward")}
+
+
+def _record(config: RunConfig, stage: str, windows: WindowSet | None) -> AdapterRecord:
+    return describe_adapter(
+        config.model,
+        stage,
+        stock=config.stock,
+        prompt=config.prompt,
+        data=config.data,
+        seed=config.seed,
+        windows=windows,
+    )
 
 
 def make_trainer(config: RunConfig, **arguments: Any) -> RecordingGRPOTrainer:
@@ -110,7 +124,15 @@ def make_trainer(config: RunConfig, **arguments: Any) -> RecordingGRPOTrainer:
         if rank() == 0:
             print("note: GRPO samples and shares prompts as Unsloth's own trainer does.")
         return RecordingGRPOTrainer(**arguments)
-    engine = engine_for(config) if uses_engine(config) else None
+    engine = None
+    if uses_engine(config):
+        engine = engine_for(
+            config.spec(),
+            max_length=config.prompt.max_seq_length,
+            lora_rank=config.lora.rank,
+            generation=config.generation,
+            seed=config.seed,
+        )
     return SharedPromptGRPOTrainer(engine=engine, **arguments)
 
 
@@ -151,7 +173,7 @@ def trl_arguments(config: RunConfig, settings: GrpoConfig, stage: StageRun, leng
         "beta": settings.beta,
         "reward_weights": list(settings.rewards.values()),
         "scale_rewards": settings.scale_rewards,
-        **training_arguments(config),
+        **training_arguments(config.loading),
         "logging_steps": 1,
         "save_strategy": "steps",
         "save_steps": settings.steps,  # ValidationGuard asks for the checkpoints in between
@@ -213,7 +235,7 @@ def validation(
         return forecaster("validation", model, tokenizer, config.prompt, config.generation, progress=False)
 
     def save(target: Path) -> None:
-        save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, target, config)
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, target, config.model)
 
     callback = ValidationGuard(
         windows,

@@ -13,7 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from grpo.config import RunConfig
 from grpo.machine.preflight import check_training
-from grpo.models.adapters import describe_adapter
+from grpo.models.adapters import AdapterRecord, describe_adapter
 from grpo.models.loading import load_policy, load_tokenizer, save_adapter, training_arguments
 from grpo.runs.folder import adapter_place, publish_adapter, resolve_paths
 from grpo.runs.processes import num_processes
@@ -24,7 +24,7 @@ from grpo.training.launcher import run_training, whole_model
 from grpo.training.validation_guard import StageProgress
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
-from preprocessing.windows import read_windows
+from preprocessing.windows import WindowSet, read_windows
 
 
 def sft_dataset(file: Path) -> Dataset:
@@ -62,14 +62,16 @@ def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> di
     """Train and leave the adapter at `paths.sft_lora`; returns the headline metrics."""
     set_seed(config.seed)
     paths = resolve_paths(config)
-    tokenizer = load_tokenizer(config)
+    tokenizer = load_tokenizer(config.spec())
     dataset = sft_dataset(paths.sft_data)
     answers = tokenizer([answer[-1]["content"] for answer in dataset["completion"]], add_special_tokens=False)
     longest = max(map(len, answers["input_ids"])) + 1  # and its end
     prompt_ids = tokenize_prompts(list(dataset["prompt"]), tokenizer)
     check_training(config, stage.name, prompt_ids=prompt_ids, completion_length=longest, processes=num_processes())
     arguments = sft_arguments(config, stage.folder)  # from here on ZeRO-3 shards every model that is made
-    model, adapter = load_policy(config, start_from)
+    model, adapter = load_policy(
+        config.spec(start_from), config.lora, max_seq_length=config.prompt.max_seq_length, seed=config.seed
+    )
     with refused_settings(stage.name):
         trainer = SFTTrainer(
             model=model,
@@ -83,14 +85,26 @@ def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> di
     run_training(trainer, stage)
     with whole_model(trainer) as trained:
         if trainer.accelerator.is_main_process:
-            save_adapter(trained, tokenizer, stage.folder / "last", config)
+            save_adapter(trained, tokenizer, stage.folder / "last", config.model)
     if trainer.accelerator.is_main_process:
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
         windows = read_windows(paths.train_x, paths.train_y) if paths.train_x.exists() else None
-        publish_adapter(stage.folder / "last", paths.sft_lora, describe_adapter(config, stage.name, windows))
+        publish_adapter(stage.folder / "last", paths.sft_lora, _record(config, stage.name, windows))
         publish_adapter(paths.sft_lora, adapter_place(config, "sft_lora"))
     trainer.accelerator.wait_for_everyone()
     return {"last_loss": last_logged(trainer.state.log_history, "loss")}
+
+
+def _record(config: RunConfig, stage: str, windows: WindowSet | None) -> AdapterRecord:
+    return describe_adapter(
+        config.model,
+        stage,
+        stock=config.stock,
+        prompt=config.prompt,
+        data=config.data,
+        seed=config.seed,
+        windows=windows,
+    )
 
 
 def sft_arguments(config: RunConfig, folder: Path) -> SFTConfig:
@@ -105,7 +119,7 @@ def sft_arguments(config: RunConfig, folder: Path) -> SFTConfig:
         "per_device_train_batch_size": config.stage2.batch_size,
         "max_length": config.prompt.max_seq_length,
         "completion_only_loss": True,
-        **training_arguments(config),
+        **training_arguments(config.loading),
         "logging_steps": 1,
         "save_strategy": "steps",
         "save_steps": 25,

@@ -10,13 +10,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from baselines.statistical.naive import RandomWalk, RandomWalkConfig
-from grpo.config import RunConfig
 from grpo.embedded import build
 from grpo.embedded.build import BuildConfig, build_model, encode, train
 from grpo.embedded.corpus import simulate_examples
 from grpo.embedded.tokenizer import build_tokenizer, number_tokens
 from grpo.evaluation.metrics import score_windows, summarise
+from grpo.language.config import PromptConfig
 from grpo.models.adapters import EMBEDDED_FOLDER
+from grpo.models.spec import ModelSpec
+from grpo.sampling.config import GenerationConfig
 from grpo.sampling.forecaster import load_llm_forecaster
 from preprocessing.combined_preprocessor import DataConfig
 from tests.windows_factory import simulated_windows
@@ -70,7 +72,7 @@ def test_a_build_writes_a_folder_that_loads(tmp_path, monkeypatch, capsys):
     folder: Path = tmp_path / "model"
     assert '"parameters"' in capsys.readouterr().out
     assert {"build.json", "config.json", "model.safetensors", "tokenizer.json"} <= {f.name for f in folder.iterdir()}
-    forecaster = load_llm_forecaster(RunConfig(model=str(folder)), None, name="tiny")
+    forecaster = load_llm_forecaster(ModelSpec(base=str(folder)), PromptConfig(), GenerationConfig(), name="tiny")
     context = simulated_windows()["test"].context.take(np.arange(2))
     assert forecaster.predict(context, horizon=10, num_samples=3, seed=0).samples.shape == (2, 3, 10)
 
@@ -90,7 +92,7 @@ def test_the_packaged_tokenizer_is_the_one_that_the_code_builds():
 def test_the_packaged_model_answers_and_beats_the_random_walk_where_prices_revert():
     splits = simulated_windows("sim:ou?half_life=4&rows=900&seed=11")
     windows = splits["test"].take(np.arange(0, len(splits["test"]), 3))
-    model = load_llm_forecaster(RunConfig(), None, name="base")
+    model = load_llm_forecaster(ModelSpec(), PromptConfig(), GenerationConfig(), name="base")
     walk = RandomWalk.fit(
         RandomWalkConfig(), splits["train"], splits["val"], horizon=10, seed=0, out_dir=Path("unused")
     )

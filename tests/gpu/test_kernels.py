@@ -7,9 +7,9 @@ import importlib.util
 import pytest
 import torch
 
-from grpo.config import RunConfig
 from grpo.models.config import LoadingConfig
 from grpo.models.loading import load_base_model
+from grpo.models.spec import ModelSpec
 from grpo.sampling.completion_logits import cached_logits, packed_logits
 from grpo.sampling.generation import sample_completions
 from tests.training.test_trainer import assert_bfloat16_rounds_alike, both_ways
@@ -35,7 +35,7 @@ def test_bfloat16_gradient_is_as_near_to_stock_trls_as_rounding_leaves_that_to_f
 
 def model_with(attention: str, dtype: str):
     loading = LoadingConfig(attention=attention, dtype=dtype)  # type: ignore[arg-type]
-    return load_base_model(RunConfig(loading=loading)).to("cuda").eval()
+    return load_base_model(ModelSpec(loading=loading)).to("cuda").eval()
 
 
 def ragged_batch() -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,6 +18,7 @@ from grpo.machine.memory import BYTES_PASSING_LOGIT, Batch, estimate, model_size
 from grpo.models.adapters import ModelError
 from grpo.models.config import LoadingConfig, LoraSettings
 from grpo.models.loading import load_base_model, lora_config
+from grpo.models.spec import ModelSpec
 from grpo.sampling.completion_logits import completion_logits
 
 SIZES = {
@@ -75,18 +76,18 @@ def test_the_activations_are_what_autograd_keeps(classes, sizes, batch, checkpoi
     config = dataclasses.replace(config, loading=LoadingConfig(gradient_checkpointing=checkpointing))
     prompts, rows, prompt_length, completion_length = batch
     forwarded = Batch(prompts=prompts, rows=rows, prompt_length=prompt_length, completion_length=completion_length)
-    size = model_size(config)
-    model = get_peft_model(load_base_model(config), lora_config(config.lora)).train()
+    size = model_size(config.spec(), config.lora)
+    model = get_peft_model(load_base_model(config.spec()), lora_config(config.lora)).train()
     if checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    estimated = estimate(size, config, forwarded, forwarded).activations
+    estimated = estimate(size, config.spec(), forwarded, forwarded).activations
     estimated -= BYTES_PASSING_LOGIT * rows * (completion_length + 1) * size.vocabulary
     if checkpointing:  # the layer that is computed again is not there yet after the forward pass
         without = estimate(dataclasses.replace(size, layers=0), config, forwarded, forwarded).activations
         estimated -= without - estimate(
             dataclasses.replace(size, layers=0, hidden=0, queries=0, keys=0, inner=0, ranks=0),
-            config, forwarded, forwarded,
+            config.spec(), forwarded, forwarded,
         ).activations  # fmt: skip
     assert estimated == pytest.approx(held_for_backward(model, forwarded), rel=0.15)
 
@@ -95,7 +96,8 @@ def test_the_activations_are_what_autograd_keeps(classes, sizes, batch, checkpoi
 def test_parameters_are_counted_as_peft_makes_them(targets, tmp_path):
     config = saved(tmp_path, Qwen2Config, Qwen2ForCausalLM, tie_word_embeddings=True)
     config = dataclasses.replace(config, lora=LoraSettings(rank=5, alpha=10, target_modules=targets))
-    size, model = model_size(config), get_peft_model(load_base_model(config), lora_config(config.lora))
+    size = model_size(config.spec(), config.lora)
+    model = get_peft_model(load_base_model(config.spec()), lora_config(config.lora))
     trained = {name: weight.numel() for name, weight in model.named_parameters() if weight.requires_grad}
     assert size.lora == sum(trained.values())
     assert size.parameters == sum(weight.numel() for weight in model.parameters()) - size.lora
@@ -103,21 +105,21 @@ def test_parameters_are_counted_as_peft_makes_them(targets, tmp_path):
 
 
 def test_the_embedded_model_is_counted_without_its_weights():
-    size = model_size(RunConfig())
+    size = model_size(ModelSpec(), LoraSettings())
     assert size.parameters == 971_776
     batch = Batch(prompts=1, rows=8, prompt_length=10, completion_length=11)
-    needed = estimate(size, RunConfig(), batch, batch)
+    needed = estimate(size, ModelSpec(), batch, batch)
     assert needed.weights == 4 * 971_776
     assert needed.adapter == 16 * size.lora
     assert needed.total == needed.fixed + max(needed.activations, needed.sampling)
 
 
 def test_options_change_the_bytes_as_documented():
-    config, batch = RunConfig(), Batch(prompts=2, rows=16, prompt_length=300, completion_length=12)
-    size = model_size(config)
+    batch = Batch(prompts=2, rows=16, prompt_length=300, completion_length=12)
+    size = model_size(ModelSpec(), LoraSettings())
 
     def with_loading(**options):
-        return estimate(size, dataclasses.replace(config, loading=LoadingConfig(**options)), batch, batch)
+        return estimate(size, ModelSpec(loading=LoadingConfig(**options)), batch, batch)
 
     plain = with_loading()
     assert with_loading(dtype="bfloat16").weights == plain.weights // 2
@@ -131,7 +133,7 @@ def test_options_change_the_bytes_as_documented():
 def test_a_model_without_a_configuration_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match=f"--model {tmp_path} cannot be loaded: "):
-        model_size(RunConfig(model=str(tmp_path)))
+        model_size(ModelSpec(base=str(tmp_path)), LoraSettings())
 
 
 PEAK = """
@@ -153,17 +155,17 @@ def step(model, prompts, rows, length, completion):
     logps, _ = selective_log_softmax_and_entropy(logits, ids[:, -completion:], entropy_requires_grad=False,
                                                  temperature=1.0)
     logps.sum().backward()
-size = model_size(config)
+size = model_size(config.spec(), config.lora)
 small = get_peft_model(LlamaForCausalLM(LlamaConfig(vocab_size=1000, hidden_size=16, intermediate_size=16,
     num_hidden_layers=1, num_attention_heads=1)), lora_config(config.lora))
 step(small, 1, 2, 10, 10)  # what the libraries take themselves
 before = resident()
-model = get_peft_model(load_base_model(config), lora_config(config.lora)).train()
+model = get_peft_model(load_base_model(config.spec()), lora_config(config.lora)).train()
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
 batch = Batch(prompts=4, rows=32, prompt_length=300, completion_length=12)
 step(model, 4, 32, 300, 12)
 optimizer.step()
-print(resident() - before, estimate(size, config, batch, batch).total)
+print(resident() - before, estimate(size, config.spec(), batch, batch).total)
 """
 
 

@@ -26,9 +26,10 @@ from grpo.machine.preflight import (
     version_problems,
 )
 from grpo.models import hardware as machine
-from grpo.models.config import EMBEDDED, LoadingConfig
+from grpo.models.config import EMBEDDED, LoadingConfig, LoraSettings
 from grpo.models.hardware import Package, declared_packages, free_disk, is_port_free, loading_problems
 from grpo.models.loading import load_tokenizer
+from grpo.models.spec import ModelSpec
 from grpo.publishing.config import HubConfig
 from grpo.runs.folder import stage_manifest
 from grpo.runs.log import stage_entry
@@ -38,7 +39,7 @@ from grpo.training.config import GrpoConfig
 from preprocessing.windows_writer import write_windows
 from tests.windows_factory import simulated_windows
 
-SIZE = model_size(RunConfig())
+SIZE = model_size(ModelSpec(), LoraSettings())
 PROMPTS = [[1] * 300] * 64
 
 
@@ -170,7 +171,7 @@ def test_what_the_machine_lacks_is_named_with_a_way_out(loading, has, expected, 
 
 def test_memory_that_is_surely_too_little_is_a_problem_and_a_doubt_is_a_warning(monkeypatch, caplog):
     config, batch = RunConfig(), Batch(prompts=16, rows=128, prompt_length=300, completion_length=14)
-    needed = memory.estimate(SIZE, config, batch, batch)
+    needed = memory.estimate(SIZE, config.spec(), batch, batch)
     for free, problems, warnings in (
         (needed.total, 0, 0),
         (needed.total - 1, 0, 1),
@@ -276,7 +277,7 @@ def test_prompts_that_cannot_fit_are_known_before_there_are_windows(tmp_path):
     assert problems_of_run(tight, 1, 0) == []
     train = simulated_windows()["train"]
     write_windows(train, *(tmp_path / "data" / f"{config.stock_slug}_train_{part}.csv" for part in "xy"))
-    ids = tokenize_prompts(render_prompts(train.context, horizon=10, style="direct"), load_tokenizer(config))
+    ids = tokenize_prompts(render_prompts(train.context, horizon=10, style="direct"), load_tokenizer(config.spec()))
     [problem] = problems_of_run(dataclasses.replace(config, prompt=PromptConfig(max_seq_length=90)), 1, 0)
     assert f"the longest prompt has {max(map(len, ids))} tokens" in problem
 

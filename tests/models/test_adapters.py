@@ -15,13 +15,14 @@ from grpo.models.adapters import (
     RECORD_FILE,
     ModelError,
     check_adapter,
-    describe_adapter,
     prompt_format,
     read_record,
     record_text,
 )
+from grpo.models.spec import ModelSpec
 from preprocessing.config import DataConfig
 from preprocessing.indicators import IndicatorPeriods
+from tests.tiny_adapters import record_of
 from tests.windows_factory import simulated_windows
 
 TRAIN = simulated_windows()["train"]
@@ -39,19 +40,19 @@ def folder_with(text: str, tmp_path: Path) -> Path:
 
 
 def test_a_record_says_what_the_training_was():
-    record = describe_adapter(CONFIG, "stage1", TRAIN)
+    record = record_of(CONFIG, "stage1", TRAIN)
     first = str(TRAIN.context.origin[0])[:10]
     last = str(TRAIN.truth.dates[-1, -1])[:10]
     assert (record.trained_from, record.trained_until, record.training_windows) == (first, last, len(TRAIN))
     assert (record.window, record.horizon) == (30, 10), "of the windows, whatever the configuration says"
     assert (record.base_model, record.stage, record.stock, record.seed) == ("embedded", "stage1", CONFIG.stock, 7)
     assert record.base_sha256 == adapters.embedded_sha256()
-    without = describe_adapter(dataclasses.replace(CONFIG, model="Qwen/Qwen2.5-7B-Instruct"), "stage2", None)
+    without = record_of(dataclasses.replace(CONFIG, model="Qwen/Qwen2.5-7B-Instruct"), "stage2")
     assert (without.window, without.horizon, without.trained_until, without.base_sha256) == (40, 5, None, None)
 
 
 def test_a_record_survives_its_file(tmp_path):
-    record = describe_adapter(CONFIG, "stage3", TRAIN)
+    record = record_of(CONFIG, "stage3", TRAIN)
     assert read_record(folder_with(record_text(record), tmp_path)) == record
     assert "/" not in json.loads(record_text(record))["base_model"]
 
@@ -71,7 +72,7 @@ def test_a_record_survives_its_file(tmp_path):
     ],
 )
 def test_a_record_that_cannot_be_used_is_named(damage, message, tmp_path):
-    text = damage(record_text(describe_adapter(CONFIG, "stage1", TRAIN)))
+    text = damage(record_text(record_of(CONFIG, "stage1", TRAIN)))
     folder = tmp_path if text is None else folder_with(text, tmp_path)
     with pytest.raises(ModelError, match=message) as caught:
         read_record(folder)
@@ -92,12 +93,12 @@ def test_the_prompt_format_follows_the_wording(monkeypatch):
 
 def test_an_adapter_of_other_embedded_weights_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "embedded"}')
-    record = describe_adapter(RunConfig(), "stage1", TRAIN)
+    record = record_of(RunConfig(), "stage1", TRAIN)
     folder_with(record_text(record), tmp_path)
-    check_adapter(tmp_path, RunConfig())
+    check_adapter(tmp_path, ModelSpec())
     folder_with(record_text(dataclasses.replace(record, base_sha256="0" * 64, package_version="0.0.9")), tmp_path)
     with pytest.raises(ModelError, match=r"trained on the embedded model of version 0\.0\.9"):
-        check_adapter(tmp_path, RunConfig())
+        check_adapter(tmp_path, ModelSpec())
 
 
 def test_features_beyond_the_prompt_do_not_change_its_format(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -11,8 +12,8 @@ import pytest
 import torch
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
-from grpo.config import RunConfig
 from grpo.models import loading as modeling
 from grpo.models.adapters import ModelError, base_name, model_source
 from grpo.models.config import LoadingConfig, LoraSettings
@@ -24,6 +25,7 @@ from grpo.models.loading import (
     save_adapter,
     training_arguments,
 )
+from grpo.models.spec import ModelSpec
 from tests.tiny_models import save_tiny_model
 
 TOKENS = torch.randint(5, 900, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -34,13 +36,13 @@ def originals(tmp_path_factory) -> Path:
     """A base model and an adapter for it."""
     root = tmp_path_factory.mktemp("originals")
     save_tiny_model("qwen2", root / "tiny")
-    config = RunConfig(model=str(root / "tiny"))
-    model = get_peft_model(load_base_model(config), lora_config(LoraSettings(rank=4, alpha=8)))
+    spec = ModelSpec(base=str(root / "tiny"))
+    model = get_peft_model(load_base_model(spec), lora_config(LoraSettings(rank=4, alpha=8)))
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
-    save_adapter(model, load_tokenizer(config), root / "adapter", config)
+    save_adapter(model, load_tokenizer(spec), root / "adapter", spec.base)
     return root
 
 
@@ -49,8 +51,8 @@ def copies(originals, tmp_path) -> Path:
     return Path(shutil.copytree(originals, tmp_path / "copies"))
 
 
-def config_of(folder: Path) -> RunConfig:
-    return RunConfig(model=str(folder / "tiny"))
+def spec_of(folder: Path) -> ModelSpec:
+    return ModelSpec(base=str(folder / "tiny"))
 
 
 @torch.no_grad()
@@ -59,12 +61,12 @@ def logits(model) -> torch.Tensor:
 
 
 def test_an_adapter_survives_saving(originals, tmp_path):
-    config = config_of(originals)
-    first = attach_adapter(load_base_model(config), originals / "adapter", config, trainable=True)
-    save_adapter(first, load_tokenizer(config), tmp_path / "again", config)
-    second = attach_adapter(load_base_model(config), tmp_path / "again", config, trainable=False)
+    spec = spec_of(originals)
+    first = attach_adapter(load_base_model(spec), originals / "adapter", spec, trainable=True)
+    save_adapter(first, load_tokenizer(spec), tmp_path / "again", spec.base)
+    second = attach_adapter(load_base_model(spec), tmp_path / "again", spec, trainable=False)
     assert torch.equal(logits(first), logits(second))
-    assert (logits(first) - logits(load_base_model(config))).abs().max() > 0.1
+    assert (logits(first) - logits(load_base_model(spec))).abs().max() > 0.1
     assert {name for name, weight in first.named_parameters() if weight.requires_grad} == {
         name for name, _ in first.named_parameters() if "lora_" in name
     }
@@ -82,13 +84,39 @@ def test_an_adapter_names_its_base_without_a_path(originals):
     ("model", "name"), [("embedded", "embedded"), ("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-7B-Instruct")]
 )
 def test_the_base_name_of_models_that_are_no_folders(model, name):
-    assert base_name(RunConfig(model=model)) == name
+    assert base_name(model) == name
 
 
 def test_a_tokenizer_pads_on_the_left_and_has_a_pad_token(originals):
-    tokenizer = load_tokenizer(config_of(originals))
+    tokenizer = load_tokenizer(spec_of(originals))
     assert tokenizer.padding_side == "left"
     assert tokenizer.pad_token_id is not None
+
+
+ARGUMENTS_TEMPLATE = (
+    "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    "{% if thinks is defined and thinks is false %}<quick>{% endif %}{{ day | default('today') }}|{{ depth }}"
+)
+
+
+def test_arguments_of_the_chat_template_are_part_of_the_tokenizer(copies, tmp_path):
+    (copies / "tiny" / "chat_template.jinja").write_text(ARGUMENTS_TEMPLATE)
+    arguments = {"thinks": False, "day": 'the "1st" of {May}', "depth": 3}
+    spec = dataclasses.replace(spec_of(copies), chat_template=arguments)
+    plain, bound = load_tokenizer(spec_of(copies)), load_tokenizer(spec)
+    messages = [{"role": "user", "content": "hi "}]
+    expected = 'hi <quick>the "1st" of {May}|3'
+    assert plain.apply_chat_template(messages, tokenize=False) == "hi today|"
+    assert plain.apply_chat_template(messages, tokenize=False, **arguments) == expected
+    assert bound.apply_chat_template(messages, tokenize=False) == expected
+    bound.save_pretrained(tmp_path / "saved")  # as an adapter's folder keeps it, for servers
+    saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert saved.apply_chat_template(messages, tokenize=False) == expected
+
+
+def test_an_argument_that_no_template_can_hold_is_named(originals):
+    with pytest.raises(ModelError, match="'a b' is no name of an argument"):
+        load_tokenizer(dataclasses.replace(spec_of(originals), chat_template={"a b": 1}))
 
 
 def cut(file: Path) -> None:
@@ -119,7 +147,7 @@ def rewrite(file: Path, **changes) -> None:
 def test_a_damaged_model_is_named(copies, damage: Callable[[Path], object], message):
     damage(copies / "tiny")
     with pytest.raises(ModelError, match=f"--model {copies / 'tiny'}.*{message}") as caught:
-        load_base_model(config_of(copies))
+        load_base_model(spec_of(copies))
     assert "\n" not in str(caught.value)
 
 
@@ -134,7 +162,7 @@ def test_a_damaged_model_is_named(copies, damage: Callable[[Path], object], mess
 def test_a_damaged_tokenizer_is_named(copies, damage: Callable[[Path], object], message):
     damage(copies / "tiny")
     with pytest.raises(ModelError, match=message):
-        load_tokenizer(config_of(copies))
+        load_tokenizer(spec_of(copies))
 
 
 @pytest.mark.parametrize("model", ["./nowhere", "/nowhere/model", "a/b/c"])
@@ -176,15 +204,15 @@ def add_layer(file: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Found missing adapter keys")
 def test_an_adapter_that_does_not_fit_is_named(copies, damage: Callable[[Path], object], message):
     damage(copies / "adapter")
-    config = config_of(copies)
+    spec = spec_of(copies)
     with pytest.raises(ModelError, match=message) as caught:
-        attach_adapter(load_base_model(config), copies / "adapter", config, trainable=True)
+        attach_adapter(load_base_model(spec), copies / "adapter", spec, trainable=True)
     assert str(copies / "adapter") in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def loading(folder: Path, **options) -> RunConfig:
-    return RunConfig(model=str(folder / "tiny"), loading=LoadingConfig(**options))
+def loading(folder: Path, **options) -> ModelSpec:
+    return ModelSpec(base=str(folder / "tiny"), loading=LoadingConfig(**options))
 
 
 def test_the_base_is_loaded_as_the_options_say(originals):
@@ -235,5 +263,5 @@ def test_four_bits_are_nf4_with_quantised_constants_on_the_process_own_device(or
 )  # fmt: skip
 def test_the_options_reach_the_trainer(gpu, options, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    arguments = training_arguments(RunConfig(loading=LoadingConfig(**options)))
+    arguments = training_arguments(LoadingConfig(**options))
     assert arguments | expected == arguments

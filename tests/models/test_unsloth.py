@@ -22,6 +22,7 @@ from grpo.language.config import PromptConfig
 from grpo.machine.preflight import PreflightError, check_training
 from grpo.models import unsloth as unsloth_backend
 from grpo.models.config import LoadingConfig, LoraSettings
+from grpo.models.spec import ModelSpec
 from grpo.models.unsloth import activate, load_model, require_reference, unsloth_problems
 from grpo.sampling.config import GenerationConfig
 from grpo.sampling.forecaster import GenerateForecaster
@@ -31,7 +32,7 @@ from tests.tiny_models import tiny_model
 from tests.tiny_runs import NEEDS_UNSLOTH
 
 ROOT = Path(__file__).parents[2]
-CONFIG = RunConfig(backend="unsloth")
+SPEC = ModelSpec(backend="unsloth")
 UNSLOTH = importlib.util.find_spec("unsloth")  # before a stand-in takes its name
 
 
@@ -50,24 +51,24 @@ def machine(monkeypatch):
 def test_without_package_or_gpu_it_says_so_and_imports_nothing(machine):
     machine(False, True)
     with pytest.raises(UserError, match=r"^backend unsloth: Unsloth is not installed; .*'grpo-forecast\[unsloth\]'"):
-        activate(CONFIG)
+        activate(SPEC, sampler="transformers")
     machine(True, False)
     with pytest.raises(UserError, match=r"^backend unsloth: PyTorch sees no GPU.*take backend transformers$"):
-        activate(CONFIG)
+        activate(SPEC, sampler="transformers")
     machine(False, False)
     with pytest.raises(UserError) as refused:
-        activate(CONFIG)
+        activate(SPEC, sampler="transformers")
     assert "not installed" in str(refused.value)
     assert "no GPU" in str(refused.value)
     assert "\n" not in str(refused.value)
-    activate(replace(CONFIG, backend="transformers"))
+    activate(ModelSpec(), sampler="vllm")
     assert "unsloth" not in sys.modules
 
 
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"generation": GenerationConfig(backend="vllm")}, "generation.backend vllm has no place in it; take "
+        ({"sampler": "vllm"}, "generation.backend vllm has no place in it; take "
          "generation.backend transformers"),
         ({"loading": LoadingConfig(attention="sdpa")}, "loading.attention sdpa has no place in it; take "
          "loading.attention auto"),
@@ -76,22 +77,25 @@ def test_without_package_or_gpu_it_says_so_and_imports_nothing(machine):
 )  # fmt: skip
 def test_settings_that_unsloth_has_no_place_for_are_refused(machine, changes, part):
     machine(True, True)
-    assert unsloth_problems(CONFIG) == []
-    [problem] = unsloth_problems(replace(CONFIG, **changes))
+    assert unsloth_problems(SPEC, sampler="transformers") == []
+    sampler = changes.pop("sampler", "transformers")
+    [problem] = unsloth_problems(replace(SPEC, **changes), sampler=sampler)
     assert part in problem
 
 
 def test_weights_that_the_launcher_shares_out_are_refused(machine, monkeypatch):
     machine(True, True)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    [problem] = unsloth_problems(CONFIG)
+    [problem] = unsloth_problems(SPEC, sampler="transformers")
     assert "take ddp" in problem
 
 
 def test_the_preflight_names_it_among_all_problems(machine):
     machine(False, True)
     with pytest.raises(PreflightError, match="Unsloth is not installed"):
-        check_training(CONFIG, "stage1", prompt_ids=[[1] * 300] * 64, completion_length=14, processes=1)
+        check_training(
+            RunConfig(backend="unsloth"), "stage1", prompt_ids=[[1] * 300] * 64, completion_length=14, processes=1
+        )
 
 
 def test_the_flag_is_known_on_every_stage():
@@ -148,15 +152,16 @@ def calls(monkeypatch) -> Calls:
     return stand_in
 
 
+def load_small(adapter: Path | None):
+    spec = ModelSpec(adapter=adapter)
+    return load_model(spec, LoraSettings(), dtype=torch.float32, max_seq_length=1024, seed=0)
+
+
 def test_a_fresh_adapter_is_asked_for_as_the_config_says(calls):
-    config = RunConfig(
-        model="Qwen/Qwen2.5-0.5B-Instruct",
-        seed=7,
-        prompt=PromptConfig(max_seq_length=640),
-        lora=LoraSettings(rank=8, alpha=24, dropout=0.1, target_modules=["q_proj"]),
-        loading=LoadingConfig(quantization="4bit", gradient_checkpointing=True),
-    )
-    assert load_model(config, None, dtype=torch.bfloat16) == "base with adapter"
+    loading = LoadingConfig(quantization="4bit", gradient_checkpointing=True)
+    spec = ModelSpec(base="Qwen/Qwen2.5-0.5B-Instruct", loading=loading)
+    lora = LoraSettings(rank=8, alpha=24, dropout=0.1, target_modules=["q_proj"])
+    assert load_model(spec, lora, dtype=torch.bfloat16, max_seq_length=640, seed=7) == "base with adapter"
     assert calls.made == [
         (
             "from_pretrained",
@@ -187,7 +192,7 @@ def test_a_fresh_adapter_is_asked_for_as_the_config_says(calls):
 def test_a_finished_adapter_is_continued_from_a_copy_that_names_its_base_where_it_lies(calls, tmp_path):
     adapter = publish_random_adapter(RunConfig(), tmp_path / "adapter")
     before = (adapter / "adapter_config.json").read_text()
-    assert load_model(RunConfig(), adapter, dtype=torch.float32) == "base"
+    assert load_small(adapter) == "base"
     [(name, arguments)] = calls.made
     assert name == "from_pretrained"
     assert arguments["load_in_4bit"] is False
@@ -235,7 +240,7 @@ def test_unsloths_gpu_loaders_take_what_they_are_given(calls):
     """Read from its source, since importing the GPU part needs one."""
     assert UNSLOTH is not None
     assert UNSLOTH.origin is not None
-    load_model(RunConfig(), None, dtype=torch.float32)
+    load_small(None)
     places = [("loader.py", "FastLanguageModel"), ("llama.py", "FastLlamaModel")]
     for (name, arguments), (file, owner) in zip(calls.made, places, strict=True):
         tree = ast.parse((Path(UNSLOTH.origin).parent / "models" / file).read_text())

@@ -20,7 +20,8 @@ from grpo.evaluation.harness import evaluate
 from grpo.evaluation.protocol import Forecast
 from grpo.language.config import PromptConfig
 from grpo.language.prompts import render_prompts
-from grpo.models.adapters import RECORD_FILE, ModelError, describe_adapter
+from grpo.models.adapters import RECORD_FILE, ModelError
+from grpo.models.spec import ModelSpec
 from grpo.prediction.files import PriceForecast, to_json, to_table
 from grpo.prediction.forecast import (
     PredictConfig,
@@ -34,9 +35,10 @@ from grpo.prediction.forecast import (
     next_days,
 )
 from grpo.runs.log import stage_entry
+from grpo.sampling.config import GenerationConfig
 from grpo.sampling.endpoint import EndpointError, EndpointForecaster
 from grpo.sampling.forecaster import load_llm_forecaster
-from tests.tiny_adapters import publish_random_adapter
+from tests.tiny_adapters import publish_random_adapter, record_of
 from tests.tiny_models import save_tiny_model
 from tests.windows_factory import simulated_bars, simulated_windows
 
@@ -69,7 +71,9 @@ def write_csv(bars: pd.DataFrame, file: Path) -> Path:
 
 def test_a_prediction_is_what_the_comparison_samples(adapter, loaded):
     window = WINDOWS["test"].take(np.array([ROW]))
-    language_model = load_llm_forecaster(RunConfig(), adapter, name="grpo_1st")
+    language_model = load_llm_forecaster(
+        ModelSpec(adapter=adapter), PromptConfig(), GenerationConfig(), name="grpo_1st"
+    )
     compared = evaluate(language_model, window, num_samples=30, seed=11).forecast
     bars = until(window.context.origin[0])
     result = forecast_bars(loaded, "X", bars, num_samples=30, seed=11)
@@ -355,5 +359,5 @@ def test_bars_within_a_day_keep_their_time(loaded):
 
 
 def test_records_of_models_alone_follow_the_flags(tmp_path):
-    record = describe_adapter(RunConfig(), "base", None)
+    record = record_of(RunConfig(), "base")
     assert load_forecaster(model="embedded").record.window == record.window == 30

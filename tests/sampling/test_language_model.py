@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from grpo.config import RunConfig
 from grpo.evaluation.protocol import Forecaster
 from grpo.language.config import PromptConfig
 from grpo.language.prompts import render_prompts
 from grpo.models.loading import load_tokenizer
+from grpo.models.spec import ModelSpec
 from grpo.sampling import forecaster as forecaster_module
 from grpo.sampling.config import GenerationConfig
 from grpo.sampling.forecaster import (
@@ -36,7 +36,7 @@ CONTEXT = simulated_windows()["test"].context.take(np.arange(6))
 
 @pytest.fixture(scope="module")
 def embedded() -> LLMForecaster:
-    return load_llm_forecaster(RunConfig(), None, name="base")
+    return load_llm_forecaster(ModelSpec(), PromptConfig(), GenerationConfig(), name="base")
 
 
 def predict(forecaster: LLMForecaster, *, seed: int = 0, num_samples: int = 8):
@@ -50,15 +50,16 @@ def with_generation(forecaster: LLMForecaster, **settings) -> LLMForecaster:
 
 
 def test_the_embedded_model_cannot_be_held_to_a_form():
-    config = RunConfig(generation=GenerationConfig(backend="vllm", structured="regex"))
+    generation = GenerationConfig(backend="vllm", structured="regex")
     with pytest.raises(UserError, match=r"one token per number.*take generation\.structured none"):
-        load_llm_forecaster(config, None, name="base")
+        load_llm_forecaster(ModelSpec(), PromptConfig(), generation, name="base")
 
 
 def test_an_answer_that_is_held_to_its_form_has_room_for_any_split_of_its_digits():
     for structured, longest in (("none", 14), ("regex", 40)):  # ten numbers of one token, or of three, and what follows
-        config = RunConfig(generation=GenerationConfig(backend="vllm", structured=structured))
-        assert VllmForecaster("x", SimpleNamespace(), None, config)._longest_answer(10) == longest
+        generation = GenerationConfig(backend="vllm", structured=structured)
+        forecaster = VllmForecaster("x", SimpleNamespace(), ModelSpec(), PromptConfig(), generation)
+        assert forecaster._longest_answer(10) == longest
 
 
 def test_it_is_a_forecaster(embedded):
@@ -132,7 +133,9 @@ def test_predictions_of_one_law_whatever_the_batch(embedded):
 
 def test_a_saved_forecaster_loads_and_predicts_the_same(embedded, tmp_path):
     embedded.save(tmp_path / "again")
-    loaded = load_llm_forecaster(RunConfig(model=str(tmp_path / "again")), None, name="again")
+    loaded = load_llm_forecaster(
+        ModelSpec(base=str(tmp_path / "again")), PromptConfig(), GenerationConfig(), name="again"
+    )
     assert np.array_equal(predict(loaded).samples, predict(embedded).samples, equal_nan=True)
 
 
@@ -150,14 +153,14 @@ def test_a_long_prompt_is_refused():
 
 
 def test_an_answer_has_room_for_its_numbers_and_an_end():
-    tokenizer = load_tokenizer(RunConfig())
+    tokenizer = load_tokenizer(ModelSpec())
     assert completion_length(tokenizer, PromptConfig(), 10) >= 11
     assert completion_length(tokenizer, PromptConfig(style="reasoning"), 10) == 512
     assert completion_length(tokenizer, PromptConfig(max_completion_length=7), 10) == 7
 
 
 def test_prompts_end_where_the_answer_begins():
-    tokenizer = load_tokenizer(RunConfig())
+    tokenizer = load_tokenizer(ModelSpec())
     prompts = tokenize_prompts(render_prompts(CONTEXT, horizon=10, style="direct"), tokenizer)
     assert {tokenizer.decode(ids[-1:]) for ids in prompts} == {"<|assistant|>"}
 

@@ -34,23 +34,23 @@ FLAGS = ("--generation.backend", "vllm")
 
 @pytest.fixture(scope="module")
 def engine() -> VllmEngine:
-    return engine_for(CONFIG)
+    return engine_of(CONFIG)
 
 
 @pytest.fixture(scope="module")
 def ends() -> list[int]:
-    return [load_tokenizer(CONFIG).eos_token_id]
+    return [load_tokenizer(CONFIG.spec()).eos_token_id]
 
 
 @pytest.fixture
 def policy(tmp_path):
     """A model with an adapter that changes its answers, and the adapter's folder."""
-    model = get_peft_model(load_base_model(CONFIG), lora_config(CONFIG.lora)).eval()
+    model = get_peft_model(load_base_model(CONFIG.spec()), lora_config(CONFIG.lora)).eval()
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
-    save_adapter(model, load_tokenizer(CONFIG), tmp_path / "adapter", CONFIG)
+    save_adapter(model, load_tokenizer(CONFIG.spec()), tmp_path / "adapter", CONFIG.model)
     return model, tmp_path / "adapter"
 
 
@@ -106,6 +106,16 @@ def test_samples_of_other_weights_than_the_models_are_noticed(engine, ends, poli
         engine.check_against(model, PROMPTS, base)
 
 
+def engine_of(config: RunConfig) -> VllmEngine:
+    return engine_for(
+        config.spec(),
+        max_length=config.prompt.max_seq_length,
+        lora_rank=config.lora.rank,
+        generation=config.generation,
+        seed=config.seed,
+    )
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> TinyRun:
     run = TinyRun(tmp_path_factory.mktemp("vllm"))
@@ -130,7 +140,7 @@ def test_grpo_stops_when_vllm_keeps_old_weights(tmp_path, capsys, monkeypatch):
         VllmEngine, "load_adapter", lambda self, folder: load(self, folder) if self._adapter is None else None
     )
     run = TinyRun(tmp_path)
-    engine_for(run.config("stage1", *FLAGS)).load_adapter(None)
+    engine_of(run.config("stage1", *FLAGS)).load_adapter(None)
     assert run.stage("preprocess") == 0
     assert run.stage("stage1", *FLAGS, "--stage1.learning_rate", "0.01") == 1
     error = capsys.readouterr().err
@@ -144,7 +154,9 @@ def test_vllm_and_transformers_forecast_alike(trained):
     adapter = trained.place("stage1") / "adapter"
     medians, spreads = [], []
     for flags in (FLAGS, ()):
-        forecaster = load_llm_forecaster(trained.config("compare", *flags), adapter, name="grpo_1st")
+        config = trained.config("compare", *flags)
+        spec = config.spec(adapter)
+        forecaster = load_llm_forecaster(spec, config.prompt, config.generation, name="grpo_1st", lora_rank=16)
         forecast = forecaster.predict(windows.context, horizon=windows.horizon, num_samples=200, seed=0)
         assert forecast.valid.mean() > 0.97
         log_return = np.log(forecast.samples / windows.context.last_price[:, None, None])
@@ -191,7 +203,7 @@ def test_the_held_law_is_the_models_own_cut_to_the_form_and_renormalised(bytes_m
     horizon, tokenizer = 3, byte_tokenizer()
     config = TinyRun(folder).config("compare", *flags)
     prompt = tokenizer("closes 500 498 503 next 3")["input_ids"]
-    engine, model = engine_for(config), load_base_model(config).eval()
+    engine, model = engine_of(config), load_base_model(config.spec()).eval()
     [held] = engine.sample(
         [prompt],
         num_samples=16,

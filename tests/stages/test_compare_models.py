@@ -32,9 +32,9 @@ class FakeModel:
 
     calls: list[tuple[str, str | None]] = []  # noqa: RUF012
 
-    def __init__(self, config, adapter, *, name):
+    def __init__(self, spec, prompt, generation, *, name, lora_rank=None):
         self.name, self.noise = name, 0.01
-        self.adapter = None if adapter is None else Path(adapter)
+        self.adapter = spec.adapter
         if self.adapter:
             self.noise = float((self.adapter / "adapter_model.safetensors").read_text())
 

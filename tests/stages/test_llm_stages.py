@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from grpo.config import RunConfig
 from grpo.language.prompts import parse_answers
 from grpo.runs.stages import STAGE_FOLDERS
-from grpo.sampling.forecaster import load_llm_forecaster
+from grpo.sampling.forecaster import LLMForecaster, load_llm_forecaster
 from grpo.training import grpo as grpo_training
 from preprocessing.windows import read_windows
 from tests.tiny_runs import GROUP, KEPT, NEEDS_UNSLOTH, PROMPTS, SAMPLES, SLUG, STEPS, STOCK, WINDOWS, TinyRun
@@ -160,9 +161,13 @@ def test_grpo_changes_the_adapter_and_the_models_predictions(run):
     assert len(started_at_zero) == 4 * 7  # layers x (q, k, v, o, gate, up, down)
     assert all(weight.abs().max() > 1e-5 for weight in started_at_zero.values())
     config = run.config("stage1")
-    base = log_probs(load_llm_forecaster(config, None, name="base").model)
-    trained = load_llm_forecaster(config, by_name(checkpoint, run.folder / "by_name"), name="trained").model
+    base = log_probs(language_model(config).model)
+    trained = language_model(config, by_name(checkpoint, run.folder / "by_name")).model
     assert (log_probs(trained) - base).abs().max() > 1e-3
+
+
+def language_model(config: RunConfig, adapter: Path | None = None) -> LLMForecaster:
+    return load_llm_forecaster(config.spec(adapter), config.prompt, config.generation, name="model")
 
 
 def by_name(checkpoint: Path, folder: Path) -> Path:
@@ -195,8 +200,8 @@ def test_stage_3_starts_at_stage_2s_log_probs(run, beta, tmp_path, monkeypatch):
     with pytest.raises(_BeforeTrainingError):
         other.stage("stage3", *flags)
     policy = caught[0].model.eval()
-    sft = log_probs(load_llm_forecaster(config, files["sft_lora"], name="sft").model)
-    base = log_probs(load_llm_forecaster(config, None, name="base").model)
+    sft = log_probs(language_model(config, files["sft_lora"]).model)
+    base = log_probs(language_model(config).model)
     assert torch.equal(log_probs(policy), sft)
     assert (sft - base).abs().max() > 1e-3
     assert all(parameter.requires_grad for name, parameter in policy.named_parameters() if ".default." in name)
@@ -221,7 +226,7 @@ def test_the_accuracy_reward_narrows_the_samples(tmp_path):
     config = run.config("stage1")
     spread = []
     for adapter in (None, by_name(run.place("stage1") / "checkpoints" / "checkpoint-16", tmp_path / "by_name")):
-        forecaster = load_llm_forecaster(config, adapter, name="model")
+        forecaster = language_model(config, adapter)
         forecast = forecaster.predict(context, horizon=10, num_samples=64, seed=0)
         returns = np.log(forecast.samples / context.last_price[:, None, None])
         spread.append(np.nanstd(returns, axis=1).mean())

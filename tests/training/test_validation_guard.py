@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from grpo.config import RunConfig
 from grpo.evaluation.protocol import Forecast
+from grpo.language.config import PromptConfig
+from grpo.models.spec import ModelSpec
+from grpo.sampling.config import GenerationConfig
 from grpo.sampling.forecaster import load_llm_forecaster
 from grpo.training.validation_guard import StageProgress, ValidationGuard
 from preprocessing.windows import Truth, WindowSet
@@ -123,7 +125,7 @@ def test_other_processes_score_but_do_not_write(tmp_path):
 
 
 def test_validation_leaves_the_random_state_of_training_alone(tmp_path):
-    forecaster = load_llm_forecaster(RunConfig(), None, name="policy")
+    forecaster = load_llm_forecaster(ModelSpec(), PromptConfig(), GenerationConfig(), name="policy")
     logged = []
     callback = ValidationGuard(_WINDOWS, lambda: forecaster, lambda target: None, every=1, folder=tmp_path, seed=0)
     callback.trainer = SimpleNamespace(log=logged.append)
