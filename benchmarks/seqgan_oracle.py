@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from baselines.neural.checkpoints import CheckpointError
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.seqgan.toys.oracle import (
     ADVERSARIAL,
     MLE,
@@ -102,7 +102,7 @@ def main() -> None:
     folder = arguments.folder / "quick" if arguments.quick else arguments.folder
     try:
         benchmark = OracleBenchmark(schedule, folder)
-    except CheckpointError as error:
+    except SavedFileError as error:
         sys.exit(f"benchmarks/seqgan_oracle.py: error: {error}")
     benchmark.run(minutes=arguments.minutes)
     text = report(benchmark)

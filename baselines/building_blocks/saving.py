@@ -1,62 +1,61 @@
-"""Fitted forecasters as one file: a config and named arrays, exact to the last bit, and no pickle."""
+"""Fitted forecasters as one file: name, config and named arrays, exact to the last bit, and no pickle."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from preprocessing.files import write_atomically
-
-STATE_FILE = "state.npz"
-_CONFIG = "config"
-
-
-class SavedStateError(ValueError):
-    """A saved forecaster that cannot be read; the message names the file."""
+from baselines.building_blocks.tensor_files import SavedFileError, read_arrays, write_arrays
 
 
 @dataclass(frozen=True, eq=False)
 class SavedForecaster:
-    """A forecaster whose fields are its config and the arrays that fitting made; it saves and loads itself.
+    """A forecaster that saves and loads itself.
 
-    A subclass is a frozen dataclass that adds arrays as fields, `fit` and `predict`.
+    A subclass is a frozen dataclass that adds `fit`, `predict`, and as fields the arrays that fitting made. Where it
+    has other fields, it overrides the two methods at the end.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[Any]]
+    state_file: ClassVar[str] = "state.safetensors"
 
     config: Any
 
     def save(self, path: Path) -> None:
-        """Write the config (as JSON) and every array into `path`/state.npz."""
-        fields = [field.name for field in dataclasses.fields(self) if field.name != _CONFIG]
-        arrays = {name: np.asarray(getattr(self, name)) for name in fields}
-        arrays[_CONFIG] = np.array(json.dumps(dataclasses.asdict(self.config)))
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        write_atomically(Path(path) / STATE_FILE, buffer.getvalue())
+        """Write name, config and all that was fitted into the file `state_file` of the folder `path`."""
+        arrays, header = self._state()
+        header = {"forecaster": self.name, "config": dataclasses.asdict(self.config)} | header
+        write_arrays(Path(path) / self.state_file, arrays, header)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote.
 
         Raises:
-            SavedStateError: the file is missing, damaged, or of another forecaster.
+            SavedFileError: the file is missing, damaged, or of another forecaster.
         """
-        file = Path(path) / STATE_FILE
+        file = Path(path) / cls.state_file
         try:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            config = cls.Config(**json.loads(str(arrays.pop(_CONFIG))))
-            return cls(config=config, **arrays)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise SavedStateError(
-                f"{file} does not hold a fitted {cls.name} ({' '.join(str(error).split())}); fit it again."
-            ) from error
+            arrays, header = read_arrays(file)
+            if header["forecaster"] != cls.name:
+                raise ValueError(f"it is of {header['forecaster']}")
+            return cls._from_state(cls.Config(**header["config"]), arrays, header)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise SavedFileError(f"{file} does not hold a fitted {cls.name} ({reason}); fit it again.") from error
+
+    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Named arrays, and plain JSON values, that are kept besides name and config."""
+        fields = [field.name for field in dataclasses.fields(self) if field.name != "config"]
+        return {name: np.asarray(getattr(self, name)) for name in fields}, {}
+
+    @classmethod
+    def _from_state(cls, config: Any, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> Self:
+        """The forecaster whose `_state` this is; KeyError, TypeError or ValueError where it does not fit."""
+        return cls(config=config, **arrays)

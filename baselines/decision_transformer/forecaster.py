@@ -84,10 +84,8 @@ class DecisionTransformerForecaster(FittedForecaster):
     Config: ClassVar[type[Any]] = DecisionTransformerConfig
     use_returns: ClassVar[bool] = True
 
-    config: Any
     horizon: int
     length: int
-    scaling: InputScaling
     sampler: PathSampler
 
     @classmethod
@@ -98,7 +96,7 @@ class DecisionTransformerForecaster(FittedForecaster):
 
         Raises:
             NoValidationError: there are no validation windows.
-            CheckpointError: `out_dir` holds a killed fit of other windows, settings or seed.
+            SavedFileError: `out_dir` holds a killed fit of other windows, settings or seed.
         """
         require_validation(cls.name, val)
         length = train.context.past.shape[1]
@@ -115,7 +113,7 @@ class DecisionTransformerForecaster(FittedForecaster):
         num_samples = max(32, VALIDATION_PATHS // len(looked_at))
 
         def fitted(policy: ReturnPolicy) -> Self:
-            return cls(config, horizon, length, scaling, _sampler(policy, bins, config))
+            return cls(config, scaling, horizon, length, _sampler(policy, bins, config))
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -151,7 +149,7 @@ class DecisionTransformerForecaster(FittedForecaster):
             daily[rows] = self.sampler.sample(inputs.take(rows), uniforms, days=horizon)
         return self.scaling.forecast(context, daily)
 
-    def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def _tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors = {f"policy.{name}": tensor for name, tensor in self.sampler.policy.state_dict().items()}
         tensors["daily_bins"] = torch.from_numpy(self.sampler.daily_bins.quantiles)
         tensors["total_bins"] = torch.from_numpy(self.sampler.total_bins.quantiles)
@@ -166,7 +164,7 @@ class DecisionTransformerForecaster(FittedForecaster):
             raise ValueError(f"bins of other than {LEVELS} quantiles")
         policy = ReturnPolicy(_model(config, length, horizon, cls.use_returns), _total_bins(config)).double()
         file.fill(policy, "policy.")
-        return cls(config, horizon, length, file.scaling, _sampler(policy, (bins[0], bins[1]), config))
+        return cls(config, file.scaling, horizon, length, _sampler(policy, (bins[0], bins[1]), config))
 
 
 @dataclass(frozen=True, eq=False)

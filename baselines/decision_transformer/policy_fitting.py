@@ -109,7 +109,7 @@ class PolicyTraining:
         """Train to the best weights; must be called with torch's random numbers in the state that the seed gives.
 
         Raises:
-            CheckpointError: the folder holds a killed fit of other windows, settings or seed.
+            SavedFileError: the folder holds a killed fit of other windows, settings or seed.
         """
         self.run.resume()
         stage = Stage(

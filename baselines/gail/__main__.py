@@ -17,15 +17,15 @@ from collections.abc import Sequence
 
 from baselines.analyze_distributions.report import SampleError
 from baselines.building_blocks.packages import MissingPackageError, import_optional
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.gail.standalone.train import GailError, TrainConfig, summary, train
 from baselines.gail.standalone.tuning import BEST, tune
 from baselines.gail.tokens import TokensError
-from baselines.neural.checkpoints import CheckpointError
 from preprocessing.bars import MarketDataError
 from preprocessing.command_line import parse_config
 from preprocessing.simulation import SimulationError
 
-ERRORS = (GailError, TokensError, SampleError, CheckpointError, MissingPackageError, MarketDataError, SimulationError)
+ERRORS = (GailError, TokensError, SampleError, SavedFileError, MissingPackageError, MarketDataError, SimulationError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -48,9 +48,7 @@ class GailPretrained(FittedForecaster):
     name: ClassVar[str] = "gail_pretrained"
     Config: ClassVar[type[Any]] = PretrainedConfig
 
-    config: Any
     horizon: int
-    scaling: InputScaling
     tokenizer: Tokenizer
     network: SequenceNetwork
 
@@ -63,7 +61,7 @@ class GailPretrained(FittedForecaster):
         Raises:
             NoValidationError: there are no validation windows.
             TokensError: there are too few training windows for the tokens.
-            CheckpointError: `out_dir` holds a killed fit of other windows, settings or seed.
+            SavedFileError: `out_dir` holds a killed fit of other windows, settings or seed.
         """
         require_validation(cls.name, val)
         scaling = InputScaling.fit(train.context, config)
@@ -77,7 +75,7 @@ class GailPretrained(FittedForecaster):
             title=cls.name,
         )
         fitted.discard_checkpoints()
-        return cls(config, horizon, scaling, fitted.tokenizer, fitted.network)
+        return cls(config, scaling, horizon, fitted.tokenizer, fitted.network)
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
@@ -90,7 +88,7 @@ class GailPretrained(FittedForecaster):
         inputs = self.scaling.inputs(context).joined
         return self.scaling.forecast(context, draw_returns(self.network, self.tokenizer, self.config, inputs, uniforms))
 
-    def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def _tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"tokens.{name}": tensor for name, tensor in self.tokenizer.state().items()}
         return tensors, {"horizon": self.horizon, "context_dim": self.network.context_dim}
@@ -101,7 +99,7 @@ class GailPretrained(FittedForecaster):
         sizes = network_sizes(file.config, tokenizer.num_tokens, file.header["context_dim"])
         network = SequenceNetwork(sizes, sizes.num_tokens)
         file.fill(network, "network.")
-        return cls(file.config, file.header["horizon"], file.scaling, tokenizer, network)
+        return cls(file.config, file.scaling, file.header["horizon"], tokenizer, network)
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,7 +64,7 @@ def fit_networks(
 
     Raises:
         TokensError: there are too few training returns for the tokens.
-        CheckpointError: the folder holds a fit of something else that was cut short.
+        SavedFileError: the folder holds a fit of something else that was cut short.
     """
     tokenizer = Tokenizer.fit(train.returns.numpy(), config.num_tokens)
     sequences = TokenSequences.encode(train, tokenizer)

@@ -23,12 +23,13 @@ import numpy as np
 import torch
 
 from baselines.building_blocks.paths import HorizonError, NoValidationError
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.gflownet.dynamics import StickyNoise
 from baselines.gflownet.forecaster import FITTED_FILE, GFlowNetConfig, GFlowNetForecaster, GFlowNetNoContext
 from baselines.gflownet.toys import exact, feasibility
 from baselines.gflownet.toys.task_training import TaskConfig, TrainConfig, Training, build_task, read_config, spell
 from baselines.gflownet.toys.tfbind8 import LETTERS, TableError
-from baselines.neural.checkpoints import CheckpointError, read_tensors
+from baselines.neural.checkpoints import read_tensors
 from preprocessing.command_line import parse_config
 from preprocessing.config import DataConfig
 from preprocessing.market_data import MarketDataError, load_stocks
@@ -39,7 +40,7 @@ PROG = "python -m baselines.gflownet"
 LEVELS = (0.1, 0.5, 0.9)
 """Quantiles that `sample` shows of price paths."""
 ERRORS = (
-    CheckpointError, HorizonError, MarketDataError, NoValidationError, OSError, TableError, exact.TooManyStatesError,
+    SavedFileError, HorizonError, MarketDataError, NoValidationError, OSError, TableError, exact.TooManyStatesError,
 )  # fmt: skip
 
 
@@ -121,7 +122,7 @@ def train_price_paths(config: PricePathsConfig) -> int:
     if (config.out_dir / FITTED_FILE).exists():
         fitted = plugin.load(config.out_dir)
         if fitted.config != config.forecaster:
-            raise CheckpointError(f"{config.out_dir} holds a forecaster of other settings; give another --out-dir")
+            raise SavedFileError(f"{config.out_dir} holds a forecaster of other settings; give another --out-dir")
         print(f"{config.out_dir} is trained")
         return 0
     splits = _windows(config.stock, config.data)
@@ -161,7 +162,7 @@ def sample(config: SampleConfig) -> int:
 
 def _sample_price_paths(config: SampleConfig) -> int:
     if config.stock is None:
-        raise CheckpointError(f"{config.run} holds a forecaster of price paths; say whose future by --stock")
+        raise SavedFileError(f"{config.run} holds a forecaster of price paths; say whose future by --stock")
     header = read_tensors(config.run / FITTED_FILE)[1]
     kinds = {plugin.name: plugin for plugin in (GFlowNetForecaster, GFlowNetNoContext)}
     fitted = kinds.get(str(header.get("forecaster")), GFlowNetForecaster).load(config.run)

@@ -136,8 +136,6 @@ class GFlowNetForecaster(FittedForecaster):
     state_file = FITTED_FILE
     sees_context: ClassVar[bool] = True
 
-    config: GFlowNetConfig
-    scaling: InputScaling
     generator: StochasticDBGFlowNetGenerator
 
     @property
@@ -157,7 +155,7 @@ class GFlowNetForecaster(FittedForecaster):
 
         Raises:
             NoValidationError: there are no validation windows.
-            CheckpointError: `out_dir` holds a training with other settings or data.
+            SavedFileError: `out_dir` holds a training with other settings or data.
         """
         require_validation(cls.name, val)
         scaling = InputScaling.fit(train.context, config)
@@ -210,7 +208,7 @@ class GFlowNetForecaster(FittedForecaster):
         tokens = states[:, 1 : horizon + 1].numpy().reshape(count, samples, horizon)
         return self.environment.bins.decode(tokens, uniforms[:, :, :horizon, 1])
 
-    def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def _tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         kernel, encoder = self.environment.kernel, self.generator.thought
         tensors = {f"generator.{name}": tensor for name, tensor in self.generator.state_dict().items()}
         tensors["knots"] = torch.from_numpy(self.environment.bins.knots)

@@ -1,67 +1,55 @@
-"""One safetensors file per checkpoint: named tensors, and what else is needed as JSON in its header.
+"""The checkpoints of a training: weights, optimizers and random numbers as named tensors in one file.
 
-The file appears whole or not at all, and reading it runs no code. Optimizers and random number generators go in too,
-so that a training that was killed goes on as if it had not been.
+A training that was killed then goes on as if it had not been.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-from preprocessing.files import write_atomically
+from baselines.building_blocks.tensor_files import SavedFileError, in_short, read_arrays, read_header, write_arrays
 
-_HEADER = "json"
 _CPU_GENERATOR, _CUDA_GENERATOR = "generator.cpu", "generator.cuda"
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file."""
+def as_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """The same numbers, in the memory of the CPU."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """The same numbers, on the CPU."""
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
-    """Write named tensors, and `header` as JSON, into one safetensors file.
+    """Write named tensors, and `header` as JSON, into one file.
 
     Raises:
         OSError: the disk is full or the folder is not writable; a former file stays as it was.
     """
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_atomically(path, save(plain, metadata={_HEADER: json.dumps(header)}))
+    write_arrays(path, as_arrays(tensors), header)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The tensors (on the CPU) and the header that `write_tensors` wrote.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or written by something else.
+        SavedFileError: the file is missing, damaged, or written by something else.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({_one_line(error)})") from error
+    arrays, header = read_arrays(path)
+    return as_tensors(arrays), header
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """The header alone that `write_tensors` wrote.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or written by something else.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {})[_HEADER])
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({_one_line(error)})") from error
+def below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose name begins with the prefix, named without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def fingerprint(*tensors: torch.Tensor) -> str:
@@ -108,11 +96,11 @@ def read_progress(path: Path, name: str) -> Any:
     """One entry of the `progress` that `save_training` wrote, to be looked at before anything is loaded.
 
     Raises:
-        CheckpointError: the file is damaged, or of a training that keeps no such entry.
+        SavedFileError: the file is damaged, or of a training that keeps no such entry.
     """
     progress = read_header(path).get("progress", {})
     if name not in progress:
-        raise CheckpointError(f"{path} is of another training, without {name}; delete it or choose another folder")
+        raise SavedFileError(f"{path} is of another training, without {name}; delete it or choose another folder")
     return progress[name]
 
 
@@ -122,23 +110,23 @@ def load_training(
     """Put back what `save_training` wrote, random numbers included, and return its `progress` and `tensors`.
 
     Raises:
-        CheckpointError: the file is damaged, or of networks of another shape.
+        SavedFileError: the file is damaged, or of networks of another shape.
     """
     tensors, header = read_tensors(path)
     try:
         for name, module in modules.items():
-            module.load_state_dict(_below(tensors, f"module.{name}."))
+            module.load_state_dict(below(tensors, f"module.{name}."))
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(
-                _optimizer_state(header["optimizers"][name], _below(tensors, f"optimizer.{name}."))
+                _optimizer_state(header["optimizers"][name], below(tensors, f"optimizer.{name}."))
             )
         torch.set_rng_state(tensors[_CPU_GENERATOR])
         if (device := _cuda_device(modules)) is not None and _CUDA_GENERATOR in tensors:
             torch.cuda.set_rng_state(tensors[_CUDA_GENERATOR], device)
-        return header["progress"], _below(tensors, "other.")
+        return header["progress"], below(tensors, "other.")
     except (KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not of this training ({_one_line(error)}); delete it or restore its settings"
+        raise SavedFileError(
+            f"{path} is not of this training ({in_short(error)}); delete it or restore its settings"
         ) from error
 
 
@@ -146,12 +134,12 @@ def load_weights(path: Path, module: torch.nn.Module, tensors: Mapping[str, torc
     """Fill a module with the tensors below `prefix`; `path` is what the message names.
 
     Raises:
-        CheckpointError: they do not fit.
+        SavedFileError: they do not fit.
     """
     try:
-        module.load_state_dict(_below(tensors, prefix))
+        module.load_state_dict(below(tensors, prefix))
     except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit this network ({_one_line(error)})") from error
+        raise SavedFileError(f"{path} does not fit this network ({in_short(error)})") from error
 
 
 def _cuda_device(modules: Mapping[str, torch.nn.Module]) -> torch.device | None:
@@ -160,17 +148,9 @@ def _cuda_device(modules: Mapping[str, torch.nn.Module]) -> torch.device | None:
     return next((device for device in devices if device.type == "cuda"), None)
 
 
-def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
 def _optimizer_state(plain: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     state: dict[int, dict[str, Any]] = {int(row): dict(entries) for row, entries in plain["state"].items()}
     for name, tensor in tensors.items():
         row, _, key = name.partition(".")
         state[int(row)][key] = tensor
     return {"param_groups": plain["param_groups"], "state": state}
-
-
-def _one_line(error: Exception) -> str:
-    return textwrap.shorten(str(error), 300, placeholder=" ...")  # torch lists every tensor that does not fit

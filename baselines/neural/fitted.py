@@ -1,16 +1,18 @@
-"""A fitted network forecaster as one safetensors file: name, config, scaling of the windows, and what is its own."""
+"""A fitted network forecaster as one file: name, config, scaling of the windows, weights, and what is its own."""
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
+import numpy as np
 import torch
 
-from baselines.neural.checkpoints import CheckpointError, load_weights, read_tensors, write_tensors
+from baselines.building_blocks.saving import SavedForecaster
+from baselines.building_blocks.tensor_files import in_short
+from baselines.neural.checkpoints import as_arrays, as_tensors, below
 from baselines.neural.inputs import InputScaling
 
 
@@ -19,72 +21,54 @@ class FittedFile:
     """What the file of a fitted forecaster holds.
 
     Attributes:
-        path: of the file.
         config: what the forecaster was fitted with.
         scaling: of the windows.
         tensors: weights and all else by name, on the CPU.
         header: plain JSON values.
     """
 
-    path: Path
     config: Any
     scaling: InputScaling
     tensors: dict[str, torch.Tensor]
-    header: dict[str, Any]
+    header: Mapping[str, Any]
 
     def fill(self, module: torch.nn.Module, prefix: str) -> None:
         """Fill a module with the tensors below `prefix`.
 
         Raises:
-            CheckpointError: they do not fit.
+            ValueError: they do not fit.
         """
-        load_weights(self.path, module, self.tensors, prefix)
+        try:
+            module.load_state_dict(below(self.tensors, prefix))
+        except RuntimeError as error:
+            raise ValueError(f"its weights are of another network: {in_short(error)}") from error
 
 
-class FittedForecaster(ABC):
+@dataclass(frozen=True, eq=False)
+class FittedForecaster(SavedForecaster, ABC):
     """A forecaster with a config, a scaling of the windows and a network; it saves and loads itself.
 
-    A subclass is a frozen dataclass that adds fields, `fit`, `predict` and the two methods below.
+    A subclass is a frozen dataclass that adds fields, `fit`, `predict` and the two abstract methods below.
     """
 
-    name: ClassVar[str]
-    Config: ClassVar[type[Any]]
-    state_file: ClassVar[str] = "state.safetensors"
-
-    config: Any
     scaling: InputScaling
 
     @abstractmethod
-    def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def _tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Named tensors and plain JSON values that are kept besides config and scaling."""
 
     @classmethod
     @abstractmethod
     def _from_file(cls, file: FittedFile) -> Self:
-        """The forecaster whose `_state` the file holds; KeyError, TypeError or ValueError where it does not fit."""
+        """The forecaster whose `_tensors` the file holds; KeyError, TypeError or ValueError where it does not fit."""
 
-    def save(self, path: Path) -> None:
-        """Write config, scaling and weights into the file `state_file` of the folder `path`."""
-        tensors, header = self._state()
-        tensors |= {f"scaling.{name}": tensor for name, tensor in self.scaling.state().items()}
-        header = {"forecaster": self.name, "config": dataclasses.asdict(self.config)} | header
-        write_tensors(Path(path) / self.state_file, tensors, header)
+    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        tensors, header = self._tensors()
+        return as_arrays(tensors | {f"scaling.{name}": t for name, t in self.scaling.state().items()}), header
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or of another forecaster.
-        """
-        file = Path(path) / cls.state_file
-        try:
-            tensors, header = read_tensors(file)
-            if header["forecaster"] != cls.name:
-                raise ValueError(f"it is of {header['forecaster']}")
-            config = cls.Config(**header["config"])
-            scaling = InputScaling.from_state({name: tensors[f"scaling.{name}"] for name in ("mean", "std")}, config)
-            return cls._from_file(FittedFile(file, config, scaling, tensors, header))
-        except (KeyError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{file} does not hold a fitted {cls.name} ({reason}); fit it again.") from error
+    def _from_state(cls, config: Any, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> Self:
+        tensors = as_tensors(arrays)
+        return cls._from_file(
+            FittedFile(config, InputScaling.from_state(below(tensors, "scaling."), config), tensors, header)
+        )

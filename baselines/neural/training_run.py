@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from baselines.neural.checkpoints import CheckpointError, load_training, read_progress, save_training
+from baselines.building_blocks.tensor_files import SavedFileError
+from baselines.neural.checkpoints import below, load_training, read_progress, save_training
 from baselines.neural.early_stopping import BestWeights
 from baselines.neural.learning_curves import LearningCurve
 
@@ -121,7 +122,7 @@ class TrainingRun:
         """Go back to the checkpoint, torch's random numbers included; False where there is none.
 
         Raises:
-            CheckpointError: it is damaged, or of a training with other settings or data.
+            SavedFileError: it is damaged, or of a training with other settings or data.
         """
         if not self.file.exists():
             return False
@@ -130,9 +131,9 @@ class TrainingRun:
         self.done, self.finished = progress["done"], progress["finished"]
         self.curve.rows[:] = progress["curve"]
         self.best.loss, self.best.step, self.best.failures = progress["best"]
-        self.best.weights = _below(tensors, "best.")
+        self.best.weights = below(tensors, "best.")
         for name, kept in self._kept.items():
-            kept.restore(_below(tensors, f"kept.{name}."))
+            kept.restore(below(tensors, f"kept.{name}."))
         return True
 
     def save(self) -> None:
@@ -203,7 +204,7 @@ def _refuse_other(file: Path, made_with: Mapping[str, Any], wanted: Mapping[str,
         return
     shown = ", ".join(_difference(name, made_with.get(name), wanted.get(name)) for name in different[:_NAMED])
     more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
-    raise CheckpointError(
+    raise SavedFileError(
         f"{file} is of a training with other {shown}{more}; restore that, delete the file, or take another folder"
     )
 
@@ -219,7 +220,3 @@ def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in nested.items():
         found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found
-
-
-def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

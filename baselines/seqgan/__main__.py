@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from baselines.building_blocks.sequence_files import SequenceFileError, write_sequences
-from baselines.neural.checkpoints import CheckpointError
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.seqgan.standalone.train_and_sample import SampleConfig, SeqGanError, TrainConfig, TrainedGenerator, train
 from preprocessing.command_line import parse_config
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command == "sample":
             about = "Draw sequences from a generator that `train` wrote."
             return run_sample(parse_config(SampleConfig, arguments, prog=prog, description=about))
-    except (SequenceFileError, SeqGanError, CheckpointError, OSError) as error:
+    except (SequenceFileError, SeqGanError, SavedFileError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if command in ("-h", "--help"):

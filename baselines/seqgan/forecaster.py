@@ -90,9 +90,7 @@ class SeqGanMle(FittedForecaster):
     name = "seqgan_mle"
     Config: ClassVar[type[Any]] = SeqGanMleConfig
 
-    config: Any
     horizon: int
-    scaling: InputScaling
     generator: Generator
 
     @classmethod
@@ -103,7 +101,7 @@ class SeqGanMle(FittedForecaster):
 
         Raises:
             NoValidationError: there are no validation windows.
-            CheckpointError: `out_dir` holds a killed fit of other windows, settings or seed.
+            SavedFileError: `out_dir` holds a killed fit of other windows, settings or seed.
         """
         require_validation(cls.name, val)
         scaling = InputScaling.fit(train.context, config)
@@ -112,7 +110,7 @@ class SeqGanMle(FittedForecaster):
         as_learnt = dataclasses.replace(config, temperature=1.0)
 
         def validate(generator: Generator) -> float:
-            return scaled_crps(cls(as_learnt, horizon, scaling, _frozen(generator)), looked_at)
+            return scaled_crps(cls(as_learnt, scaling, horizon, _frozen(generator)), looked_at)
 
         adversarial = config if isinstance(config, SeqGanConfig) else None
         with torch.random.fork_rng(devices=[]):
@@ -136,7 +134,7 @@ class SeqGanMle(FittedForecaster):
         )
         training.run()
         training.state.discard()
-        return cls(config, horizon, scaling, _frozen(generator))
+        return cls(config, scaling, horizon, _frozen(generator))
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
@@ -155,7 +153,7 @@ class SeqGanMle(FittedForecaster):
         ]
         return self.scaling.forecast(context, torch.cat(daily).numpy())
 
-    def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def _tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors = {f"generator.{name}": tensor for name, tensor in self.generator.state_dict().items()}
         return tensors, {"horizon": self.horizon, "context_size": self.generator.context_size}
 
@@ -163,7 +161,7 @@ class SeqGanMle(FittedForecaster):
     def _from_file(cls, file: FittedFile) -> Self:
         generator = Generator(file.config, context_size=file.header["context_size"]).double()
         file.fill(generator, "generator.")
-        return cls(file.config, file.header["horizon"], file.scaling, generator)
+        return cls(file.config, file.scaling, file.header["horizon"], generator)
 
 
 @dataclass(frozen=True, eq=False)

@@ -180,7 +180,7 @@ class SeqGanTraining:
             Whether anything was left to do.
 
         Raises:
-            CheckpointError: the folder holds another training.
+            SavedFileError: the folder holds another training.
         """
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)

@@ -73,7 +73,7 @@ class LightgbmQuantile(SavedForecaster):
     """Boosted quantiles per day, joined by an empirical copula.
 
     Attributes:
-        models: [H, Q] LightGBM's text form of each model, in bytes.
+        models: [H, Q] LightGBM's text form of each model.
         scores: [N, H] normal scores of the training futures' ranks, the copula.
     """
 
@@ -121,7 +121,7 @@ class LightgbmQuantile(SavedForecaster):
                     valid_sets=[val_data],
                     callbacks=[lightgbm.early_stopping(config.patience, verbose=False)],
                 )
-                texts.append(booster.model_to_string(num_iteration=booster.best_iteration).encode())
+                texts.append(booster.model_to_string(num_iteration=booster.best_iteration))
                 progress.update()
         progress.close()
         fitted = cls(config, np.array(texts).reshape(-1, len(LEVELS)), np.empty((0, 0)))
@@ -131,7 +131,7 @@ class LightgbmQuantile(SavedForecaster):
     @cached_property
     def _boosters(self) -> list[list[Any]]:
         library = _library()
-        return [[library.Booster(model_str=text.decode()) for text in row] for row in self.models]
+        return [[library.Booster(model_str=str(text)) for text in row] for row in self.models]
 
     def scaled_quantiles(self, context: Context) -> np.ndarray:
         """[B, H, Q] quantiles of the log return since the last close over daily volatility times sqrt(h)."""

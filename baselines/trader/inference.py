@@ -89,7 +89,7 @@ class TraderInference:
             device: where to compute.
 
         Raises:
-            CheckpointError: there is none, or it is damaged; the message names the file.
+            SavedFileError: there is none, or it is damaged; the message names the file.
             ValueError: the device is not there.
         """
         path = Path(path)

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from baselines.building_blocks.settings import require_at_least, require_not_negative
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.decision_transformer.model import DecisionTransformer, ModelConfig, losses
-from baselines.neural.checkpoints import CheckpointError, read_tensors, write_tensors
+from baselines.neural.checkpoints import read_tensors, write_tensors
 from baselines.neural.early_stopping import BestWeights
 from baselines.neural.training_run import Measured, Stage, TrainingRun
 from baselines.trader.dataset import TraderDataset
@@ -158,7 +159,7 @@ def fit_network(
         notes: plain JSON values that the best checkpoint keeps.
 
     Raises:
-        CheckpointError: the folder holds a training of other settings or data, or a damaged one.
+        SavedFileError: the folder holds a training of other settings or data, or a damaged one.
         TrainingError: no epoch ended with a finite validation loss.
     """
     cuda = [torch.device(config.device)] if torch.device(config.device).type == "cuda" else []
@@ -300,16 +301,16 @@ def read_best(path: Path) -> tuple[DecisionTransformer, dict[str, Any]]:
     """The network of a `best.safetensors`, in evaluation mode on the CPU, and the file's header.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or something else; the message names it.
+        SavedFileError: the file is missing, damaged, or something else; the message names it.
     """
     tensors, header = read_tensors(path)
     if header.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no {FORMAT}; give the {BEST} that the command train wrote")
+        raise SavedFileError(f"{path} is no {FORMAT}; give the {BEST} that the command train wrote")
     try:
         network = DecisionTransformer(ModelConfig(**header["model"]))
         network.load_state_dict({name.removeprefix(_WEIGHTS): tensor for name, tensor in tensors.items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not fit this network ({' '.join(str(error).split())})") from error
+        raise SavedFileError(f"{path} does not fit this network ({' '.join(str(error).split())})") from error
     return network.eval(), header
 
 

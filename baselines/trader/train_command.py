@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.decision_transformer.model import ModelConfig
-from baselines.neural.checkpoints import CheckpointError
 from baselines.trader.action_scores import (
     QUANTILES,
     as_json,
@@ -103,7 +103,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     Raises:
         TraderDataError: the data cannot be used.
         TrainingError: a split is empty, or the loss was never finite.
-        CheckpointError: the folder holds a training of other settings.
+        SavedFileError: the folder holds a training of other settings.
     """
     data = load_dataset(config.data, window=config.window)
     for split in SPLITS:
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse_config(TrainConfig, argv, prog=prog, description=DESCRIPTION)
     try:
         train(config)
-    except (TraderDataError, TrainingError, CheckpointError, OSError) as error:
+    except (TraderDataError, TrainingError, SavedFileError, OSError) as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
     print((config.output_dir / "report.md").read_text())

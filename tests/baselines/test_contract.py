@@ -16,8 +16,7 @@ import pytest
 
 from baselines.building_blocks.packages import MissingPackageError
 from baselines.building_blocks.paths import HorizonError, UnknownStockError
-from baselines.building_blocks.saving import SavedStateError
-from baselines.neural.checkpoints import CheckpointError
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.neural.learning_curves import LearningCurve
 from baselines.statistical.bootstrap import FhsConfig
 from grpo.evaluation.protocol import (
@@ -264,24 +263,24 @@ def test_a_killed_fit_does_not_go_on_with_other_windows(name, tmp_path, monkeypa
         (dataclasses.replace(train, context=dataclasses.replace(train.context, features=features)), val),
     ]
     for windows in otherwise:
-        with pytest.raises(CheckpointError, match=r"\.safetensors is of a (training|fit) with other"):
+        with pytest.raises(SavedFileError, match=r"\.safetensors is of a (training|fit) with other"):
             fit(*windows)
     fit(train, val)
 
 
 def test_a_damaged_or_missing_file_is_one_line(name, tmp_path):
     plugin = forecaster_plugin(name)
-    with pytest.raises((SavedStateError, CheckpointError), match=f"does not hold a fitted {name} .*fit it again"):
+    with pytest.raises(SavedFileError, match=f"does not hold a fitted {name} .*fit it again"):
         plugin.load(tmp_path)
     fitted(name).save(tmp_path)
     [file] = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-30])
-    with pytest.raises((SavedStateError, CheckpointError), match=re.escape(file.name)) as refused:
+    with pytest.raises(SavedFileError, match=re.escape(file.name)) as refused:
         plugin.load(tmp_path)
     assert "\n" not in str(refused.value)
 
 
 def test_the_file_of_another_forecaster_is_refused(tmp_path):
     fitted("historical_bootstrap").save(tmp_path)
-    with pytest.raises(SavedStateError, match="does not hold a fitted fhs"):
+    with pytest.raises(SavedFileError, match="does not hold a fitted fhs"):
         forecaster_plugin("fhs").load(tmp_path)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from baselines.building_blocks.paths import HorizonError, NoValidationError
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.building_blocks.volatility import daily_volatility
 from baselines.decision_transformer.forecaster import (
     DecisionTransformerBc,
@@ -27,7 +28,6 @@ from baselines.decision_transformer.return_policy import (
     returns_to_go,
     states_of,
 )
-from baselines.neural.checkpoints import CheckpointError
 from baselines.neural.inputs import WindowInputs
 from preprocessing.config import DataConfig
 from preprocessing.simulation import parse_simulated_stock
@@ -264,7 +264,7 @@ def test_the_clone_is_the_same_without_returns(tmp_path):
     assert clone.sampler.policy.target_head is None
     assert clone.sampler.policy.transformer.return_encoder is None
     clone.save(tmp_path)
-    with pytest.raises(CheckpointError, match=r"does not hold a fitted decision_transformer \(it is of"):
+    with pytest.raises(SavedFileError, match=r"does not hold a fitted decision_transformer \(it is of"):
         DecisionTransformerForecaster.load(tmp_path)
 
 

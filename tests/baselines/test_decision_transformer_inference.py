@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.decision_transformer.model import DecisionTransformer, ModelConfig
-from baselines.neural.checkpoints import CheckpointError
 from baselines.trader.inference import TraderInference
 from baselines.trader.network_fitting import BEST, FitConfig, fit_network
 from baselines.trader.states import STATE_NAMES
@@ -129,7 +129,7 @@ def test_it_is_loaded_with_its_targets_and_scaling(tmp_path):
         assert loaded.targets == {"0.9": 0.03}
         assert loaded.scaling is not None
         np.testing.assert_allclose(loaded.scaling.apply(np.full((1, 17), 5.0)), 2.0)
-    with pytest.raises(CheckpointError, match=r"nothing.*cannot be read"):
+    with pytest.raises(SavedFileError, match=r"nothing.*cannot be read"):
         TraderInference.load(tmp_path / "nothing")
 
 

@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 import torch
 
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.decision_transformer.__main__ import main
 from baselines.decision_transformer.model import DecisionTransformer, ModelConfig
-from baselines.neural.checkpoints import CheckpointError, write_tensors
+from baselines.neural.checkpoints import write_tensors
 from baselines.trader.action_scores import ActionScores, action_probabilities, judge
 from baselines.trader.network_fitting import (
     BEST,
@@ -161,9 +162,9 @@ def test_patience_ends_a_training_and_the_best_weights_stay(tmp_path):
 def test_another_training_in_the_folder_is_refused(tmp_path):
     unbroken(tmp_path)
     other = FitConfig(**{**vars(TINY_FIT), "batch_size": 4})
-    with pytest.raises(CheckpointError, match=r"last\.safetensors is of a training with other batch_size \(8, not 4\)"):
+    with pytest.raises(SavedFileError, match=r"last\.safetensors is of a training with other batch_size \(8, not 4\)"):
         fit_network(TINY, other, tiny_data(), tmp_path, title="tiny")
-    with pytest.raises(CheckpointError, match="with other data"):
+    with pytest.raises(SavedFileError, match="with other data"):
         fit_network(TINY, TINY_FIT, splits(buys_low, train=20, bars=6, seed=4), tmp_path, title="tiny")
 
 
@@ -176,14 +177,14 @@ def test_a_loss_that_is_never_finite_is_said(tmp_path):
 
 def test_a_file_that_is_no_checkpoint_is_one_line_that_names_it(tmp_path):
     file = tmp_path / BEST
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(SavedFileError, match="cannot be read"):
         read_best(file)
     write_tensors(file, {"x": torch.zeros(1)}, {"format": "another"})
-    with pytest.raises(CheckpointError, match=r"best\.safetensors is no trader's decision transformer"):
+    with pytest.raises(SavedFileError, match=r"best\.safetensors is no trader's decision transformer"):
         read_best(file)
     unbroken(tmp_path)
     file.write_bytes(file.read_bytes()[:-7])
-    with pytest.raises(CheckpointError, match=r"best\.safetensors cannot be read"):
+    with pytest.raises(SavedFileError, match=r"best\.safetensors cannot be read"):
         read_best(file)
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from scipy import stats
 
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.gflownet import forecaster as module
 from baselines.gflownet.forecaster import FITTED_FILE, GFlowNetConfig, GFlowNetForecaster
 from baselines.gflownet.generator import GeneratorConfig, StochasticDBGFlowNetGenerator
 from baselines.gflownet.learner import Learner, LearnerConfig
 from baselines.gflownet.networks import ThoughtEncoder
 from baselines.gflownet.price_paths import PIECES, PathKernel, PricePaths, ReturnBins, fit_temperature
-from baselines.neural.checkpoints import CheckpointError
 from preprocessing.config import DataConfig
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows
@@ -199,7 +199,7 @@ def test_samples_follow_the_networks_law(splits, tmp_path):
 
 def test_the_file_of_the_other_variant_is_refused(splits, tmp_path):
     fit(splits, tmp_path / "fit").save(tmp_path / "saved")
-    with pytest.raises(CheckpointError, match=rf"{FITTED_FILE} does not hold a fitted gflownet_no_context"):
+    with pytest.raises(SavedFileError, match=rf"{FITTED_FILE} does not hold a fitted gflownet_no_context"):
         module.GFlowNetNoContext.load(tmp_path / "saved")
 
 

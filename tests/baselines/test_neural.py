@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from baselines.building_blocks.features import SCALE_FREE, scale_free_features
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
 from baselines.neural.checkpoints import (
-    CheckpointError,
     load_training,
     load_weights,
     read_tensors,
@@ -132,13 +132,13 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_that_names_it(tmp_path):
     file = tmp_path / "training.safetensors"
     network, optimizer = pair()
     save_training(file, modules={"net": network}, optimizers={"adam": optimizer}, progress={})
-    with pytest.raises(CheckpointError, match=r"training\.safetensors is not of this training") as error:
+    with pytest.raises(SavedFileError, match=r"training\.safetensors is not of this training") as error:
         load_training(file, modules={"net": torch.nn.Linear(4, 2)}, optimizers={})
     assert "\n" not in str(error.value)
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(CheckpointError, match=r"training\.safetensors cannot be read"):
+    with pytest.raises(SavedFileError, match=r"training\.safetensors cannot be read"):
         read_tensors(file)
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(SavedFileError, match="cannot be read"):
         read_tensors(tmp_path / "missing.safetensors")
 
 
@@ -151,7 +151,7 @@ def test_tensors_and_header_come_back(tmp_path):
     other = torch.nn.Linear(3, 2)
     load_weights(file, other, tensors, "net.")
     assert torch.equal(other.weight, network.weight)
-    with pytest.raises(CheckpointError, match=r"weights\.safetensors does not fit this network"):
+    with pytest.raises(SavedFileError, match=r"weights\.safetensors does not fit this network"):
         load_weights(file, torch.nn.Linear(5, 2), tensors, "net.")
 
 

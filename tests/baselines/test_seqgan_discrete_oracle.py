@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from baselines.neural.checkpoints import CheckpointError
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.seqgan.toys.oracle import (
     ADVERSARIAL,
     MLE,
@@ -105,7 +105,7 @@ def test_a_killed_run_ends_like_one_that_was_not(tmp_path):
     tables = [pd.read_csv(tmp_path / name / "oracle_nll.csv").drop(columns="seconds") for name in ("whole", "parts")]
     pd.testing.assert_frame_equal(tables[0], tables[1])
     assert tables[0]["phase"].tolist() == [MLE, MLE, ADVERSARIAL, ADVERSARIAL]
-    with pytest.raises(CheckpointError, match=r"with other rounds \(2, not 3\), rollouts \(2, not 4\); restore"):
+    with pytest.raises(SavedFileError, match=r"with other rounds \(2, not 3\), rollouts \(2, not 4\); restore"):
         OracleBenchmark(dataclasses.replace(TINY, rounds=3, rollouts=4), tmp_path / "whole")
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from baselines.building_blocks.paths import NoValidationError
-from baselines.neural.checkpoints import CheckpointError
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.neural.early_stopping import scaled_crps
 from baselines.seqgan.forecaster import SeqGan, SeqGanConfig, SeqGanMle, SeqGanMleConfig
 from baselines.seqgan.three_stages import TRAINING_FILE
@@ -59,14 +59,14 @@ def test_it_writes_curves_and_leaves_no_training_checkpoint(splits, tmp_path):
 def test_the_temperature_is_the_variance_of_a_step(splits, tmp_path):
     fitted = fit(SeqGanMle, SeqGanMleConfig(**SHORT), splits, tmp_path)
     fitted.save(tmp_path)
-    warm = SeqGanMle(SeqGanMleConfig(**SHORT, temperature=4.0), 5, fitted.scaling, fitted.generator)
+    warm = SeqGanMle(SeqGanMleConfig(**SHORT, temperature=4.0), fitted.scaling, 5, fitted.generator)
     first = np.log(samples(fitted, splits, 200)[:, :, 0])
     assert np.log(samples(warm, splits, 200)[:, :, 0]).std(axis=1) == pytest.approx(2 * first.std(axis=1), rel=1e-6)
 
 
 def test_the_file_of_the_other_is_refused(splits, tmp_path):
     fit(SeqGanMle, SeqGanMleConfig(**SHORT), splits, tmp_path).save(tmp_path)
-    with pytest.raises(CheckpointError, match=r"does not hold a fitted seqgan \(it is of seqgan_mle\)"):
+    with pytest.raises(SavedFileError, match=r"does not hold a fitted seqgan \(it is of seqgan_mle\)"):
         SeqGan.load(tmp_path)
 
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from baselines.building_blocks.sequence_files import read_sequences, write_sequences
-from baselines.neural.checkpoints import CheckpointError, read_tensors
+from baselines.building_blocks.tensor_files import SavedFileError
+from baselines.neural.checkpoints import read_tensors
 from baselines.seqgan import __main__ as command
 from baselines.seqgan.standalone.train_and_sample import SampleConfig, TrainConfig, TrainedGenerator, train
 from preprocessing.command_line import UsageError
@@ -183,7 +184,7 @@ def test_a_wrong_flag_or_value_is_a_usage_error(folder, capsys):
 
 def test_a_discriminator_is_no_generator(folder):
     train(TrainConfig(real=Path("save/real_data.txt"), **TINY))
-    with pytest.raises(CheckpointError, match=r"holds no generator \(it is a discriminator\)"):
+    with pytest.raises(SavedFileError, match=r"holds no generator \(it is a discriminator\)"):
         TrainedGenerator.load(Path("save/discriminator.safetensors"))
 
 

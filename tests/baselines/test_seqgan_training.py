@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from baselines.neural.checkpoints import CheckpointError
+from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.seqgan.discriminator import Discriminator
 from baselines.seqgan.generator import Generator, Sampler
 from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings
@@ -111,7 +111,7 @@ def test_another_training_in_the_folder_is_refused(tmp_path):
         {"schedule": dataclasses.replace(SCHEDULE, adversarial_batches=7)},
     ):
         with pytest.raises(
-            CheckpointError, match=r"training\.safetensors is of a training with other (data|l2|adversarial_batches)"
+            SavedFileError, match=r"training\.safetensors is of a training with other (data|l2|adversarial_batches)"
         ):
             make(tmp_path, **other).run()
 

@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 
-from baselines.neural.checkpoints import CheckpointError, save_training
+from baselines.building_blocks.tensor_files import SavedFileError
+from baselines.neural.checkpoints import save_training
 from baselines.neural.training_run import Measured, Stage, TrainingRun, mean_of
 from tests.baselines.training_loops import LOOPS, Outcome
 
@@ -73,7 +74,7 @@ def test_other_settings_or_data_are_refused_and_the_right_ones_go_on(changed, lo
         kill_at_save(patch, 3)
         with pytest.raises(Killed):
             LOOPS[loop](tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"\.safetensors is of a training with other .*; restore that") as refused:
+    with pytest.raises(SavedFileError, match=r"\.safetensors is of a training with other .*; restore that") as refused:
         LOOPS[loop](tmp_path / "run", changed)
     assert "\n" not in str(refused.value)
     found, _ = LOOPS[loop](tmp_path / "run")
@@ -158,19 +159,19 @@ def test_a_refusal_names_what_differs(tmp_path):
     same = Line(tmp_path / "a", [], rate=0.1, model={"width": 8, "trunk": "mlp"}, sizes=(1, 2), folder=Path("x"))
     assert same.run.resume()
     other = Line(tmp_path / "a", [], rate=0.2, model={"width": 16, "trunk": "transformer"}, sizes=(1, 2), folder="x")
-    with pytest.raises(CheckpointError) as refused:
+    with pytest.raises(SavedFileError) as refused:
         other.run.resume()
     named = "rate (0.1, not 0.2), model.width (8, not 16), model.trunk;"
     assert f"is of a training with other {named} restore that" in str(refused.value)
     many = Line(tmp_path / "a", [], **{f"setting_{number}": number for number in range(20)})
-    with pytest.raises(CheckpointError, match=r"setting_5 and 19 more; restore"):
+    with pytest.raises(SavedFileError, match=r"setting_5 and 19 more; restore"):
         many.run.resume()
 
 
 def test_a_checkpoint_of_something_else_is_one_line(tmp_path):
     save_training(tmp_path / "a", modules={}, optimizers={}, progress={"steps": 3})
-    with pytest.raises(CheckpointError, match="a is of another training, without identity; delete it"):
+    with pytest.raises(SavedFileError, match="a is of another training, without identity; delete it"):
         Line(tmp_path / "a", []).run.resume()
     (tmp_path / "a").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="a cannot be read as a checkpoint"):
+    with pytest.raises(SavedFileError, match="a cannot be read as a saved state"):
         Line(tmp_path / "a", []).run.resume()

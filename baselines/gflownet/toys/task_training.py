@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from baselines.building_blocks.settings import require_at_least
+from baselines.building_blocks.tensor_files import SavedFileError, read_header
 from baselines.gflownet.environment import Environment, SequenceEnvironment
 from baselines.gflownet.generator import (
     GeneratorConfig,
@@ -27,7 +28,6 @@ from baselines.gflownet.toys import exact
 from baselines.gflownet.toys.hypergrid import Hypergrid
 from baselines.gflownet.toys.tfbind8 import motif_landscape, read_table, table_task
 from baselines.gflownet.toys.tree import TableTask, random_tree
-from baselines.neural.checkpoints import CheckpointError, read_header
 from baselines.neural.training_run import Measured, Stage, TrainingRun
 
 CHECKPOINT = "training.safetensors"
@@ -209,7 +209,7 @@ class Training:
         """Go on to the end; measure and save every `check_every` steps. Tells whether anything was left to do.
 
         Raises:
-            CheckpointError: the folder holds a training of other settings or rewards.
+            SavedFileError: the folder holds a training of other settings or rewards.
         """
         config = self.config
         self.state.resume()
@@ -251,7 +251,7 @@ def read_config(folder: Path) -> TrainConfig:
     """The settings of the training in a folder.
 
     Raises:
-        CheckpointError: there is none.
+        SavedFileError: there is none.
     """
     file = Path(folder) / CHECKPOINT
     header = read_header(file)
@@ -264,7 +264,7 @@ def read_config(folder: Path) -> TrainConfig:
             out_dir=Path(folder), model=model, learner=learner, table=None if table is None else Path(table), **plain
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file} is not of this training ({' '.join(str(error).split())})") from error
+        raise SavedFileError(f"{file} is not of this training ({' '.join(str(error).split())})") from error
 
 
 def spell(environment: Environment, ends: torch.Tensor, letters: str | None = None) -> list[str]:

@@ -15,7 +15,8 @@ import torch
 
 from baselines.building_blocks.sequence_files import read_sequences, write_sequences
 from baselines.building_blocks.settings import require_at_least, require_positive
-from baselines.neural.checkpoints import CheckpointError, load_weights, read_tensors, write_tensors
+from baselines.building_blocks.tensor_files import SavedFileError
+from baselines.neural.checkpoints import load_weights, read_tensors, write_tensors
 from baselines.seqgan.discriminator import Discriminator
 from baselines.seqgan.generator import Generator, Sampler
 from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings
@@ -131,7 +132,7 @@ class TrainedGenerator:
         """Read what `save` wrote.
 
         Raises:
-            CheckpointError: the file is missing, damaged, or no generator of this kind.
+            SavedFileError: the file is missing, damaged, or no generator of this kind.
         """
         tensors, header = read_tensors(file)
         try:
@@ -142,7 +143,7 @@ class TrainedGenerator:
             load_weights(file, network, tensors, "")
             return cls(settings, network, header["num_steps"], header["mean"], header["std"])
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{file} holds no generator ({' '.join(str(error).split())})") from error
+            raise SavedFileError(f"{file} holds no generator ({' '.join(str(error).split())})") from error
 
 
 def train(config: TrainConfig) -> bool:
@@ -154,7 +155,7 @@ def train(config: TrainConfig) -> bool:
     Raises:
         SequenceFileError: the file does not hold sequences.
         SeqGanError: it holds too few, or equal ones; or the device is not there.
-        CheckpointError: `output_dir` holds another training, or `start_from` no such networks.
+        SavedFileError: `output_dir` holds another training, or `start_from` no such networks.
     """
     real = read_sequences(config.real)
     if min(real.shape) < 2 or not real.std() > 0:

@@ -136,7 +136,7 @@ class OracleBenchmark:
         folder: holds `training.safetensors` and `oracle_nll.csv` and `.png`. A folder that holds a run goes on with it.
 
     Raises:
-        CheckpointError: the folder holds a run of another schedule, or another training.
+        SavedFileError: the folder holds a run of another schedule, or another training.
     """
 
     def __init__(self, schedule: Schedule, folder: Path) -> None:
