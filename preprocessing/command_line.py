@@ -1,7 +1,8 @@
 """Flags and YAML files to a typed config: one parser for every command.
 
 Types are strict and unknown keys are errors that name their path. `--lora-rank` and `--lora_rank` are the
-same flag; short names (aliases) stand for dotted ones.
+same flag; short names (aliases) stand for dotted ones. A flag that was called otherwise once is still taken by its
+former name, with a note.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 C = TypeVar("C")
+
+RENAMED = {"out_dir": "output_dir", "output": "output_dir"}
+"""Former names of flags, in every command that has the flag of today and none of the former name."""
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -25,15 +29,19 @@ class UsageError(SystemExit):
 
 
 class _Parser(ArgumentParser):
+    renamed: Mapping[str, str] = {}
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         lines = [line.strip() for line in str(message).splitlines() if line.strip()]
+        # flags were given their name of today before; what is left stands in a YAML file
+        lines += [f"({old} is called {new} now)" for old, new in self.renamed.items() if f"'{old}'" in message]
         print(f"{self.prog}: error: {' '.join(lines)} (see --help)", file=sys.stderr)
         raise UsageError(2)
 
 
 def build_parser(
     config_class: type[Any], *, prog: str, description: str, aliases: Mapping[str, str] | None = None
-) -> ArgumentParser:
+) -> _Parser:
     """A parser with one flag per config field, `--config FILE` and `--print_config`."""
     epilog = None
     if aliases:
@@ -59,15 +67,25 @@ def parse_config(
     prog: str,
     description: str,
     aliases: Mapping[str, str] | None = None,
+    renamed: Mapping[str, str] | None = None,
 ) -> C:
     """Parse flags and config files into an instance of a config dataclass.
+
+    Args:
+        config_class: the dataclass.
+        argv: the arguments; None takes those of this process.
+        prog: how the command is called.
+        description: shown by --help.
+        aliases: short names of flags, and what they stand for.
+        renamed: former names of flags beside those in `RENAMED`, and their names of today.
 
     Raises:
         UsageError: unknown flag or key, wrong type, unreadable file; the message names the place.
     """
     parser = build_parser(config_class, prog=prog, description=description, aliases=aliases)
-    arguments = expand_aliases(sys.argv[1:] if argv is None else list(argv), aliases or {})
-    return build_config(parser, config_class, arguments)
+    parser.renamed = _former_names(config_class, aliases or {}) | dict(renamed or {})
+    arguments = _call_by_names_of_today(sys.argv[1:] if argv is None else list(argv), parser.renamed)
+    return build_config(parser, config_class, expand_aliases(arguments, aliases or {}))
 
 
 def build_config(parser: ArgumentParser, config_class: type[C], arguments: Sequence[str]) -> C:
@@ -93,15 +111,34 @@ def plain(value: Any) -> Any:
 
 def expand_aliases(arguments: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
     """Normalise dashes and replace short names: `--lora-rank 8` becomes `--lora.rank 8`."""
-    expanded = []
-    for argument in arguments:
-        match = re.fullmatch(r"--([A-Za-z][\w.-]*)(=.*)?", argument, flags=re.DOTALL)
-        if not match:
-            expanded.append(argument)
-            continue
-        name = match[1].replace("-", "_")
-        expanded.append(f"--{aliases.get(name, name)}{match[2] or ''}")
-    return expanded
+    return [_with_name(argument, lambda name: aliases.get(name, name)) for argument in arguments]
+
+
+def _with_name(argument: str, name_of: Callable[[str], str]) -> str:
+    """An argument whose flag, if it is one, is called by another name."""
+    match = re.fullmatch(r"--([A-Za-z][\w.-]*)(=.*)?", argument, flags=re.DOTALL)
+    return f"--{name_of(match[1].replace('-', '_'))}{match[2] or ''}" if match else argument
+
+
+def _former_names(config_class: type[Any], aliases: Mapping[str, str]) -> dict[str, str]:
+    """The entries of `RENAMED` that mean something to a command."""
+    own = {*config_class.__dataclass_fields__, *aliases}
+    return {old: new for old, new in RENAMED.items() if new in own and old not in own}
+
+
+def _call_by_names_of_today(arguments: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+    """Flags by their names of today, with one note for each former name that was given."""
+    given: dict[str, str] = {}
+
+    def name_of(name: str) -> str:
+        if name in renamed:
+            given[name] = renamed[name]
+        return renamed.get(name, name)
+
+    called = [_with_name(argument, name_of) for argument in arguments]
+    for old, new in given.items():
+        print(f"note: --{old.replace('_', '-')} is called --{new.replace('_', '-')} now", file=sys.stderr)
+    return called
 
 
 def _fields_of(namespace: Namespace | Mapping[str, Any], config_class: type[Any]) -> dict[str, Any]:
