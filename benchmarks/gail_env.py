@@ -20,9 +20,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from baselines.building_blocks.features import SCALE_FREE
 from baselines.gail.config import GailConfig
-from baselines.gail.environment import ForecastEnv
+from baselines.gail.environment import ForecastEnv, TensorVecEnv
 from baselines.gail.network import NetworkSizes, SequenceNetwork
-from baselines.gail.vector_environment import TensorVecEnv
 
 HORIZON, CONTEXTS = 10, 1000
 CONTEXT_DIM = 29 + len(SCALE_FREE)

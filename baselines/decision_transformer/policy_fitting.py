@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from baselines.building_blocks.settings import require_at_least, require_not_negative
 from baselines.building_blocks.volatility import VolatilityConfig
 from baselines.decision_transformer.return_policy import Days, ReturnPolicy
 from baselines.neural.training_run import Measured, Stage, TrainingRun, mean_of
+from preprocessing.seeds import generator
 
 TRAINING_FILE = "training.safetensors"
 MAX_GRADIENT_NORM = 1.0
@@ -129,7 +129,7 @@ class PolicyTraining:
     def _descend(self, step: int) -> Measured:
         """One gradient step on windows drawn for it."""
         self.policy.train()
-        rows = np.random.default_rng((self.seed, step)).integers(len(self.days.daily), size=self.config.batch_size)
+        rows = generator(self.seed, step).integers(len(self.days.daily), size=self.config.batch_size)
         rise = min(1.0, (step + 1) / max(self.config.warm_up, 1))
         fall = (1 + math.cos(math.pi * step / self.config.steps)) / 2
         for group in self.optimizer.param_groups:

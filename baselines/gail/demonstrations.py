@@ -12,35 +12,9 @@ import numpy as np
 import torch
 
 from baselines.building_blocks.volatility import daily_volatility
+from baselines.gail.tokens import Tokenizer
 from baselines.neural.inputs import InputScaling
 from preprocessing.windows import WindowSet
-
-
-@dataclass(frozen=True, kw_only=True)
-class GbmConfig:
-    """Geometric Brownian motion, dS = mu S dt + sigma S dW."""
-
-    mu: float = 0.1
-    """Drift per year."""
-    sigma: float = 0.2
-    """Volatility per square root of a year, positive."""
-    start: float = 100.0
-    """First price."""
-    years: float = 1.0
-    """Length of a path."""
-    steps: int = 252
-    """Steps of a path."""
-    paths: int = 4000
-    """Simulated paths: 70 % to learn from, 10 % to validate on, 20 % to judge by."""
-
-    def __post_init__(self) -> None:
-        for name in ("sigma", "start", "years"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"gbm.{name} must be positive; got {getattr(self, name)}")
-        if self.steps < 2 or self.paths < 10:
-            raise ValueError(
-                f"gbm.steps must be at least 2 and gbm.paths at least 10; got {self.steps} and {self.paths}"
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,19 +53,30 @@ class Demonstrations:
         return self.start[:, None] * np.exp(np.concatenate([np.zeros((len(self), 1)), log_price], axis=1))
 
 
-def simulate_gbm(config: GbmConfig, seed: int) -> dict[str, Demonstrations]:
-    """Independent paths as train, val and test; without context, all scaled by the training paths' volatility."""
-    dt = config.years / config.steps
-    shocks = np.random.default_rng(seed).standard_normal((config.paths, config.steps))
-    returns = (config.mu - config.sigma**2 / 2) * dt + config.sigma * np.sqrt(dt) * shocks
-    cuts = [0, int(0.7 * config.paths), int(0.8 * config.paths), config.paths]
-    scale = float(returns[: cuts[1]].std())
-    return {
-        name: Demonstrations(
-            context=torch.zeros(end - begin, 0),
-            returns=torch.from_numpy(returns[begin:end] / scale).float(),
-            scale=np.full(end - begin, scale),
-            start=np.full(end - begin, config.start),
-        )
-        for name, begin, end in zip(("train", "val", "test"), cuts[:-1], cuts[1:], strict=True)
-    }
+@dataclass(frozen=True, eq=False)
+class TokenSequences:
+    """Demonstrations as tokens.
+
+    Attributes:
+        context: [N, C] float32.
+        tokens: [N, T] int64.
+        returns: [N, T] float32 scaled log returns that the tokens stand for.
+    """
+
+    context: torch.Tensor
+    tokens: torch.Tensor
+    returns: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @classmethod
+    def encode(cls, demonstrations: Demonstrations, tokenizer: Tokenizer) -> TokenSequences:
+        """The tokens of demonstrations."""
+        tokens = torch.from_numpy(tokenizer.encode(demonstrations.returns.numpy()))
+        return cls(demonstrations.context, tokens, demonstrations.returns)
+
+    def take(self, rows: torch.Tensor) -> TokenSequences:
+        """Some of them, by row numbers; returns that are not known stay unknown."""
+        returns = self.returns[rows] if len(self.returns) else self.returns
+        return TokenSequences(self.context[rows], self.tokens[rows], returns)

@@ -31,25 +31,16 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
-from baselines.gail.config import GailConfig
-from baselines.gail.discriminator import Replay, last_logits, update
-from baselines.gail.episode_buffer import EpisodeBuffer
-from baselines.gail.metrics import auc, f1
+from baselines.gail.config import ADVERSARIAL, DISCRIMINATOR, VALIDATION, GailConfig
+from baselines.gail.demonstrations import TokenSequences
+from baselines.gail.discriminator import Replay, auc, f1, last_logits, update
+from baselines.gail.environment import TensorVecEnv
 from baselines.gail.network import SequenceNetwork, previous, sample_tokens
-from baselines.gail.policy import TokenPolicy
-from baselines.gail.pretraining import TokenSequences, network_sizes, new_network, validation_losses
-from baselines.gail.randomness import (
-    ADVERSARIAL,
-    DISCRIMINATOR,
-    VALIDATION,
-    generator,
-    global_generators_kept,
-    mixed,
-    seed_globals,
-)
+from baselines.gail.policy import EpisodeBuffer, TokenPolicy
+from baselines.gail.pretraining import network_sizes, new_network, validation_losses
 from baselines.gail.tokens import Tokenizer
-from baselines.gail.vector_environment import TensorVecEnv
 from baselines.neural.learning_curves import LearningCurve
+from baselines.neural.seeds import global_generators_kept, number, seed_globals, torch_generator
 from baselines.neural.training_run import Measured, Stage, TrainingRun, mean_of
 
 CHECKPOINT = "adversarial.safetensors"
@@ -77,7 +68,8 @@ class Imitation:
 def new_discriminator(config: GailConfig, pretrained: SequenceNetwork, seed: int) -> SequenceNetwork:
     """A discriminator of the token model's tokens and contexts, undecided at first."""
     sizes = network_sizes(config, pretrained.head.out_features, pretrained.context_dim)
-    return new_network(dataclasses.replace(sizes, hidden_size=config.discriminator_size), 1, mixed(seed, DISCRIMINATOR))
+    sizes = dataclasses.replace(sizes, hidden_size=config.discriminator_size)
+    return new_network(sizes, 1, number(seed, DISCRIMINATOR))
 
 
 def log_probabilities(network: SequenceNetwork, tokens: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
@@ -270,7 +262,7 @@ class AdversarialRounds(BaseCallback):
     def _train_discriminator(self, fresh: TokenSequences) -> dict[str, float]:
         config, random, demonstrations = (
             self.config,
-            generator(self.seed, DISCRIMINATOR, self.round),
+            torch_generator(self.seed, DISCRIMINATOR, self.round),
             self.demonstrations,
         )
         batch = min(config.batch, len(demonstrations))
@@ -302,9 +294,8 @@ class AdversarialRounds(BaseCallback):
         network = policy_of(self.ppo).to_network()
         losses = validation_losses(network, self.tokenizer, self.config, self.val)
         self.run.best.offer(losses[f"val_{self.config.criterion}"], rounds, network)
-        uniforms = torch.rand(
-            len(self.val), 1, self.val.tokens.shape[1], generator=generator(self.seed, VALIDATION), dtype=torch.float64
-        )
+        shape = (len(self.val), 1, self.val.tokens.shape[1])
+        uniforms = torch.rand(shape, generator=torch_generator(self.seed, VALIDATION), dtype=torch.float64)
         generated = sample_tokens(network, self.val.context, uniforms)[:, 0]
         on_real = last_logits(self.discriminator, self.val.tokens, self.val.context)
         on_generated = last_logits(self.discriminator, generated, self.val.context)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +17,17 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from baselines.gail.config import PretrainedConfig
-from baselines.gail.demonstrations import Demonstrations
+from baselines.gail.config import PRETRAINING, VALIDATION, PretrainedConfig
+from baselines.gail.demonstrations import TokenSequences
 from baselines.gail.network import NetworkSizes, SequenceNetwork, previous, sample_tokens
-from baselines.gail.randomness import PRETRAINING, VALIDATION, generator, mixed
 from baselines.gail.tokens import Tokenizer
 from baselines.neural.learning_curves import LearningCurve
+from baselines.neural.seeds import number, torch_generator
 from baselines.neural.training_run import Measured, Stage, TrainingRun, mean_of
 from grpo.evaluation.metrics import fair_crps
 
 CHECKPOINT = "pretraining.safetensors"
 VALIDATION_SAMPLES = 32
-
-
-@dataclass(frozen=True, eq=False)
-class TokenSequences:
-    """Demonstrations as tokens.
-
-    Attributes:
-        context: [N, C] float32.
-        tokens: [N, T] int64.
-        returns: [N, T] float32 scaled log returns that the tokens stand for.
-    """
-
-    context: torch.Tensor
-    tokens: torch.Tensor
-    returns: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    @classmethod
-    def encode(cls, demonstrations: Demonstrations, tokenizer: Tokenizer) -> TokenSequences:
-        """The tokens of demonstrations."""
-        tokens = torch.from_numpy(tokenizer.encode(demonstrations.returns.numpy()))
-        return cls(demonstrations.context, tokens, demonstrations.returns)
-
-    def take(self, rows: torch.Tensor) -> TokenSequences:
-        """Some of them, by row numbers; returns that are not known stay unknown."""
-        returns = self.returns[rows] if len(self.returns) else self.returns
-        return TokenSequences(self.context[rows], self.tokens[rows], returns)
 
 
 def network_sizes(config: PretrainedConfig, num_tokens: int, context_dim: int) -> NetworkSizes:
@@ -134,7 +104,7 @@ def validation_crps(
     variates are drawn each time, so that two calls compare networks and not luck.
     """
     horizon = sequences.tokens.shape[1]
-    rng = np.random.default_rng(mixed(0, VALIDATION))
+    rng = np.random.default_rng(number(0, VALIDATION))
     uniforms = rng.random((len(sequences), VALIDATION_SAMPLES, horizon, 2))
     paths = np.cumsum(draw_returns(network, tokenizer, config, sequences.context, uniforms), axis=-1)
     crps = fair_crps(paths, np.cumsum(sequences.returns.double().numpy(), axis=-1))
@@ -174,7 +144,7 @@ def pretrain(
         curve: gets a row per look at `val`.
     """
     sizes = network_sizes(config, tokenizer.num_tokens, train.context.shape[1])
-    network = new_network(sizes, sizes.num_tokens, mixed(seed, PRETRAINING))
+    network = new_network(sizes, sizes.num_tokens, number(seed, PRETRAINING))
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.pretrain_learning_rate, weight_decay=config.weight_decay
     )
@@ -223,7 +193,7 @@ def _step(
 ) -> float:
     """One gradient step; returns its loss."""
     size = min(config.pretrain_batch, len(train))
-    rows = torch.randint(len(train), (size,), generator=generator(seed, PRETRAINING, step))
+    rows = torch.randint(len(train), (size,), generator=torch_generator(seed, PRETRAINING, step))
     for group in optimizer.param_groups:
         group["lr"] = config.pretrain_learning_rate * (1 + math.cos(math.pi * step / config.pretrain_steps)) / 2
     loss = token_nll(network, train.take(rows))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baselines.gail.config import GailConfig, PretrainedConfig
-from baselines.gail.demonstrations import Demonstrations
+from baselines.gail.demonstrations import Demonstrations, TokenSequences
 from baselines.gail.network import SequenceNetwork
 from baselines.gail.pretraining import CHECKPOINT as PRETRAINING_CHECKPOINT
-from baselines.gail.pretraining import TokenSequences, pretrain
+from baselines.gail.pretraining import pretrain
 from baselines.gail.tokens import Tokenizer
 from baselines.neural.checkpoints import fingerprint
 from baselines.neural.learning_curves import LearningCurve

@@ -32,6 +32,7 @@ from baselines.seqgan.discriminator import Discriminator
 from baselines.seqgan.generator import Generator, Sampler
 from baselines.seqgan.rollouts import RolloutPolicy, action_values, policy_gradient_loss
 from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings
+from preprocessing import seeds
 
 PRETRAINING, DISCRIMINATOR, ADVERSARIAL = "pretraining", "discriminator", "adversarial"
 TRAINING_FILE = "training.safetensors"
@@ -92,7 +93,7 @@ def batch_rows(num_rows: int, batch_size: int, step: int, *, seed: int) -> torch
     """
     per_epoch = -(-num_rows // batch_size)
     epoch, position = divmod(step, per_epoch)
-    order = np.random.default_rng((seed, epoch)).permutation(num_rows)
+    order = seeds.generator(seed, epoch).permutation(num_rows)
     rows = order[position * batch_size : (position + 1) * batch_size]
     # a last batch of one row has no other to be compared with
     return torch.from_numpy(rows if len(rows) > 1 or num_rows == 1 else order[-2:])

@@ -30,6 +30,7 @@ from baselines.neural.checkpoints import read_tensors, write_tensors
 from baselines.neural.early_stopping import BestWeights
 from baselines.neural.training_run import Measured, Stage, TrainingRun
 from baselines.trader.dataset import TraderDataset
+from preprocessing.seeds import generator
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 FORMAT = "trader's decision transformer"
@@ -225,7 +226,7 @@ class _Training:
         """One gradient step, dropout included; each epoch goes through all windows in an order of its own."""
         self.network.train()
         epoch, number = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.windows.mask))
+        order = generator(self.config.seed, epoch).permutation(len(self.windows.mask))
         rows = order[number * self.config.batch_size : (number + 1) * self.config.batch_size]
         self._set_step_size(step)
         action_loss, return_error = _losses(

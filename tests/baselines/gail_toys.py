@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from baselines.gail.demonstrations import TokenSequences
 from baselines.gail.network import NetworkSizes, SequenceNetwork, previous, sample_tokens
-from baselines.gail.pretraining import TokenSequences
 from baselines.gail.tokens import KNOTS, Tokenizer
 
 TRANSITIONS = np.array([[0.7, 0.2, 0.1, 0.0], [0.0, 0.1, 0.8, 0.1], [0.1, 0.1, 0.1, 0.7], [0.5, 0.0, 0.25, 0.25]])

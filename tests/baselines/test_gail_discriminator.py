@@ -8,10 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.gail.discriminator import Replay, gradient_penalty, last_logits, prefix_loss, reward, update
-from baselines.gail.metrics import auc, f1, roc
+from baselines.gail.demonstrations import TokenSequences
+from baselines.gail.discriminator import (
+    Replay,
+    auc,
+    f1,
+    gradient_penalty,
+    last_logits,
+    prefix_loss,
+    reward,
+    roc,
+    update,
+)
 from baselines.gail.network import NetworkSizes, SequenceNetwork
-from baselines.gail.pretraining import TokenSequences
 from tests.baselines.gail_toys import as_sequences, random_network
 
 

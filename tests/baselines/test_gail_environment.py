@@ -12,8 +12,7 @@ pytest.importorskip("sb3_contrib")
 from gymnasium.utils.env_checker import check_env as check_gymnasium
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
-from baselines.gail.environment import ForecastEnv
-from baselines.gail.vector_environment import TensorVecEnv
+from baselines.gail.environment import ForecastEnv, TensorVecEnv
 from tests.baselines.gail_toys import random_network
 
 HORIZON, COPIES = 4, 6

@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("sb3_contrib")
 
 from baselines.gail.config import GailConfig
+from baselines.gail.demonstrations import TokenSequences
 from baselines.gail.imitation import Imitation, imitate
-from baselines.gail.pretraining import TokenSequences, network_sizes, new_network, pretrain
+from baselines.gail.pretraining import network_sizes, new_network, pretrain
 from baselines.neural.learning_curves import LearningCurve
 from tests.baselines.gail_toys import STATES, TOKENIZER, chains, take, transition_error
 

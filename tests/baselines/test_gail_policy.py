@@ -11,11 +11,12 @@ from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 
 from baselines.gail.config import GailConfig
-from baselines.gail.episode_buffer import EpisodeBuffer
+from baselines.gail.demonstrations import TokenSequences
+from baselines.gail.environment import TensorVecEnv
 from baselines.gail.imitation import AdversarialRounds, new_discriminator, new_model, policy_of
 from baselines.gail.network import SequenceNetwork, previous
-from baselines.gail.pretraining import TokenSequences, network_sizes
-from baselines.gail.vector_environment import TensorVecEnv
+from baselines.gail.policy import EpisodeBuffer
+from baselines.gail.pretraining import network_sizes
 from baselines.neural.learning_curves import LearningCurve
 from tests.baselines.gail_toys import TOKENIZER
 

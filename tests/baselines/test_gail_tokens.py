@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from baselines.gail.demonstrations import GbmConfig, simulate_gbm
+from baselines.gail.standalone.gbm import GbmConfig, simulate_gbm
 from baselines.gail.tokens import LEVELS, Tokenizer, TokensError
 
 

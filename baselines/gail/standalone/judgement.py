@@ -11,15 +11,14 @@ import numpy as np
 import torch
 
 from baselines.analyze_distributions.report import DistributionReport, compare_distributions
-from baselines.gail.config import PretrainedConfig
-from baselines.gail.demonstrations import Demonstrations
-from baselines.gail.discriminator import last_logits
-from baselines.gail.metrics import auc, f1
+from baselines.gail.config import JUDGING, PretrainedConfig
+from baselines.gail.demonstrations import Demonstrations, TokenSequences
+from baselines.gail.discriminator import auc, f1, last_logits
 from baselines.gail.network import SequenceNetwork
-from baselines.gail.pretraining import TokenSequences, draw_returns, iid_nll, markov_nll, validation_losses
-from baselines.gail.randomness import JUDGING, mixed
+from baselines.gail.pretraining import draw_returns, iid_nll, markov_nll, validation_losses
 from baselines.gail.tokens import RoundTrip
 from baselines.gail.two_stages import FittedNetworks
+from baselines.neural.seeds import number
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ def judge(
     """
     sequences = TokenSequences.encode(test, fitted.tokenizer)
     shape = (len(sequences), 1, sequences.tokens.shape[1], 2)
-    uniforms = np.random.default_rng(mixed(seed, JUDGING)).random(shape)
+    uniforms = np.random.default_rng(number(seed, JUDGING)).random(shape)
     generated = draw_returns(network, fitted.tokenizer, config, sequences.context, uniforms)[:, 0]
     tokens = fitted.tokenizer.encode(generated)
     losses = validation_losses(network, fitted.tokenizer, config, sequences)

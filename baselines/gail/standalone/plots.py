@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from baselines.gail.demonstrations import Demonstrations
-from baselines.gail.metrics import auc, roc
+from baselines.gail.discriminator import auc, roc
 from baselines.gail.standalone.judgement import Judgement
 from preprocessing.files import AtomicFiles
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from baselines.building_blocks.volatility import VolatilityConfig
 from baselines.gail.config import GailConfig
-from baselines.gail.demonstrations import Demonstrations, GbmConfig, simulate_gbm
+from baselines.gail.demonstrations import Demonstrations
+from baselines.gail.standalone.gbm import GbmConfig, simulate_gbm
 from baselines.gail.standalone.judgement import judge, round_trips, simple_models
 from baselines.gail.standalone.plots import draw_all
 from baselines.gail.two_stages import FittedNetworks, fit_networks

@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 from baselines.building_blocks.packages import import_optional
-from baselines.gail.config import GailConfig
-from baselines.gail.randomness import TUNING, mixed
+from baselines.gail.config import TUNING, GailConfig
 from baselines.gail.standalone.train import TrainConfig, load_demonstrations, spread_evenly
 from baselines.gail.two_stages import fit_networks
+from baselines.neural.seeds import number
 from preprocessing.files import write_atomically
 
 JOURNAL, BEST = "tuning.journal", "best.yaml"
@@ -72,7 +72,7 @@ def tune(config: TrainConfig) -> tuple[int, float]:
 
     while complete() < config.tune:
         # a sampler begins anew with the process: its seed must differ from that of the trials before
-        study.sampler = optuna.samplers.TPESampler(seed=mixed(config.seed, TUNING, len(study.trials)))
+        study.sampler = optuna.samplers.TPESampler(seed=number(config.seed, TUNING, len(study.trials)))
         study.optimize(objective, n_trials=1)
     best = suggest(optuna.trial.FixedTrial(study.best_params), config.gail)
     write_atomically(folder / BEST, yaml.safe_dump({"gail": dataclasses.asdict(best)}, sort_keys=False))
