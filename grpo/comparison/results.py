@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from grpo.config import RunConfig
-from grpo.evaluation import chart_data, plots
+from grpo.evaluation import chart_data
 from grpo.evaluation.comparison import Comparison, table_by, table_by_step, tally_table
 from grpo.evaluation.forecast_files import write_forecasts_table
 from grpo.evaluation.harness import Evaluation, on_common_valid, rows_table
@@ -38,7 +37,6 @@ from grpo.language.rewards import REWARDS, group_rewards, scale_paths
 from grpo.runs.folder import stage_folder
 from grpo.runs.manifest import git_commit, versions
 from preprocessing.files import slug, write_atomically
-from preprocessing.windows import WindowSet
 
 HISTORY_TITLES = {"stage1": "stage 1: GRPO", "stage2": "stage 2: SFT", "stage3": "stage 3: GRPO from SFT"}
 FEWEST_DATES = 30
@@ -113,8 +111,6 @@ def write_results(
     title = f"Test windows of {config.stock}"
     summary = describe_windows(windows, config.compare.num_samples, len(np.unique(comparison.seed)))
     write_atomically(folder / "leaderboard.md", _markdown(title, summary, table, sections, warnings))
-    histories = training_histories(config)
-    _draw(folder, evaluations, windows, histories, _subject(evaluations, language_models))
     inputs = ReportInputs(
         title=title,
         verdict=verdict(table),
@@ -123,14 +119,16 @@ def write_results(
         table=table,
         evaluations=evaluations,
         windows=windows,
-        histories=histories,
+        histories=training_histories(config),
         completions=example_completions(comparison, language_models, config),
         warnings=warnings,
-        extra_tables={section.title: section.table for section in sections if len(section.table)},
+        extra_tables={section.title: section.table for section in sections},
+        table_notes={section.title: section.note for section in sections if section.note},
         optimum_note=optimum_note(table),
         subject=_subject(evaluations, language_models).name,
+        language_models=language_models,
     )
-    write_report(inputs, folder / "report.html")
+    write_report(inputs, folder)
 
 
 def usual_sections(comparison: Comparison) -> list[Section]:
@@ -201,7 +199,7 @@ def facts(config: RunConfig, comparison: Comparison) -> dict[str, str]:
     }
 
 
-def training_histories(config: RunConfig) -> dict[str, list[dict[str, Any]]]:
+def training_histories(config: RunConfig) -> dict[str, chart_data.History]:
     """The training logs of the run's stages, by title."""
     logs = {title: stage_folder(config, stage) / "log_history.json" for stage, title in HISTORY_TITLES.items()}
     return {title: json.loads(log.read_text()) for title, log in logs.items() if log.exists()}
@@ -300,23 +298,6 @@ def _short(table: pd.DataFrame) -> pd.DataFrame:
 def _columns(table: pd.DataFrame, *names: str) -> pd.DataFrame:
     """Some columns of a table, in this order, without those that are empty."""
     return table.filter(items=list(names)).dropna(axis="columns", how="all")
-
-
-def _draw(
-    folder: Path,
-    evaluations: Sequence[Evaluation],
-    windows: WindowSet,
-    histories: Mapping[str, list[dict[str, Any]]],
-    subject: Evaluation,
-) -> None:
-    plots.fan_chart(subject, chart_data.reference_of(evaluations), windows, folder / "fan_chart.png")
-    plots.error_by_horizon(evaluations, folder / "error_by_horizon.png")
-    plots.coverage(evaluations, folder / "coverage.png")
-    plots.pit(evaluations, windows, folder / "pit.png")
-    plots.skill_by_stock(evaluations, windows, folder / "skill_by_stock.png")
-    plots.skill_by_date(evaluations, windows, folder / "skill_by_date.png")
-    if histories:
-        plots.training_curves(histories, folder / "training_curves.png")
 
 
 def _subject(evaluations: Sequence[Evaluation], language_models: Sequence[str]) -> Evaluation:

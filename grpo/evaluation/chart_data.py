@@ -1,4 +1,4 @@
-"""The numbers behind the pictures, for PNG and page alike: pure functions of evaluations and windows.
+"""The numbers behind the pictures: pure functions of evaluations and windows.
 
 Letters: B windows, S samples, H horizon, D dates, K bins.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -20,6 +19,8 @@ from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE, date_horizon
 from grpo.evaluation.metrics import central_intervals
 from preprocessing.windows import WindowSet
 
+History = Sequence[Mapping[str, float]]
+"""A trainer's log: entries hold `step` and some of `reward`, `loss`, `eval_crps`."""
 PIT_BINS = 10
 _RESAMPLES = 500  # for an interval that is only looked at
 
@@ -193,12 +194,12 @@ def uniform_band(pit: np.ndarray, dates: np.ndarray, *, horizon: int) -> np.ndar
     return quantile * np.sqrt(variance / n / small_sample)
 
 
-def logged(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+def logged(history: History, key: str) -> list[tuple[float, float]]:
     """(step, value) of the entries of a training log that hold `key`."""
     return [(entry["step"], entry[key]) for entry in history if key in entry]
 
 
-def objective(history: Sequence[Mapping[str, Any]]) -> str:
+def objective(history: History) -> str:
     """What a stage optimised: `reward` where it was logged, else `loss`."""
     return "reward" if any("reward" in entry for entry in history) else "loss"
 

@@ -62,11 +62,11 @@ def leaderboard(evaluations: Sequence[Evaluation], windows: WindowSet) -> pd.Dat
 def score_table(evaluations: Sequence[Evaluation], windows: WindowSet) -> pd.DataFrame:
     """One row per forecaster, smallest CRPS first.
 
-    Columns: forecaster, rel_crps and rel_mae (ratio to the random walk), skill (share of the gap between
-    random walk and optimum that is closed; NaN without an optimum or a gap), dm_statistic and p_value
-    (Diebold-Mariano on date-averaged CRPS against the random walk), p_holm (the same, adjusted for the number
-    of forecasters), num_dates, num_windows (each counted once, whatever the number of seeds), the means of
-    `summarise`, seconds.
+    Columns: forecaster, rel_crps and rel_mae (ratio to the random walk; NaN where that makes no error), skill (share of
+    the gap between random walk and optimum that is closed; NaN without an optimum or a gap), dm_statistic and p_value
+    (Diebold-Mariano on date-averaged CRPS against the random walk), p_holm (the same, adjusted for the number of
+    forecasters), num_dates, num_windows (each counted once, whatever the number of seeds), the means of `summarise`,
+    seconds.
 
     Raises:
         ValueError: the random walk is not among the forecasters.
@@ -85,19 +85,24 @@ def score_table(evaluations: Sequence[Evaluation], windows: WindowSet) -> pd.Dat
         rows.append(
             {
                 "forecaster": evaluation.name,
-                "rel_crps": summary["crps"] / reference["crps"],
+                "rel_crps": _over(summary["crps"], reference["crps"]),
                 "skill": (reference["crps"] - summary["crps"]) / gap if gap > 0 else np.nan,
                 "dm_statistic": test.statistic,
                 "p_value": test.p_value,
                 "p_holm": p_holm,
                 "num_dates": test.num_dates,
                 "num_windows": count_windows(windows),
-                "rel_mae": summary["mae"] / reference["mae"],
+                "rel_mae": _over(summary["mae"], reference["mae"]),
                 **summary,
                 "seconds": evaluation.seconds,
             }
         )
     return pd.DataFrame(rows).sort_values("crps", kind="stable", na_position="last", ignore_index=True)
+
+
+def _over(score: float, reference: float) -> float:
+    """The quotient; NaN where the random walk makes no error, as on a price that never moves."""
+    return score / reference if reference != 0 else np.nan
 
 
 def date_horizon(windows: WindowSet) -> int:

@@ -73,7 +73,7 @@ def main() -> None:
     if any(LANGUAGE_MODEL.get(name) for name in choice.names):
         push_after_stage(config)  # the cards now have scores
     print((folder / "leaderboard.md").read_text())
-    print(f"Everything else: {folder}")
+    print(f"Report: {folder / 'report.html'}\nTables, forecasts and pictures: {folder}")
 
 
 def compare(run: StageRun, config: RunConfig, choice: Choice, forecasters: Forecasters) -> Mapping[str, Any]:

@@ -44,7 +44,6 @@ def path(tmp_path, make_windows):
         {"forecaster": ["sft"], "stock": ["S00"], "date": ["2020-01-01"], "text": ["500 " * 300], "valid": [True]}
     )
     numbers = pd.DataFrame({"stock": ["b", "a", "d", "c"], "gain": [2.0, np.nan, -10.0, 1e-5], "dates": [1, 2, 3, 4]})
-    file = tmp_path / "report.html"
     history = [{"step": 1, "reward": -1.5}, {"step": 2, "reward": -1.0, "eval_crps": 1.25}]
     write_report(
         replace(
@@ -55,9 +54,9 @@ def path(tmp_path, make_windows):
             warnings=["A warning."],
             facts={"command": "compare --" + "x" * 300},
         ),
-        file,
+        tmp_path,
     )
-    return file
+    return tmp_path / "report.html"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from baselines.building_blocks import paths
 from baselines.statistical import bootstrap
-from grpo.evaluation import leaderboard, optimum, plots, protocol, report, sampling, source_code
+from grpo.evaluation import leaderboard, optimum, palette, protocol, report, sampling, source_code
 from grpo.evaluation.source_code import reached_code, source_hash
 from grpo.language import answers, prompts
 from grpo.models import loading as modeling
@@ -112,7 +112,7 @@ def test_what_decides_a_language_model(monkeypatch, module):
     assert changed_by(monkeypatch, module, of=forecaster)
 
 
-@pytest.mark.parametrize("module", [leaderboard, plots, report, predict, window_plots])
+@pytest.mark.parametrize("module", [leaderboard, palette, report, predict, window_plots])
 def test_what_decides_no_forecast(monkeypatch, module):
     assert not any(changed_by(monkeypatch, module, of=of) for of in (bootstrap, optimum, forecaster))
 
@@ -120,5 +120,5 @@ def test_what_decides_no_forecast(monkeypatch, module):
 @pytest.mark.parametrize("name", protocol.forecaster_names())
 def test_a_forecaster_reaches_neither_stages_nor_the_report(name):
     reached = reached_code(protocol.forecaster_entry(name).module)
-    above = ("grpo.stages", "grpo.evaluation.report", "grpo.evaluation.plots", "grpo.evaluation.leaderboard")
+    above = ("grpo.stages", "grpo.evaluation.report", "grpo.evaluation.palette", "grpo.evaluation.leaderboard")
     assert not [module for module in reached if module.startswith(above)]

@@ -123,14 +123,16 @@ def test_a_comparison_writes_tables_and_pictures(run, capsys):
         "error_by_horizon",
         "coverage",
         "pit",
-        "skill_by_stock",
+        "learnt",
         "skill_by_date",
         "training_curves",
     )
     for picture in pictures:
-        assert (out / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+        assert (out / f"{picture}.svg").read_text().startswith("<svg ")
     report = (out / "leaderboard.md").read_text()
-    assert capsys.readouterr().out.startswith(report)
+    printed = capsys.readouterr().out
+    assert printed.startswith(report)
+    assert printed.splitlines()[-2] == f"Report: {out / 'report.html'}"
     assert "## Where every forecaster answered" in report
     common = pd.read_csv(out / "where_every_forecaster_answered.csv")
     assert common["valid"].tolist() == [1] * len(names)

@@ -16,8 +16,9 @@ from markupsafe import Markup
 from grpo.evaluation.chart_data import Fan, PitHistogram
 from grpo.evaluation.leaderboard import REFERENCE
 from grpo.evaluation.metrics import INTERVALS
-from grpo.evaluation.palette import Style
+from grpo.evaluation.palette import Style, forecaster_styles
 from grpo.evaluation.report.svg import (
+    Picture,
     Plot,
     Scale,
     coordinate,
@@ -30,6 +31,8 @@ from grpo.evaluation.report.svg import (
     text_width,
 )
 
+TRAINING = forecaster_styles(["training"])["training"]
+"""Look of a training curve."""
 _WIDTH = 420
 _LONGEST_LABEL = 22
 _LONGEST_LINE = 240  # points of a line over dates; more cannot be told apart
@@ -83,7 +86,7 @@ def dot_plot(
     name: str,
     description: str,
     limits: tuple[float, float],
-) -> Markup:
+) -> Picture:
     """Values with intervals, one row each.
 
     Args:
@@ -115,7 +118,7 @@ def dot_plot(
     return plot.picture(description, *marks)
 
 
-def coverage(shares: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> Markup:
+def coverage(shares: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> Picture:
     """Observed coverage [I] of each central interval per forecaster, against what it should be."""
     lowest = min(min(observed) for observed in shares.values())
     plot = _rows(list(shares), (max(0.0, min(0.4, lowest - 0.05)), 1.0))
@@ -135,7 +138,7 @@ def coverage(shares: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> M
     return plot.picture("Observed coverage of the central intervals beside what it should be.", *marks)
 
 
-def pit_histogram(name: str, histogram: PitHistogram, style: Style, top: float) -> Markup:
+def pit_histogram(name: str, histogram: PitHistogram, style: Style, top: float) -> Picture:
     """PIT values as densities, with the band in which a calibrated forecast stays.
 
     Args:
@@ -165,13 +168,15 @@ def pit_histogram(name: str, histogram: PitHistogram, style: Style, top: float) 
     return plot.picture(description, *axes, *shades, _solid(style, *bars, *edges))
 
 
-def by_horizon(ratios: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> Markup:
+def by_horizon(ratios: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> Picture:
     """CRPS relative to the random walk per step [H]; the axis ends at 2 and says what lies beyond."""
     steps = len(next(iter(ratios.values())))
     low, high = domain([value for ratio in ratios.values() for value in ratio], include=[1.0])
     plot = Plot.make(_WIDTH, 250, (0.7, steps + 0.3), (low, min(high, 2.0)), top=22)
     ticks = Scale(1, steps, 0, 1).ticks(9, whole=True) if steps > 1 else [1.0]
     marks = [plot.note("CRPS / random walk’s"), plot.y_axis(plot.y.ticks(5)), plot.x_axis(ticks, "days ahead")]
+    marks.append(plot.level(1.0, "rule"))
+    label = tag("text", "random walk", x=plot.x.end, y=plot.y(1.0) - 5, text_anchor="end")
     for name in sorted(ratios, key=lambda name: name != REFERENCE):  # the wide line of the walk lies below all
         style = styles[name]
         points = [
@@ -182,10 +187,10 @@ def by_horizon(ratios: Mapping[str, np.ndarray], styles: Mapping[str, Style]) ->
         line = _series(style, plot.line(range(1, steps + 1), ratios[name], class_="line"))
         marks.append(tag("g", hover(name), line, _solid(style, *points), data_series=name))
     beyond = [name for name, ratio in ratios.items() if not all(map(plot.y.holds, ratio))]
-    return plot.picture("CRPS relative to the random walk by days ahead.", *marks, *_missing_lines(plot, beyond))
+    return plot.picture("CRPS relative to the random walk by days ahead.", *marks, label, *_missing_lines(plot, beyond))
 
 
-def by_date(dates: np.ndarray, lines: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> Markup:
+def by_date(dates: np.ndarray, lines: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> Picture:
     """Accumulated CRPS difference to the random walk over the dates [D]; says which lines are not finite."""
     finite = {name: values for name, values in lines.items() if np.isfinite(values).all()}
     low, high = domain([end for values in finite.values() for end in (values.min(), values.max())], include=[0.0])
@@ -220,7 +225,7 @@ def date_ticks(dates: np.ndarray) -> tuple[list[float], list[str]]:
     return list(thin.astype(float)), [str(day) for day in thin]
 
 
-def fan_chart(shown: Fan, walk: Fan, style: Style, prices: tuple[float, float], description: str) -> Markup:
+def fan_chart(shown: Fan, walk: Fan, style: Style, prices: tuple[float, float], description: str) -> Picture:
     """Bands and median of a forecaster, the random walk's 80 % band as two thin lines, past and realised path."""
     plot = Plot.make(340, 220, (float(shown.past_days[0]), shown.days[-1] + 0.3), prices, left=44)
     bands = [
@@ -238,7 +243,33 @@ def fan_chart(shown: Fan, walk: Fan, style: Style, prices: tuple[float, float], 
     return plot.picture(description, *marks)
 
 
-def training_curve(points: Sequence[tuple[float, float]], name: str, style: Style, description: str) -> Markup:
+def fans_together(
+    shown: Mapping[str, Fan], styles: Mapping[str, Style], prices: tuple[float, float], description: str
+) -> Picture:
+    """Median and central 80 % of several forecasters for one window, that of the first one filled.
+
+    Of the past only as many days are shown as lie ahead, so that forecasts that are nearly alike stand apart.
+    """
+    first = next(iter(shown.values()))
+    days = len(first.days)
+    plot = Plot.make(340, 220, (float(first.past_days[-days:][0]), first.days[-1] + 0.3), prices, left=44)
+    marks = [plot.y_axis(plot.y.ticks(5)), plot.upright(0, "grid")]
+    for name, fan in shown.items():
+        edges = [plot.line(fan.days, edge, class_="edge") for edge in (fan.lower[1], fan.upper[1])]
+        band = [plot.band(fan.days, fan.lower[1], fan.upper[1], "band-2")] if fan is first else []
+        marks.append(tag("g", hover(name), _solid(styles[name], *band, *edges), data_series=name))
+    for name, fan in shown.items():  # above all bands
+        line = plot.line(fan.days, fan.median, class_="line")
+        marks.append(tag("g", hover(f"median of {name}"), _series(styles[name], line), data_series=name))
+    marks += [
+        plot.line(first.past_days[-days:], first.past[-days:], class_="past"),
+        plot.line(first.days, first.realised, class_="realised"),
+        plot.x_axis(plot.x.ticks(5, whole=True), "trading days from the origin"),
+    ]
+    return plot.picture(description, *marks)
+
+
+def training_curve(points: Sequence[tuple[float, float]], name: str, description: str) -> Picture:
     """One logged quantity by optimizer step."""
     steps, values = zip(*((step, value) for step, value in points if math.isfinite(value)), strict=True)
     plot = Plot.make(340, 150, domain(steps, margin=0.03), domain(values), left=50, top=22)
@@ -247,7 +278,7 @@ def training_curve(points: Sequence[tuple[float, float]], name: str, style: Styl
         for step, value in zip(steps, values, strict=True)
     ]
     marks = [plot.note(name), plot.y_axis(plot.y.ticks(4)), plot.x_axis(plot.x.ticks(5, whole=True), "optimizer step")]
-    marks.append(_solid(style, plot.line(steps, values, class_="line"), *(dots if len(dots) <= 60 else [])))
+    marks.append(_solid(TRAINING, plot.line(steps, values, class_="line"), *(dots if len(dots) <= 60 else [])))
     return plot.picture(description, *marks)
 
 
@@ -278,7 +309,7 @@ def _shortened(label: str) -> str:
 
 def _series(style: Style, *marks: Markup) -> Markup:
     """Marks of one forecaster, in its colour and dash."""
-    dash = " ".join(coordinate(style.width * part) for part in style.dash) or None
+    dash = " ".join(map(coordinate, style.dash)) or None
     return tag("g", *marks, class_=f"series s-{style.slot}", stroke_dasharray=dash)
 
 

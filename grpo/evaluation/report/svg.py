@@ -77,6 +77,36 @@ def domain(values: Iterable[float], *, include: Sequence[float] = (), margin: fl
 
 
 @dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A finished chart of `width` x `height` pixels; the description is what a screen reader says."""
+
+    width: float
+    height: float
+    description: str
+    marks: Markup
+
+    def __html__(self) -> str:
+        """The chart on a page, where it grows with its column."""
+        return tag(
+            "svg",
+            self.marks,
+            class_="chart",
+            role="img",
+            aria_label=self.description,
+            viewBox=self._box,
+            style=f"--w:{coordinate(self.width)}px",
+        )
+
+    def within(self, x: float, y: float) -> Markup:
+        """The chart as a part of another one, its upper left corner at a pixel."""
+        return tag("svg", self.marks, x=x, y=y, width=self.width, height=self.height, viewBox=self._box)
+
+    @property
+    def _box(self) -> str:
+        return f"0 0 {coordinate(self.width)} {coordinate(self.height)}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plot:
     """A rectangle with two scales inside a picture of `width` x `height` pixels."""
 
@@ -157,11 +187,9 @@ class Plot:
         """What the y axis measures, above it."""
         return tag("text", text, x=4, y=11)
 
-    def picture(self, description: str, *marks: Markup) -> Markup:
-        """The whole chart; the description is what a screen reader says."""
-        box = f"0 0 {coordinate(self.width)} {coordinate(self.height)}"
-        style = f"--w:{coordinate(self.width)}px"
-        return tag("svg", *marks, class_="chart", role="img", aria_label=description, viewBox=box, style=style)
+    def picture(self, description: str, *marks: Markup) -> Picture:
+        """The whole chart."""
+        return Picture(width=self.width, height=self.height, description=description, marks=Markup("").join(marks))
 
 
 def text_width(text: str) -> float:
