@@ -194,15 +194,14 @@ preflight=("${settings[@]}" --num-processes "$processes")
 [[ -z $accelerate_config ]] || preflight+=(--accelerate-config "$accelerate_config")
 "$python" -m grpo.preflight "${preflight[@]}" >&2
 
-heading '1/6 preprocess: prices to windows'
-"$python" -m grpo.stages.preprocess "${settings[@]}"
-heading '2/6 stage 1: GRPO'
-launch grpo.stages.stage1_train_grpo "${settings[@]}"
-heading '3/6 rejection sampling: SFT data'
-"$python" -m grpo.stages.sft_data_generation "${settings[@]}"
-heading '4/6 stage 2: SFT'
-launch grpo.stages.stage2_train_sft "${settings[@]}"
-heading '5/6 stage 3: GRPO from SFT'
-launch grpo.stages.stage3_train_grpo_from_sft "${settings[@]}"
-heading '6/6 compare: the table, and where the report lies'
-"$python" -m grpo.stages.compare_models "${settings[@]}"
+# One stage a line of the table in grpo/runs/stages.py: prices to windows, stage 1 (GRPO), rejection sampling, stage 2
+# (SFT), stage 3 (GRPO from SFT), comparison. Those that train share their work among the processes.
+stages=$("$python" -m grpo.runs stages)
+while IFS=$'\t' read -r module processes_it_takes title <&3; do
+  heading "$title"
+  if [[ $processes_it_takes == many ]]; then
+    launch "$module" "${settings[@]}"
+  else
+    "$python" -m "$module" "${settings[@]}"
+  fi
+done 3<<<"$stages"

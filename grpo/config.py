@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -21,11 +21,14 @@ from grpo.models.config import EMBEDDED, Backend, LoadingConfig, LoraSettings
 from grpo.models.spec import ModelSpec
 from grpo.publishing.config import HubConfig
 from grpo.runs.config import PathsConfig
+from grpo.runs.stages import ADAPTER_STAGES, STAGES, stage_of
 from grpo.sampling.config import GenerationConfig
 from grpo.training.config import GrpoConfig, RejectionConfig, SftConfig
-from preprocessing.command_line import UsageError, parse_config, plain
+from preprocessing.command_line import UsageError, parse_config, plain, with_fields
 from preprocessing.config import DataConfig
 from preprocessing.files import slug
+
+C = TypeVar("C")
 
 SHORT_NAMES = {
     "data": "data.data_dir",
@@ -50,13 +53,26 @@ SHORT_NAMES = {
     "full_x_path": "paths.full_x",
     "full_y_path": "paths.full_y",
     "sft_data_path": "paths.sft_data",
-    "grpo_saved_lora_1st": "paths.grpo_lora_1st",
-    "sft_saved_lora": "paths.sft_lora",
-    "grpo_saved_lora_2nd": "paths.grpo_lora_2nd",
+    **{stage.flag: f"paths.{stage.adapter}" for stage in ADAPTER_STAGES},
 }
 
 
+def _with_sections_of_stages(config_class: type[C]) -> type[C]:
+    """One section for each stage of the table that says whose settings it shares, and that has none of its own."""
+    fields = {}
+    for stage in STAGES:
+        if stage.settings_like and stage.key not in config_class.__annotations__:
+            annotation, model = (
+                config_class.__annotations__[stage.settings_like],
+                vars(config_class)[stage.settings_like],
+            )
+            default = field(default_factory=model.default_factory)
+            fields[stage.key] = annotation, default, f"Settings of {stage.title}."
+    return with_fields(fields)(config_class)
+
+
 @dataclass(frozen=True, kw_only=True)
+@_with_sections_of_stages
 class RunConfig:
     """Everything a run depends on."""
 
@@ -72,7 +88,7 @@ class RunConfig:
     results_dir: Path = Path("results")
     """Folder that holds the run folders."""
     models_dir: Path = Path("models")
-    """Folder that holds the adapters: models_dir/MODEL/STOCK/{grpo_lora_1st,sft_lora,grpo_lora_2nd}."""
+    """Folder that holds the adapters: models_dir/MODEL/STOCK/ADAPTER, for example .../AAPL/grpo_lora_1st."""
     run_dir: Path | None = None
     """Run folder; null: results_dir/STOCK (the pipeline adds a time stamp)."""
     trust_remote_code: bool = False
@@ -97,12 +113,22 @@ class RunConfig:
         """The stock as a file name: `AAPL`, `AAPL-MSFT`, `sim_ou_half_life-5`."""
         return slug(self.stock)
 
-    def learning_rate(self, stage: GrpoConfig | SftConfig) -> float:
-        """A stage's learning rate, or the default that suits the size of the model."""
-        if stage.learning_rate is not None:
-            return stage.learning_rate
-        small, large = (3e-4, 5e-5) if isinstance(stage, SftConfig) else (1e-3, 2e-5)
-        return (small if self.model == EMBEDDED else large) / (2 if stage is self.stage3 else 1)
+    @property
+    def run_folder(self) -> Path:
+        """The run folder: `run_dir`, or results_dir/STOCK where none is given."""
+        return self.run_dir or self.results_dir / self.stock_slug
+
+    def published(self, adapter: str) -> Path:
+        """Where a finished adapter is published: models_dir/MODEL/STOCK/ADAPTER."""
+        return self.models_dir / self.model_slug / self.stock_slug / adapter
+
+    def learning_rate(self, stage: str) -> float:
+        """The learning rate of a training stage, by its key, or the default that suits the size of the model."""
+        settings: GrpoConfig | SftConfig = getattr(self, stage)
+        if settings.learning_rate is not None:
+            return settings.learning_rate
+        small, large = (3e-4, 5e-5) if isinstance(settings, SftConfig) else (1e-3, 2e-5)
+        return (small if self.model == EMBEDDED else large) * stage_of(stage).learning_rate_factor
 
     def spec(self, adapter: Path | None = None) -> ModelSpec:
         """The run's model, alone or with an adapter on it."""

@@ -39,6 +39,26 @@ class _Parser(ArgumentParser):
         raise UsageError(2)
 
 
+def with_fields(fields: Mapping[str, tuple[str, Any, str]]) -> Callable[[type[C]], type[C]]:
+    """Give a class fields that a table names, before `dataclass` makes it a config.
+
+    Args:
+        fields: annotation, default (or `dataclasses.field`) and help of each field, by name.
+    """
+
+    def add(config_class: type[C]) -> type[C]:
+        for name, (annotation, default, _) in fields.items():
+            config_class.__annotations__[name] = annotation
+            setattr(config_class, name, default)
+        # the parser takes the help of a field from below it in the source, or else from the class's docstring
+        helps = "\n".join(f"        {name}: {text}" for name, (_, _, text) in fields.items())
+        if fields:
+            config_class.__doc__ = f"{(config_class.__doc__ or '').rstrip()}\n\n    Args:\n{helps}\n"
+        return config_class
+
+    return add
+
+
 def build_parser(
     config_class: type[Any], *, prog: str, description: str, aliases: Mapping[str, str] | None = None
 ) -> _Parser:

@@ -11,6 +11,7 @@ import yaml
 from grpo.config import RunConfig, parse_run_config, to_yaml
 from grpo.models.config import LoraSettings
 from grpo.runs.config import PathsConfig
+from grpo.runs.stages import ADAPTER_STAGES
 from grpo.training.config import GrpoConfig
 
 ROOT = Path(__file__).parents[1]
@@ -170,9 +171,9 @@ def test_config_and_runs_import_no_torch():
 
 def test_the_learning_rate_suits_the_size_of_the_model_unless_it_is_given():
     small, large = RunConfig(), RunConfig(model="Qwen/Qwen2.5-7B-Instruct")
-    assert [small.learning_rate(stage) for stage in (small.stage1, small.stage2, small.stage3)] == [1e-3, 3e-4, 5e-4]
-    assert [large.learning_rate(stage) for stage in (large.stage1, large.stage2, large.stage3)] == [2e-5, 5e-5, 1e-5]
-    assert large.learning_rate(GrpoConfig(learning_rate=3e-6)) == 3e-6
+    assert [small.learning_rate(stage.key) for stage in ADAPTER_STAGES] == [1e-3, 3e-4, 5e-4]
+    assert [large.learning_rate(stage.key) for stage in ADAPTER_STAGES] == [2e-5, 5e-5, 1e-5]
+    assert dataclasses.replace(large, stage3=GrpoConfig(learning_rate=3e-6)).learning_rate("stage3") == 3e-6
 
 
 @pytest.mark.parametrize("value", ["llm, fhs,random_walk,fhs", "[llm, fhs, random_walk]"])

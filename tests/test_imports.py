@@ -16,7 +16,7 @@ OWN = ("grpo", "preprocessing", "baselines")
 LEVELS = [
     {"preprocessing"},
     {"grpo.evaluation"},
-    {"grpo.config", "grpo.models.spec", *(f"grpo.{room}.config" for room in
+    {"grpo.config", "grpo.models.spec", "grpo.runs.stages", *(f"grpo.{room}.config" for room in
                       ("language", "models", "sampling", "runs", "training", "comparison", "publishing"))},
     {"grpo.language"},
     {"grpo.models"},
@@ -98,6 +98,11 @@ def test_imports_within_preprocessing_go_down(module):
 @pytest.mark.parametrize("module", [m for m in modules() if not m.startswith("baselines")])
 def test_baselines_are_found_by_name_alone(module):
     assert not [name for name in imports_of(modules()[module]) if name.startswith("baselines")]
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m.startswith("grpo.runs.") and m != "grpo.runs.__main__"])
+def test_the_rooms_below_the_stages_take_what_they_need_and_not_the_whole_configuration(module):
+    assert "grpo.config" not in imports_of(modules()[module])
 
 
 def test_nothing_imports_in_a_circle():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from grpo.runs.stages import STAGE_FOLDERS
+from grpo.runs.stages import STAGES, stage_of
 from tests.tiny_runs import FLAGS, STOCK
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ def test_one_command_ends_with_the_table_and_a_resumed_run_skips_all(settings, t
     first = pipeline(*settings)
     assert first.returncode == 0, first.stderr
     [run] = (path for path in (tmp_path / "results").iterdir() if path.is_dir())
-    report = run / STAGE_FOLDERS["compare"]
+    report = run / stage_of("compare").folder
     assert first.stdout.startswith((report / "leaderboard.md").read_text())
     assert first.stdout.splitlines()[-1].endswith(str(report))
     assert (report / "report.html").is_file()
@@ -51,10 +51,10 @@ def test_one_command_ends_with_the_table_and_a_resumed_run_skips_all(settings, t
     assert headings == list("123456")
 
     written = {file: file.stat().st_mtime_ns for file in run.rglob("manifest.json")}
-    assert len(written) == len(STAGE_FOLDERS)
+    assert len(written) == len(STAGES)
     again = pipeline("--resume", run)
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("already done") == len(STAGE_FOLDERS)
+    assert again.stderr.count("already done") == len(STAGES)
     assert again.stdout == first.stdout
     assert {file: file.stat().st_mtime_ns for file in run.rglob("manifest.json")} == written
     assert {file: file.stat().st_mtime_ns for file in VENV.glob("installed-*")} == stamps, "it installed something"

@@ -13,16 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from grpo.runs.__main__ import stage_lines
+from grpo.runs.stages import ADAPTER_STAGES, STAGES
+
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ["run_pipeline.sh", "tests/run.sh", ".ci/run"]
-STAGES = [
-    "preprocess",
-    "stage1_train_grpo",
-    "sft_data_generation",
-    "stage2_train_sft",
-    "stage3_train_grpo_from_sft",
-    "compare_models",
-]
+MODULES = [stage.module for stage in STAGES]
 
 STAND_IN = """#!/usr/bin/env bash
 asked=${GRPO_NUM_PROCESSES:+ asked=$GRPO_NUM_PROCESSES}
@@ -34,6 +30,7 @@ case "$*" in
 "-m pip "*) exit "${PIP_EXIT:-0}" ;;
 "-m grpo.runs start"*print_config*) echo "stock: sim:ou" ;;
 "-m grpo.runs start"*) mkdir -p results/run && echo results/run ;;
+"-m grpo.runs stages"*) echo "$STAGES" ;;
 "-m grpo.runs resume"*) [[ -d $4 ]] && echo "$4" ;;
 *grpo.stages.${SLOW_STAGE:-none}*) echo slow && sleep 30 ;;
 "-m grpo.preflight"*) [[ -z ${UNFIT:-} ]] || { echo "error: $UNFIT" >&2 && exit 1; } ;;
@@ -60,6 +57,7 @@ class Checkout:
             key: value for key, value in os.environ.items() if key not in ("CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU")
         }
         self.environment = clean | {"PATH": f"{binaries}:{os.environ['PATH']}", "CALLS": str(self.calls_file)}
+        self.environment["STAGES"] = stage_lines()
 
     def command(self, *arguments: str) -> list[str]:
         return ["bash", str(self.folder / "run_pipeline.sh"), *arguments]
@@ -118,9 +116,16 @@ def test_the_stages_run_in_order_with_the_run_s_config(checkout: Checkout):
     assert checkout.calls("grpo.runs")[0].startswith("-m grpo.runs start --stock AAPL --lora-rank 32 |")
     stages = [call.split(" |")[0] for call in checkout.calls("grpo.stages")]
     settings = "--config results/run/config.yaml --run-dir results/run"
-    assert stages == [f"-m grpo.stages.{stage} {settings}" for stage in STAGES]
+    assert stages == [f"-m {module} {settings}" for module in MODULES]
     headings = [line for line in finished.stderr.splitlines() if line.startswith("[")]
-    assert [heading[1:4] for heading in headings] == ["1/6", "2/6", "3/6", "4/6", "5/6", "6/6"]
+    assert headings == [f"[{number}/6 {stage.title}]" for number, stage in enumerate(STAGES, start=1)]
+
+
+def test_the_stages_that_train_and_no_others_share_their_work(checkout: Checkout):
+    assert checkout.run("--num-processes", "2").returncode == 0
+    launched = [call for call in checkout.calls("grpo.stages") if "accelerate_cli launch" in call]
+    assert len(launched) == len(ADAPTER_STAGES)
+    assert all(f"-m {stage.module} " in call for stage, call in zip(ADAPTER_STAGES, launched, strict=True))
 
 
 def test_a_setup_that_cannot_work_stops_before_any_stage(checkout: Checkout):

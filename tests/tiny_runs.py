@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from grpo.config import RunConfig, parse_run_config
-from grpo.models.adapters import ADAPTER_STAGES
+from grpo.runs.folder import RunPaths, resolve_paths
 from grpo.runs.log import stage_entry
-from grpo.runs.stages import STAGE_FOLDERS, STAGE_MODULES
+from grpo.runs.stages import stage_of
 
 STOCK, SLUG = "sim:ou?rows=400", "sim_ou_rows-400"
 STEPS, GROUP, PROMPTS = 4, 4, 2
@@ -38,6 +38,11 @@ FLAGS: dict[str, dict[str, object]] = {
 }
 
 
+def paths_of(config: RunConfig) -> RunPaths:
+    """The places of all files of a run."""
+    return resolve_paths(config.paths, config.run_folder, config.stock_slug)
+
+
 class TinyRun:
     """A run folder and a models folder; `stage` runs one stage and gives its exit code."""
 
@@ -52,7 +57,7 @@ class TinyRun:
         return parse_run_config(self.arguments(stage, *flags), prog=stage, description="")
 
     def stage(self, stage: str, *flags: object) -> int:
-        module = importlib.import_module(STAGE_MODULES[stage])
+        module = importlib.import_module(stage_of(stage).module)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [stage, *self.arguments(stage, *flags)])
             return stage_entry(module.main)
@@ -64,7 +69,7 @@ class TinyRun:
         return self
 
     def place(self, stage: str) -> Path:
-        return self.folder / STAGE_FOLDERS[stage]
+        return self.folder / stage_of(stage).folder
 
 
 NEEDS_UNSLOTH = pytest.mark.skipif(
@@ -79,8 +84,8 @@ if not torch.cuda.is_available():  # Unsloth then takes a slow path of its own, 
 UNSLOTH_STAGE = f"""{UNSLOTH_ANYWHERE}
 import importlib, sys
 from grpo.runs.log import stage_entry
-from grpo.runs.stages import STAGE_MODULES
-raise SystemExit(stage_entry(importlib.import_module(STAGE_MODULES[sys.argv.pop(1)]).main))
+from grpo.runs.stages import stage_of
+raise SystemExit(stage_entry(importlib.import_module(stage_of(sys.argv.pop(1)).module).main))
 """
 
 
@@ -88,7 +93,7 @@ class UnslothRun(TinyRun):
     """Trains with Unsloth, in a process of its own, since it must be imported before all that is imported here."""
 
     def stage(self, stage: str, *flags: object) -> int:
-        if stage not in ADAPTER_STAGES.values():
+        if not stage_of(stage).adapter:
             return super().stage(stage, *flags)
         command = [sys.executable, "-c", UNSLOTH_STAGE, stage, *self.arguments(stage, "--backend", "unsloth", *flags)]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}

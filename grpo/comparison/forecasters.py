@@ -41,12 +41,13 @@ from grpo.evaluation.source_code import source_hash
 from grpo.models.adapters import EMBEDDED_FOLDER, ModelError, prompt_format, read_record
 from grpo.models.config import EMBEDDED
 from grpo.runs.folder import RunPaths
+from grpo.runs.stages import ADAPTER_STAGES
 from preprocessing.command_line import plain
 from preprocessing.errors import UserError
 from preprocessing.files import sha256, write_atomically
 from preprocessing.windows import Context, concatenate
 
-LANGUAGE_MODEL = {"base": None, "grpo_1st": "grpo_lora_1st", "sft": "sft_lora", "grpo_2nd": "grpo_lora_2nd"}
+LANGUAGE_MODEL = {"base": None, **{stage.forecaster: stage.adapter for stage in ADAPTER_STAGES}}
 """Names that mean the language model, and the path of the adapter that each one wears."""
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
@@ -101,7 +102,7 @@ def choose_forecasters(config: RunConfig, paths: RunPaths) -> Choice:
 def _wanted(name: str, config: RunConfig, paths: RunPaths) -> bool:
     """Whether `llm` means this one: the base model, or an adapter that is there or was asked for by its path."""
     adapter = LANGUAGE_MODEL[name]
-    return adapter is None or getattr(config.paths, adapter) is not None or getattr(paths, adapter).exists()
+    return adapter is None or getattr(config.paths, adapter) is not None or paths.adapters[adapter].exists()
 
 
 def _plugin(name: str, *, place: str = "compare.forecasters") -> Any:
@@ -132,7 +133,7 @@ class Forecasters:
     def adapter(self, name: str) -> Path | None:
         """Folder of the adapter that a language model wears; None for the base model."""
         adapter = LANGUAGE_MODEL[name]
-        return getattr(self.paths, adapter) if adapter else None
+        return self.paths.adapters[adapter] if adapter else None
 
     def identity(self, name: str) -> dict[str, Any]:
         """All that makes this forecaster different from another, apart from windows and seed, as plain JSON values."""

@@ -36,9 +36,9 @@ from grpo.language.prompts import parse_answers, to_levels
 from grpo.language.rewards import REWARDS, group_rewards, scale_paths
 from grpo.runs.folder import stage_folder
 from grpo.runs.manifest import git_commit, versions
+from grpo.runs.stages import ADAPTER_STAGES
 from preprocessing.files import slug, write_atomically
 
-HISTORY_TITLES = {"stage1": "stage 1: GRPO", "stage2": "stage 2: SFT", "stage3": "stage 3: GRPO from SFT"}
 FEWEST_DATES = 30
 """Below this many dates a comparison warns that it can hardly tell anything."""
 FEWEST_VALID = 0.95
@@ -201,7 +201,7 @@ def facts(config: RunConfig, comparison: Comparison) -> dict[str, str]:
 
 def training_histories(config: RunConfig) -> dict[str, chart_data.History]:
     """The training logs of the run's stages, by title."""
-    logs = {title: stage_folder(config, stage) / "log_history.json" for stage, title in HISTORY_TITLES.items()}
+    logs = {stage.title: stage_folder(config.run_folder, stage.key) / "log_history.json" for stage in ADAPTER_STAGES}
     return {title: json.loads(log.read_text()) for title, log in logs.items() if log.exists()}
 
 

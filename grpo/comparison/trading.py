@@ -16,7 +16,6 @@ from grpo.evaluation.identity import key_of, windows_hash
 from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE
 from grpo.evaluation.trading import Backtest, Performance, TradingRule, deflated_sharpe, trade
 from grpo.evaluation.trials import TRIALS_FILE, Trials, log_trials, read_trials
-from grpo.runs.folder import run_folder
 from grpo.runs.manifest import jsonable
 from preprocessing.windows import WindowSet
 
@@ -113,7 +112,7 @@ def _log(
     record = {
         "key": key_of({"trials": sorted(sharpe)}),
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "run": str(run_folder(config)),
+        "run": str(config.run_folder),
         "stock": config.stock,
         "forecasters": sorted({name for name, _ in backtests}),
         "seeds": seeds,

@@ -24,7 +24,7 @@ from grpo.config import RunConfig, parse_run_config
 from grpo.evaluation.harness import choose_windows
 from grpo.language.prompts import render_prompts
 from grpo.machine.memory import Batch, MemoryEstimate, ModelSize, estimate, model_size
-from grpo.models.adapters import ADAPTER_STAGES, ModelError, fixed_context
+from grpo.models.adapters import ModelError, fixed_context
 from grpo.models.download import HubError
 from grpo.models.hardware import (
     declared_packages,
@@ -37,8 +37,9 @@ from grpo.models.hardware import (
 from grpo.models.loading import load_tokenizer
 from grpo.models.unsloth import unsloth_problems
 from grpo.publishing.push import require_pushable
-from grpo.runs.folder import resolve_paths, run_folder, stage_manifest
+from grpo.runs.folder import resolve_paths, stage_manifest
 from grpo.runs.processes import SHARDING
+from grpo.runs.stages import ADAPTER_STAGES
 from grpo.sampling.forecaster import PromptTooLongError, check_lengths, completion_length, tokenize_prompts
 from grpo.training.config import GrpoConfig, SftConfig
 from preprocessing.errors import UserError
@@ -67,7 +68,7 @@ def check_training(
 
     Args:
         config: the run.
-        stage: `stage1`, `stage2` or `stage3`.
+        stage: its key, as in `grpo.runs.stages`.
         prompt_ids: tokens of each training prompt.
         completion_length: tokens of the longest completion.
         processes: that train together.
@@ -185,7 +186,9 @@ def memory_problems(
             stage,
             _shown(needed),
             free / _GIB,
-            f"{stage}.batch_size" if stage == "stage2" else f"{stage}.prompts_per_step or generation.rows_per_batch",
+            f"{stage}.batch_size"
+            if isinstance(getattr(config, stage), SftConfig)
+            else f"{stage}.prompts_per_step or generation.rows_per_batch",
         )
     return []
 
@@ -194,11 +197,11 @@ def disk_problems(config: RunConfig, size: ModelSize) -> list[str]:
     """Checkpoints that would not fit on the disk."""
     checkpoint = 12 * size.lora  # float32 weight and the two moments of AdamW
     needed = CHECKPOINTS_KEPT * checkpoint + ADAPTERS_KEPT * 4 * size.lora
-    free = free_disk(run_folder(config))
+    free = free_disk(config.run_folder)
     if needed <= free:
         return []
     return [
-        f"{run_folder(config)}: checkpoints and adapters take {needed / _GIB:.2f} GiB, but {free / _GIB:.2f} GiB are "
+        f"{config.run_folder}: checkpoints and adapters take {needed / _GIB:.2f} GiB, but {free / _GIB:.2f} GiB are "
         "free; free space, or give another --run-dir"
     ]
 
@@ -298,10 +301,10 @@ def problems_of_run(config: RunConfig, processes: int, port: int) -> list[str]:
             prompt, completion = _lengths(config)
         except (ModelError, PromptTooLongError) as error:
             problems.append(str(error))
-    for stage in ADAPTER_STAGES.values():
-        if stage_manifest(config, stage).exists():
+    for stage in ADAPTER_STAGES:
+        if stage_manifest(config.run_folder, stage.key).exists():
             continue
-        found = stage_problems(config, stage, size, prompt, completion, processes, None)
+        found = stage_problems(config, stage.key, size, prompt, completion, processes, None)
         problems += [problem for problem in found if problem not in problems]
     return problems
 
@@ -315,7 +318,7 @@ def _lengths(config: RunConfig) -> tuple[int, int]:
         ModelError: the tokenizer cannot be loaded.
         PromptTooLongError: they do not fit.
     """
-    paths = resolve_paths(config)
+    paths = resolve_paths(config.paths, config.run_folder, config.stock_slug)
     if paths.train_x.exists() and paths.train_y.exists():
         context = read_windows(paths.train_x, paths.train_y).context
         context = context.take(choose_windows(context, PROMPTS_MEASURED))

@@ -30,8 +30,6 @@ from preprocessing.windows import FEATURES, Context, WindowSet
 
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded" / "model"
 RECORD_FILE = "grpo_forecast.json"
-ADAPTER_STAGES = {"grpo_lora_1st": "stage1", "sft_lora": "stage2", "grpo_lora_2nd": "stage3"}
-"""The adapters of a run by name, and the stage that makes each."""
 
 
 class ModelError(UserError):

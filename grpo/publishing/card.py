@@ -13,21 +13,19 @@ from grpo.config import RunConfig
 from grpo.models.adapters import AdapterRecord
 from grpo.models.config import EMBEDDED
 from grpo.runs.folder import stage_folder, stage_manifest
+from grpo.runs.stages import Stage
 from preprocessing.combined_preprocessor import REPORT_FILE
 from preprocessing.files import sha256
 
-FORECASTER_NAMES = {"grpo_lora_1st": "grpo_1st", "sft_lora": "sft", "grpo_lora_2nd": "grpo_2nd"}
-"""What the comparison calls each adapter."""
-_TITLES = {"stage1": "stage 1, GRPO", "stage2": "stage 2, SFT", "stage3": "stage 3, GRPO from the SFT adapter"}
 _MANY = 20
 
 
-def model_card(config: RunConfig, name: str, adapter: Path, record: AdapterRecord, repo_id: str) -> str:
+def model_card(config: RunConfig, stage: Stage, adapter: Path, record: AdapterRecord, repo_id: str) -> str:
     """README.md of the adapter's repository.
 
     Args:
         config: the run.
-        name: the adapter's name in `FORECASTER_NAMES`.
+        stage: the stage that made it.
         adapter: its folder.
         record: its record, whose base model is what others can load.
         repo_id: where it is pushed.
@@ -46,7 +44,7 @@ def model_card(config: RunConfig, name: str, adapter: Path, record: AdapterRecor
         [
             f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
             f"# {repo_id.split('/')[1]}\n",
-            f"A LoRA adapter ({_TITLES[record.stage]}) that forecasts the daily closes of {record.stock}: it reads "
+            f"A LoRA adapter ({stage.title}) that forecasts the daily closes of {record.stock}: it reads "
             f"{record.window} days and answers with sample paths of the next {record.horizon}. Its base model is "
             f"{base}.\n",
             "## Use\n\n"
@@ -56,7 +54,7 @@ def model_card(config: RunConfig, name: str, adapter: Path, record: AdapterRecor
             f'forecaster = load_forecaster("{repo_id}")',
             'print(forecast_csv(forecaster, "AAPL.csv").median)',
             "```\n",
-            f"## How good it is\n\n{_metrics(config, name, adapter)}\n",
+            f"## How good it is\n\n{_metrics(config, stage, adapter)}\n",
             f"## Data\n\n{_data(config, record)}\n",
             f"## Training\n\n```yaml\n{yaml.safe_dump(_training(config, record), sort_keys=False)}```\n",
             f"## Limits\n\n{_limits(config, record)}\n",
@@ -64,12 +62,12 @@ def model_card(config: RunConfig, name: str, adapter: Path, record: AdapterRecor
     )
 
 
-def _metrics(config: RunConfig, name: str, adapter: Path) -> str:
+def _metrics(config: RunConfig, stage: Stage, adapter: Path) -> str:
     """Scores of the comparison, if it has run with these very weights."""
-    manifest = _read(stage_manifest(config, "compare"))
-    compared = manifest.get("inputs", {}).get(name, {}).get("sha256") == sha256(adapter)
-    metrics, forecaster = manifest.get("metrics", {}), FORECASTER_NAMES[name]
-    scores = {key: _of(metrics, key, forecaster) for key in ("rel_crps", "skill", "coverage_80")}
+    manifest = _read(stage_manifest(config.run_folder, "compare"))
+    compared = manifest.get("inputs", {}).get(stage.adapter, {}).get("sha256") == sha256(adapter)
+    metrics = manifest.get("metrics", {})
+    scores = {key: _of(metrics, key, stage.forecaster) for key in ("rel_crps", "skill", "coverage_80")}
     if not compared or scores["rel_crps"] is None:
         return "It has not been compared with the random walk yet, so nothing is known of its quality."
     lines = [
@@ -99,7 +97,7 @@ def _data(config: RunConfig, record: AdapterRecord) -> str:
             f"Trained on {record.training_windows} windows of {record.stock}: origins from {record.trained_from}, "
             f"prices up to {record.trained_until}."
         )
-    report = _read(stage_folder(config, "preprocess") / REPORT_FILE)
+    report = _read(stage_folder(config.run_folder, "preprocess") / REPORT_FILE)
     cut = report.get("cut", {})
     if cut.get("val_start") and cut.get("test_start"):
         lines.append(f"Validation begins on {cut['val_start']}, test on {cut['test_start']}.")
@@ -116,7 +114,7 @@ def _data(config: RunConfig, record: AdapterRecord) -> str:
 
 def _training(config: RunConfig, record: AdapterRecord) -> dict[str, Any]:
     """Configuration and versions of the stage, with the base model as others know it."""
-    manifest = _read(stage_manifest(config, record.stage))
+    manifest = _read(stage_manifest(config.run_folder, record.stage))
     settings = manifest.get("config", {}) | {"model": record.base_model}
     return {**settings, "metrics": manifest.get("metrics", {}), "versions": manifest.get("versions", {})}
 

@@ -29,7 +29,6 @@ from huggingface_hub import HfApi, get_token
 
 from grpo.config import SHORT_NAMES, RunConfig
 from grpo.models.adapters import (
-    ADAPTER_STAGES,
     RECORD_FILE,
     ModelError,
     adapter_settings,
@@ -39,12 +38,12 @@ from grpo.models.adapters import (
 from grpo.models.config import EMBEDDED
 from grpo.models.download import HubError, hub_reason
 from grpo.publishing.card import model_card
-from grpo.runs.folder import resolve_paths, run_folder, stage_manifest
+from grpo.runs.folder import resolve_paths, stage_manifest
 from grpo.runs.processes import rank
+from grpo.runs.stages import ADAPTER_STAGES, Stage
 from preprocessing.command_line import parse_config
 from preprocessing.errors import UserError
 
-REPOSITORY_SUFFIXES = {"grpo_lora_1st": "grpo-1st", "sft_lora": "sft", "grpo_lora_2nd": "grpo-2nd"}
 _FLAGS = {"repo_id": "hub.repo_id", "private": "hub.private", "base_model_id": "hub.base_model_id"}
 
 logger = logging.getLogger("grpo")
@@ -75,16 +74,16 @@ def push_run(config: RunConfig, *names: str) -> list[str]:
         HubError: no adapter is finished, no token, no right to write, no network, or the Hub refuses.
         ModelError: an adapter folder is damaged.
     """
-    paths = vars(resolve_paths(config))
-    done = {
-        name: Path(paths[name])
-        for name, stage in ADAPTER_STAGES.items()
-        if (not names or name in names) and stage_manifest(config, stage).is_file()
-    }
+    adapters = resolve_paths(config.paths, config.run_folder, config.stock_slug).adapters
+    done = [
+        stage
+        for stage in ADAPTER_STAGES
+        if (not names or stage.adapter in names) and stage_manifest(config.run_folder, stage.key).is_file()
+    ]
     if not done:
-        raise HubError(f"{run_folder(config)} has no finished adapter to push; run a training stage first")
+        raise HubError(f"{config.run_folder} has no finished adapter to push; run a training stage first")
     require_pushable(config)
-    return [_push(config, name, folder) for name, folder in done.items()]
+    return [_push(config, stage, adapters[stage.adapter]) for stage in done]
 
 
 def require_pushable(config: RunConfig) -> str:
@@ -107,10 +106,10 @@ def require_pushable(config: RunConfig) -> str:
     return config.model
 
 
-def _push(config: RunConfig, name: str, adapter: Path) -> str:
+def _push(config: RunConfig, stage: Stage, adapter: Path) -> str:
     """Push one adapter as one commit; gives the address of its repository."""
     base = require_pushable(config)
-    repository = f"{config.hub.repo_id}-{REPOSITORY_SUFFIXES[name]}"
+    repository = f"{config.hub.repo_id}-{stage.hub_suffix}"
     record = dataclasses.replace(read_record(adapter), base_model=base)
     settings = adapter_settings(adapter) | {"base_model_name_or_path": base}
     api = HfApi()
@@ -118,7 +117,7 @@ def _push(config: RunConfig, name: str, adapter: Path) -> str:
         folder = Path(shutil.copytree(adapter, Path(temporary, "adapter")))
         (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
         (folder / RECORD_FILE).write_text(record_text(record))
-        (folder / "README.md").write_text(model_card(config, name, adapter, record, repository))
+        (folder / "README.md").write_text(model_card(config, stage, adapter, record, repository))
         try:
             address = api.create_repo(repository, private=config.hub.private, exist_ok=True)
             if config.hub.private and not api.model_info(repository).private:
@@ -126,17 +125,17 @@ def _push(config: RunConfig, name: str, adapter: Path) -> str:
                     f"{repository} is public on the Hub; make it private there, or give --hub.private false, or "
                     "another --hub.repo_id"
                 )
-            message = f"{name} of {config.stock} ({record.stage})"
+            message = f"{stage.adapter} of {config.stock} ({record.stage})"
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
         except (OSError, HTTPError, RuntimeError) as error:  # the last: a file that was not taken, the reason its cause
             reason = hub_reason(error.__cause__ or error if isinstance(error, RuntimeError) else error)
-            raise PushError(f"pushing {name} to {repository} failed: {reason}") from error
+            raise PushError(f"pushing {stage.adapter} to {repository} failed: {reason}") from error
     return str(address)
 
 
 def _repeat(config: RunConfig) -> str:
     """The command that pushes the run again."""
-    folder = run_folder(config)
+    folder = config.run_folder
     words = ["python", "-m", "grpo.hub", "push", str(folder)]
     if not (folder / "config.yaml").is_file():
         words += ["--stock", config.stock, "--model", config.model, "--hub.repo_id", str(config.hub.repo_id)]

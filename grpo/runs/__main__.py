@@ -1,9 +1,11 @@
-"""Make a run folder, or check one; prints its path.
+"""Make a run folder, or check one, and print its path; or print the stages of a run.
 
     python -m grpo.runs start --stock AAPL ...   make a run folder with its resolved config.yaml
     python -m grpo.runs resume DIR               check that a folder holds a run
+    python -m grpo.runs stages                   the stages in their order, one a line: module, processes, title
 
-run_pipeline.sh starts every run with one of the two.
+run_pipeline.sh starts every run with one of the first two and runs the stages that the third one names; `processes` is
+`many` for a stage that may share its work among several.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 from grpo.config import RunConfig, parse_run_config, to_yaml
 from grpo.runs.log import stage_entry
 from grpo.runs.manifest import config_changes
+from grpo.runs.stages import STAGES
 from preprocessing.command_line import plain
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
@@ -56,6 +59,14 @@ def resume(folder: Path) -> Path:
     return folder
 
 
+def stage_lines() -> str:
+    """One line per stage: its module, how many processes share its work, and what stands over its output."""
+    return "\n".join(
+        f"{stage.module}\t{'many' if stage.adapter else 'one'}\t{number}/{len(STAGES)} {stage.title}"
+        for number, stage in enumerate(STAGES, start=1)
+    )
+
+
 def _read_config(file: Path) -> RunConfig:
     return parse_run_config(["--config", str(file)], prog=str(file), description="")
 
@@ -76,17 +87,19 @@ def _fresh_folder(results_dir: Path, stock: str) -> Path:
 
 
 def main() -> None:
-    """`start [FLAGS]` or `resume DIR`; standard output holds the run folder alone."""
+    """`start [FLAGS]`, `resume DIR` or `stages`; standard output holds what was asked for alone."""
     command, *arguments = sys.argv[1:] or ["--help"]
     if command == "start":
         description = "Make a run folder with the resolved config.yaml and print its path."
         print(start(parse_run_config(arguments, prog="python -m grpo.runs start", description=description)))
     elif command == "resume" and len(arguments) == 1:
         print(resume(Path(arguments[0])))
+    elif command == "stages" and not arguments:
+        print(stage_lines())
     elif command in ("-h", "--help"):
         print(__doc__)
     else:
-        raise UserError("usage: python -m grpo.runs start [FLAGS] | resume DIR")
+        raise UserError("usage: python -m grpo.runs start [FLAGS] | resume DIR | stages")
 
 
 if __name__ == "__main__":

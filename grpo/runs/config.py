@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from grpo.runs.stages import ADAPTER_STAGES
+from preprocessing.command_line import with_fields
+
 
 @dataclass(frozen=True, kw_only=True)
+@with_fields(
+    {stage.adapter: ("Path | None", None, f"Adapter of {stage.title} (folder or Hub id).") for stage in ADAPTER_STAGES}
+)
 class PathsConfig:
-    """Files of single stages; null: the place in the run folder where the pipeline puts them."""
+    """Files of single stages; null: the place in the run folder where the pipeline puts them.
+
+    Besides the files below, one field for the adapter of each stage: grpo_lora_1st, ...
+    """
 
     train_x: Path | None = None
     """Training windows, X (CSV)."""
@@ -28,9 +37,3 @@ class PathsConfig:
     """Windows of the whole span, Y (CSV)."""
     sft_data: Path | None = None
     """SFT data, {STOCK}_sft_training_data.csv."""
-    grpo_lora_1st: Path | None = None
-    """Adapter of stage 1 (folder)."""
-    sft_lora: Path | None = None
-    """Adapter of stage 2 (folder)."""
-    grpo_lora_2nd: Path | None = None
-    """Adapter of stage 3 (folder)."""

@@ -1,40 +1,36 @@
-"""Where things lie: the run folder, its stages' folders, and the adapters that a run makes."""
+"""Where things lie in a run folder, and how an adapter is published."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from grpo.config import RunConfig
-from grpo.models.adapters import ADAPTER_STAGES, RECORD_FILE, AdapterRecord, is_hub_id, record_text
+from grpo.models.adapters import RECORD_FILE, AdapterRecord, is_hub_id, record_text
 from grpo.models.download import locate_adapter
-from grpo.runs.stages import STAGE_FOLDERS
+from grpo.runs.config import PathsConfig
+from grpo.runs.stages import ADAPTER_STAGES, stage_of
 from preprocessing.windows import SPLITS
 
 MANIFEST_FILE = "manifest.json"
 
 
-def run_folder(config: RunConfig) -> Path:
-    """The run folder: `run_dir`, or results_dir/STOCK where none is given."""
-    return config.run_dir or config.results_dir / config.stock_slug
+def stage_folder(run: Path, key: str) -> Path:
+    """The folder of one stage in a run folder."""
+    return run / stage_of(key).folder
 
 
-def stage_folder(config: RunConfig, name: str) -> Path:
-    """The folder of one stage, by its name in `STAGE_FOLDERS`."""
-    return run_folder(config) / STAGE_FOLDERS[name]
-
-
-def stage_manifest(config: RunConfig, name: str) -> Path:
+def stage_manifest(run: Path, key: str) -> Path:
     """The record of what a stage made; it is there when, and only when, the stage is finished."""
-    return stage_folder(config, name) / MANIFEST_FILE
+    return stage_folder(run, key) / MANIFEST_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunPaths:
-    """`PathsConfig` with every place filled in."""
+    """`PathsConfig` with every place filled in; the adapters by name, in the order of their stages."""
 
     train_x: Path
     train_y: Path
@@ -45,40 +41,46 @@ class RunPaths:
     full_x: Path
     full_y: Path
     sft_data: Path
-    grpo_lora_1st: Path
-    sft_lora: Path
-    grpo_lora_2nd: Path
+    adapters: Mapping[str, Path]
+
+    def named(self, *names: str) -> dict[str, Path]:
+        """Some files and adapters by name, as a stage declares its inputs."""
+        places = vars(self) | dict(self.adapters)
+        return {name: places[name] for name in names}
 
 
-def resolve_paths(config: RunConfig) -> RunPaths:
-    """`config.paths` with every null replaced by the place where the pipeline puts that file.
+def resolve_paths(given: PathsConfig, run: Path, stock: str) -> RunPaths:
+    """The places of all files: those that are given, and for the others where the pipeline puts them.
 
-    An adapter given as user/name[@revision] that is no folder here is fetched from the Hub.
+    Args:
+        given: what the configuration names.
+        run: the run folder.
+        stock: the stock as a file name.
+    """
+    places = {
+        f"{split}_{part}": stage_folder(run, "preprocess") / f"{stock}_{split}_{part}.csv"
+        for split in SPLITS
+        for part in ("x", "y")
+    }
+    places["sft_data"] = stage_folder(run, "rejection") / f"{stock}_sft_training_data.csv"
+    adapters = {stage.adapter: stage_folder(run, stage.key) / "adapter" for stage in ADAPTER_STAGES}
+    return RunPaths(
+        **{name: getattr(given, name) or place for name, place in places.items()},
+        adapters={name: getattr(given, name) or place for name, place in adapters.items()},
+    )
+
+
+def fetch_adapters(paths: RunPaths, *names: str) -> RunPaths:
+    """The same places, with a copy of each named adapter that is a Hub id, user/name[@revision], and no folder here.
 
     Raises:
         HubError: the Hub has no such adapter, or cannot be reached.
     """
-    stock = config.stock_slug
-    defaults = {
-        f"{split}_{part}": stage_folder(config, "preprocess") / f"{stock}_{split}_{part}.csv"
-        for split in SPLITS
-        for part in ("x", "y")
-    }
-    defaults["sft_data"] = stage_folder(config, "rejection") / f"{stock}_sft_training_data.csv"
-    defaults["grpo_lora_1st"] = stage_folder(config, "stage1") / "adapter"
-    defaults["sft_lora"] = stage_folder(config, "stage2") / "adapter"
-    defaults["grpo_lora_2nd"] = stage_folder(config, "stage3") / "adapter"
-    paths = {name: getattr(config.paths, name) or path for name, path in defaults.items()}
-    for name in ADAPTER_STAGES:
-        given = getattr(config.paths, name)
-        if given is not None and is_hub_id(str(given)) and not given.exists():
-            paths[name] = locate_adapter(str(given))
-    return RunPaths(**paths)
-
-
-def adapter_place(config: RunConfig, name: str) -> Path:
-    """Where a finished adapter is published: models_dir/MODEL/STOCK/NAME."""
-    return config.models_dir / config.model_slug / config.stock_slug / name
+    places = dict(paths.adapters)
+    for name in names:
+        if is_hub_id(str(places[name])) and not places[name].exists():
+            places[name] = locate_adapter(str(places[name]))
+    return replace(paths, adapters=places)
 
 
 def publish_adapter(source: Path, target: Path, record: AdapterRecord | None = None) -> None:

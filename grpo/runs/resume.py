@@ -25,9 +25,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from grpo.config import RunConfig
 from grpo.runs.checkpoints import newest_checkpoint
-from grpo.runs.folder import MANIFEST_FILE, run_folder, stage_folder
+from grpo.runs.folder import MANIFEST_FILE, stage_folder
 from grpo.runs.log import explained, logger, start_logging
 from grpo.runs.manifest import (
     fingerprints,
@@ -39,7 +38,7 @@ from grpo.runs.manifest import (
     versions,
 )
 from grpo.runs.processes import barrier, rank
-from grpo.runs.stages import STAGE_FOLDERS, STAGE_MODULES
+from grpo.runs.stages import STAGES
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 
@@ -49,7 +48,7 @@ class StageRun:
     """What the body of a stage gets to know.
 
     Attributes:
-        name: the stage's name in `STAGE_FOLDERS`.
+        name: the stage's key.
         folder: the stage's folder; it exists.
         resume_from: the newest complete `checkpoints/checkpoint-N`, or None for a fresh start.
         logger: writes to standard error and to the run's pipeline.log.
@@ -63,8 +62,9 @@ class StageRun:
 
 def run_stage(
     name: str,
-    config: RunConfig,
+    run: Path,
     *,
+    seed: int,
     sections: Mapping[str, Any],
     inputs: Mapping[str, Path],
     outputs: Mapping[str, Path],
@@ -77,8 +77,9 @@ def run_stage(
     writes.
 
     Args:
-        name: the stage's name in `STAGE_FOLDERS`.
-        config: the whole configuration; gives the folder and the seed.
+        name: the stage's key.
+        run: the run folder.
+        seed: of the run, for the manifest.
         sections: the parts of the configuration that the result depends on, by name.
         inputs: files or folders that must exist, by name.
         outputs: files or folders that the body makes, by name.
@@ -88,18 +89,18 @@ def run_stage(
     Raises:
         UserError: an input or output is missing, the stage holds something else, or the disk is full.
     """
-    with explained(run_folder(config)):
-        start_logging(run_folder(config))
-        _require_inputs(name, config, inputs)
+    with explained(run):
+        start_logging(run)
+        _require_inputs(name, run, inputs)
         request = request_record(name, sections, inputs)
-        stage = _decide(name, stage_folder(config, name), request, outputs, remake)
+        stage = _decide(name, stage_folder(run, name), request, outputs, remake)
         if stage is None:
             return
         begin = time.monotonic()
         metrics = body(stage)
         barrier()
         if rank() == 0:
-            _finish(stage, config, request, outputs, metrics, seconds=round(time.monotonic() - begin, 3))
+            _finish(stage, seed, request, outputs, metrics, seconds=round(time.monotonic() - begin, 3))
 
 
 def _decide(
@@ -130,7 +131,7 @@ def _decide(
 
 def _finish(
     stage: StageRun,
-    config: RunConfig,
+    seed: int,
     request: Mapping[str, Any],
     outputs: Mapping[str, Path],
     metrics: Mapping[str, Any],
@@ -145,7 +146,7 @@ def _finish(
         **request,
         "outputs": fingerprints(outputs),
         "metrics": metrics,
-        "seed": config.seed,
+        "seed": seed,
         "seconds": seconds,
         "resumed_from": stage.resume_from.name if stage.resume_from else None,
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -156,12 +157,12 @@ def _finish(
     logger.info("%s: done in %.0f s", stage.name, seconds)
 
 
-def _require_inputs(name: str, config: RunConfig, inputs: Mapping[str, Path]) -> None:
+def _require_inputs(name: str, run: Path, inputs: Mapping[str, Path]) -> None:
     for key, path in inputs.items():
         if Path(path).exists():
             continue
-        makers = [stage for stage in STAGE_FOLDERS if stage_folder(config, stage) in Path(path).parents]
-        way_out = f"run `python -m {STAGE_MODULES[makers[0]]}` first, or " if makers else ""
+        makers = [stage for stage in STAGES if stage_folder(run, stage.key) in Path(path).parents]
+        way_out = f"run `python -m {makers[0].module}` first, or " if makers else ""
         raise UserError(f"{name}: input {key} is missing at {path}; {way_out}correct the path")
 
 

@@ -26,7 +26,7 @@ from grpo.evaluation.contamination import cutoff_table, cutoff_warnings, trainin
 from grpo.evaluation.identity import key_of
 from grpo.evaluation.leaderboard import OPTIMUM, verdict
 from grpo.publishing.push import push_after_stage
-from grpo.runs.folder import resolve_paths, stage_folder
+from grpo.runs.folder import fetch_adapters, resolve_paths, stage_folder
 from grpo.runs.log import logger, stage_entry
 from grpo.runs.processes import rank
 from grpo.runs.resume import StageRun, run_stage
@@ -43,18 +43,20 @@ def main() -> None:
     config = parse_run_config(prog=prog, description=__doc__ or "")
     if rank() > 0:
         return  # one process compares; under `accelerate launch` the others have nothing to add
-    paths = resolve_paths(config)
+    paths = resolve_paths(config.paths, config.run_folder, config.stock_slug)
     choice = choose_forecasters(config, paths)
     needed = [f"{split}_{part}" for split in ("train", "val", "test") for part in ("x", "y")]
     needed += ["full_x", "full_y"] if config.compare.folds > 1 else []
-    if not any(getattr(config.paths, name) or getattr(paths, name).exists() for name in needed):
+    if not any(getattr(config.paths, name) or path.exists() for name, path in paths.named(*needed).items()):
         make_run_windows(config)
-    needed += [field for name in choice.names if (field := LANGUAGE_MODEL.get(name))]
-    folder = stage_folder(config, "compare")
+    adapters = [adapter for name in choice.names if (adapter := LANGUAGE_MODEL.get(name))]
+    paths = fetch_adapters(paths, *adapters)
+    folder = stage_folder(config.run_folder, "compare")
     forecasters = Forecasters(config, paths, folder, logger)
     run_stage(
         "compare",
-        config,
+        config.run_folder,
+        seed=config.seed,
         sections={
             "forecasters": {name: key_of(forecasters.identity(name)) for name in (*choice.names, OPTIMUM)},
             "compare": plain(config.compare) | {"forecasters": list(choice.names)},
@@ -65,12 +67,12 @@ def main() -> None:
             "baselines": config.baselines,
             "seed": config.seed,
         },
-        inputs={name: getattr(paths, name) for name in needed},
+        inputs=paths.named(*needed, *adapters),
         outputs={name: folder / name for name in OUTPUTS},
         body=lambda run: compare(run, config, choice, forecasters),
         remake=True,
     )
-    if any(LANGUAGE_MODEL.get(name) for name in choice.names):
+    if adapters:
         push_after_stage(config)  # the cards now have scores
     print((folder / "leaderboard.md").read_text())
     print(f"Report: {folder / 'report.html'}\nTables, forecasts and pictures: {folder}")

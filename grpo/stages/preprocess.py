@@ -33,7 +33,7 @@ def main() -> None:
 
 def make_run_windows(config: RunConfig) -> None:
     """The windows of a run, by the resume rule."""
-    folder = stage_folder(config, "preprocess")
+    folder = stage_folder(config.run_folder, "preprocess")
     outputs = {"report": folder / REPORT_FILE}
     for split in SPLITS:
         outputs[f"{split}_x"], outputs[f"{split}_y"] = windows_files(config.stock, folder, split)
@@ -51,7 +51,8 @@ def make_run_windows(config: RunConfig) -> None:
 
     run_stage(
         "preprocess",
-        config,
+        config.run_folder,
+        seed=config.seed,
         sections={"stock": config.stock, "data": config.data},
         # simulated stocks have no file: their name is all that they depend on
         inputs={name: path for name, path in locate_stocks(config.stock, config.data).items() if path},

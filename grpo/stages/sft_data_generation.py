@@ -20,15 +20,19 @@ import pandas as pd
 from grpo.config import RunConfig, parse_run_config
 from grpo.language.prompts import parse_answers, render_prompts, to_levels
 from grpo.language.rewards import energy, scale_paths
-from grpo.runs.folder import resolve_paths
+from grpo.runs.folder import RunPaths, fetch_adapters, resolve_paths
 from grpo.runs.log import stage_entry
 from grpo.runs.processes import rank
 from grpo.runs.resume import StageRun, run_stage
+from grpo.runs.stages import stage_of
 from grpo.training.rejection import draw_stratified, select, strata
 from preprocessing.command_line import plain
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet, read_windows
+
+SAMPLED = stage_of("stage1")
+"""Whose adapter is sampled from."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,19 @@ class Sampled:
         return np.asarray(np.isfinite(self.paths).all(-1))
 
 
-def sample(config: RunConfig, rng: np.random.Generator) -> Sampled:
+def sample(config: RunConfig, paths: RunPaths, rng: np.random.Generator) -> Sampled:
     """Sample K answers for each of a stratified choice of training windows from the stage-1 model."""
     from grpo.sampling.forecaster import load_llm_forecaster  # brings torch, which a finished stage does not need
 
-    files, settings = resolve_paths(config), config.rejection
-    windows = read_windows(files.train_x, files.train_y)
+    settings = config.rejection
+    windows = read_windows(paths.train_x, paths.train_y)
     move = np.log(windows.truth.future[:, -1] / windows.context.last_price)
     stratum = strata(windows.context.feature("volatility"), move, windows.context.origin)
     chosen = draw_stratified(stratum, settings.max_windows, rng)
     windows = windows.take(chosen)
     context, horizon = windows.context, windows.horizon
-    forecaster = load_llm_forecaster(
-        config.spec(files.grpo_lora_1st), config.prompt, config.generation, name="grpo_1st"
-    )
+    spec = config.spec(paths.adapters[SAMPLED.adapter])
+    forecaster = load_llm_forecaster(spec, config.prompt, config.generation, name=SAMPLED.forecaster)
     texts = forecaster.sample_texts(context, horizon=horizon, num_samples=settings.num_samples, seed=config.seed)
     levels = parse_answers([text for row in texts for text in row], horizon=horizon, style=config.prompt.style)
     truth = to_levels(windows.truth.future, context.last_price[:, None], context.feature("volatility")[:, None])
@@ -81,10 +84,10 @@ def sample(config: RunConfig, rng: np.random.Generator) -> Sampled:
     )
 
 
-def generate(config: RunConfig, stage: StageRun) -> dict[str, Any]:
+def generate(config: RunConfig, paths: RunPaths, stage: StageRun) -> dict[str, Any]:
     """Sample, choose and write; returns the headline metrics."""
     settings, rng = config.rejection, np.random.default_rng(config.seed)
-    sampled = sample(config, rng)
+    sampled = sample(config, paths, rng)
     valid = sampled.valid
     kept, drawn = np.zeros_like(valid), np.zeros_like(valid)
     for row in range(len(valid)):
@@ -94,7 +97,7 @@ def generate(config: RunConfig, stage: StageRun) -> dict[str, Any]:
         raise UserError(
             "no sampled answer was valid, so there is no SFT data; train stage 1 longer, or check the model"
         )
-    _write(config, stage, sampled, kept)
+    _write(config, paths, stage, sampled, kept)
     before, after = (range_coverage(sampled.paths, chosen, sampled.truth) for chosen in (drawn, kept))
     calibrated = (settings.keep - 1) / (settings.keep + 1)
     stage.logger.info("kept %d of %d samples of %d windows", kept.sum(), kept.size, len(kept))
@@ -129,14 +132,14 @@ def range_coverage(paths: np.ndarray, chosen: np.ndarray, truth: np.ndarray) -> 
     return float(inside.mean())
 
 
-def _write(config: RunConfig, stage: StageRun, sampled: Sampled, kept: np.ndarray) -> None:
+def _write(config: RunConfig, paths: RunPaths, stage: StageRun, sampled: Sampled, kept: np.ndarray) -> None:
     table = _sample_table(config, sampled.windows, sampled.texts, sampled.paths, sampled.truth, kept)
     columns = ["prompt", "completion", "date", "stock", "energy_reward"]
     rejected = table[~table["kept"]].drop(columns="kept")
     acceptance = _acceptance(sampled.stratum, kept, sampled.valid)
     write_atomically(stage.folder / "rejected.parquet", rejected.to_parquet(index=False))
     write_atomically(stage.folder / "acceptance.csv", acceptance.to_csv(index=False))
-    write_atomically(resolve_paths(config).sft_data, table.loc[table["kept"], columns].to_csv(index=False))
+    write_atomically(paths.sft_data, table.loc[table["kept"], columns].to_csv(index=False))
 
 
 def _spread(paths: np.ndarray, mask: np.ndarray) -> float:
@@ -198,10 +201,11 @@ def main() -> None:
     config = parse_run_config(prog="python -m grpo.stages.sft_data_generation", description=__doc__ or "")
     if rank() > 0:
         return  # one process samples and writes; under `accelerate launch` the others have nothing to add
-    paths = resolve_paths(config)
+    paths = fetch_adapters(resolve_paths(config.paths, config.run_folder, config.stock_slug), SAMPLED.adapter)
     run_stage(
         "rejection",
-        config,
+        config.run_folder,
+        seed=config.seed,
         sections={
             "model": config.model,
             "seed": config.seed,
@@ -210,9 +214,9 @@ def main() -> None:
             "loading": plain(config.loading),
             "rejection": plain(config.rejection),
         },
-        inputs={"train_x": paths.train_x, "train_y": paths.train_y, "grpo_lora_1st": paths.grpo_lora_1st},
+        inputs=paths.named("train_x", "train_y", SAMPLED.adapter),
         outputs={"sft_data": paths.sft_data},
-        body=lambda stage: generate(config, stage),
+        body=lambda stage: generate(config, paths, stage),
     )
 
 

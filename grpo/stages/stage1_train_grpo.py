@@ -14,42 +14,37 @@ from typing import Any
 from grpo.config import RunConfig, parse_run_config
 from grpo.models.unsloth import activate
 from grpo.publishing.push import push_after_stage
-from grpo.runs.folder import resolve_paths
+from grpo.runs.folder import RunPaths, resolve_paths
 from grpo.runs.log import stage_entry
 from grpo.runs.resume import StageRun, run_stage
+from grpo.runs.stages import stage_of
 from grpo.stages.training_settings import grpo_inputs, grpo_sections
 
+STAGE = stage_of("stage1")
 
-def train(config: RunConfig, stage: StageRun) -> dict[str, Any]:
+
+def train(config: RunConfig, stage: StageRun, paths: RunPaths) -> dict[str, Any]:
     """Train; returns the headline metrics."""
     activate(config.spec(), sampler=config.generation.backend)
     from grpo.training.grpo import train_grpo  # brings torch and TRL, which a finished stage does not need
 
-    paths = resolve_paths(config)
-    return train_grpo(
-        config,
-        config.stage1,
-        stage,
-        target=paths.grpo_lora_1st,
-        start_from=None,
-        published_as="grpo_lora_1st",
-        title="stage 1 GRPO",
-    )
+    return train_grpo(config, config.stage1, stage, paths, start_from=None)
 
 
 def main() -> None:
     """Run the stage."""
-    config = parse_run_config(prog="python -m grpo.stages.stage1_train_grpo", description=__doc__ or "")
-    paths = resolve_paths(config)
+    config = parse_run_config(prog=f"python -m {STAGE.module}", description=__doc__ or "")
+    paths = resolve_paths(config.paths, config.run_folder, config.stock_slug)
     run_stage(
-        "stage1",
-        config,
+        STAGE.key,
+        config.run_folder,
+        seed=config.seed,
         sections=grpo_sections(config, config.stage1),
         inputs=grpo_inputs(paths),
-        outputs={"adapter": paths.grpo_lora_1st},
-        body=lambda stage: train(config, stage),
+        outputs={"adapter": paths.adapters[STAGE.adapter]},
+        body=lambda stage: train(config, stage, paths),
     )
-    push_after_stage(config, "grpo_lora_1st")
+    push_after_stage(config, STAGE.adapter)
 
 
 if __name__ == "__main__":

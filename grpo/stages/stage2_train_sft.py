@@ -13,30 +13,36 @@ from typing import Any
 from grpo.config import RunConfig, parse_run_config
 from grpo.models.unsloth import activate
 from grpo.publishing.push import push_after_stage
-from grpo.runs.folder import resolve_paths
+from grpo.runs.folder import RunPaths, fetch_adapters, resolve_paths
 from grpo.runs.log import stage_entry
 from grpo.runs.processes import num_processes
 from grpo.runs.resume import StageRun, run_stage
+from grpo.runs.stages import stage_of
 from preprocessing.command_line import plain
 
+STAGE = stage_of("stage2")
 
-def train(config: RunConfig, stage: StageRun, start_from: Path | None) -> dict[str, Any]:
+
+def train(config: RunConfig, stage: StageRun, paths: RunPaths, start_from: Path | None) -> dict[str, Any]:
     """Train; returns the headline metrics."""
     activate(config.spec(), sampler=config.generation.backend)
     from grpo.training.sft import train_sft  # brings torch and TRL, which a finished stage does not need
 
-    return train_sft(config, stage, start_from)
+    return train_sft(config, stage, paths, start_from)
 
 
 def main() -> None:
     """Run the stage."""
-    config = parse_run_config(prog="python -m grpo.stages.stage2_train_sft", description=__doc__ or "")
-    paths = resolve_paths(config)
-    start_from = paths.grpo_lora_1st if config.stage2.start_from == "stage1" else None
-    inputs = {"sft_data": paths.sft_data} | ({"grpo_lora_1st": start_from} if start_from else {})
+    config = parse_run_config(prog=f"python -m {STAGE.module}", description=__doc__ or "")
+    before = [] if config.stage2.start_from == "base" else [stage_of(config.stage2.start_from).adapter]
+    paths = fetch_adapters(resolve_paths(config.paths, config.run_folder, config.stock_slug), *before)
+    start_from = paths.adapters[before[0]] if before else None
+    # the adapter's record tells of the windows behind the SFT data, where they are at hand
+    windows = ["train_x", "train_y"] if paths.train_x.exists() else []
     run_stage(
-        "stage2",
-        config,
+        STAGE.key,
+        config.run_folder,
+        seed=config.seed,
         sections={
             "model": config.model,
             "backend": config.backend,
@@ -47,11 +53,11 @@ def main() -> None:
             "processes": num_processes(),
             "stage2": plain(config.stage2),
         },
-        inputs=inputs,
-        outputs={"adapter": paths.sft_lora},
-        body=lambda stage: train(config, stage, start_from),
+        inputs=paths.named("sft_data", *windows, *before),
+        outputs={"adapter": paths.adapters[STAGE.adapter]},
+        body=lambda stage: train(config, stage, paths, start_from),
     )
-    push_after_stage(config, "sft_lora")
+    push_after_stage(config, STAGE.adapter)
 
 
 if __name__ == "__main__":

@@ -12,42 +12,37 @@ from typing import Any
 from grpo.config import RunConfig, parse_run_config
 from grpo.models.unsloth import activate
 from grpo.publishing.push import push_after_stage
-from grpo.runs.folder import resolve_paths
+from grpo.runs.folder import RunPaths, fetch_adapters, resolve_paths
 from grpo.runs.log import stage_entry
 from grpo.runs.resume import StageRun, run_stage
+from grpo.runs.stages import stage_of
 from grpo.stages.training_settings import grpo_inputs, grpo_sections
 
+STAGE, BEFORE = stage_of("stage3"), stage_of("stage2")
 
-def train(config: RunConfig, stage: StageRun) -> dict[str, Any]:
+
+def train(config: RunConfig, stage: StageRun, paths: RunPaths) -> dict[str, Any]:
     """Train; returns the headline metrics."""
     activate(config.spec(), sampler=config.generation.backend)
     from grpo.training.grpo import train_grpo  # brings torch and TRL, which a finished stage does not need
 
-    paths = resolve_paths(config)
-    return train_grpo(
-        config,
-        config.stage3,
-        stage,
-        target=paths.grpo_lora_2nd,
-        start_from=paths.sft_lora,
-        published_as="grpo_lora_2nd",
-        title="stage 3 GRPO",
-    )
+    return train_grpo(config, config.stage3, stage, paths, start_from=paths.adapters[BEFORE.adapter])
 
 
 def main() -> None:
     """Run the stage."""
-    config = parse_run_config(prog="python -m grpo.stages.stage3_train_grpo_from_sft", description=__doc__ or "")
-    paths = resolve_paths(config)
+    config = parse_run_config(prog=f"python -m {STAGE.module}", description=__doc__ or "")
+    paths = fetch_adapters(resolve_paths(config.paths, config.run_folder, config.stock_slug), BEFORE.adapter)
     run_stage(
-        "stage3",
-        config,
+        STAGE.key,
+        config.run_folder,
+        seed=config.seed,
         sections=grpo_sections(config, config.stage3),
-        inputs={**grpo_inputs(paths), "sft_lora": paths.sft_lora},
-        outputs={"adapter": paths.grpo_lora_2nd},
-        body=lambda stage: train(config, stage),
+        inputs=grpo_inputs(paths) | paths.named(BEFORE.adapter),
+        outputs={"adapter": paths.adapters[STAGE.adapter]},
+        body=lambda stage: train(config, stage, paths),
     )
-    push_after_stage(config, "grpo_lora_2nd")
+    push_after_stage(config, STAGE.adapter)
 
 
 if __name__ == "__main__":

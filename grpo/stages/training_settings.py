@@ -18,7 +18,7 @@ from preprocessing.command_line import plain
 
 def grpo_inputs(paths: RunPaths) -> dict[str, Path]:
     """The window files that a GRPO stage reads."""
-    return {name: getattr(paths, name) for name in ("train_x", "train_y", "val_x", "val_y")}
+    return paths.named("train_x", "train_y", "val_x", "val_y")
 
 
 def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from grpo.machine.preflight import check_training
 from grpo.models.adapters import AdapterRecord, describe_adapter
 from grpo.models.loading import load_policy, load_tokenizer, save_adapter, training_arguments
 from grpo.models.unsloth import require_reference
-from grpo.runs.folder import adapter_place, publish_adapter, resolve_paths
+from grpo.runs.folder import RunPaths, publish_adapter
 from grpo.runs.processes import num_processes, rank
 from grpo.runs.resume import StageRun
+from grpo.runs.stages import stage_of
 from grpo.sampling.forecaster import GenerateForecaster, LLMForecaster, completion_length, tokenize_prompts
 from grpo.sampling.vllm_engine import engine_for, require_vllm
 from grpo.training.config import GrpoConfig
@@ -38,29 +39,25 @@ def train_grpo(
     config: RunConfig,
     settings: GrpoConfig,
     stage: StageRun,
+    paths: RunPaths,
     *,
-    target: Path,
     start_from: Path | None,
-    published_as: str,
-    title: str,
 ) -> dict[str, Any]:
-    """Train one GRPO stage and leave the adapter that validation keeps in `target`.
+    """Train one GRPO stage and leave the adapter that validation keeps at its place in `paths`.
 
     Args:
         config: the whole run.
         settings: this stage's part of it.
         stage: folder, checkpoint to resume from, logger.
-        target: folder for the adapter.
+        paths: windows and adapters.
         start_from: adapter to continue, which is also the KL reference; None starts a fresh one on the base.
-        published_as: name of the copy under models_dir/MODEL/STOCK.
-        title: shown by the progress bar.
 
     Returns:
         Headline metrics for the manifest.
     """
     set_seed(config.seed)  # before the adapter is made: PEFT draws its first weights from the global generator
     tokenizer = load_tokenizer(config.spec())
-    paths = resolve_paths(config)
+    row = stage_of(stage.name)
     train, val = read_windows(paths.train_x, paths.train_y), read_windows(paths.val_x, paths.val_y)
     dataset = grpo_dataset(train, config)
     length = completion_length(tokenizer, config.prompt, train.horizon)
@@ -91,12 +88,13 @@ def train_grpo(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(guard)
-    trainer.add_callback(StageProgress(title))
+    trainer.add_callback(StageProgress(row.title))
     run_training(trainer, stage)
     if trainer.accelerator.is_main_process:
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
+        target = paths.adapters[row.adapter]
         publish_adapter(guard.kept_folder, target, _record(config, stage.name, train))
-        publish_adapter(target, adapter_place(config, published_as))
+        publish_adapter(target, config.published(row.adapter))
     trainer.accelerator.wait_for_everyone()
     return {"kept": guard.read_kept(), "last_reward": last_logged(trainer.state.log_history, "reward")}
 
@@ -161,7 +159,7 @@ def trl_arguments(config: RunConfig, settings: GrpoConfig, stage: StageRun, leng
         "output_dir": str(stage.folder / "checkpoints"),
         "report_to": ["tensorboard"],
         "max_steps": settings.steps,
-        "learning_rate": config.learning_rate(settings),
+        "learning_rate": config.learning_rate(stage.name),
         "lr_scheduler_type": "cosine",
         "warmup_steps": settings.warmup_steps,
         "per_device_train_batch_size": settings.prompts_per_step * settings.num_generations,

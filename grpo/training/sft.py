@@ -15,9 +15,10 @@ from grpo.config import RunConfig
 from grpo.machine.preflight import check_training
 from grpo.models.adapters import AdapterRecord, describe_adapter
 from grpo.models.loading import load_policy, load_tokenizer, save_adapter, training_arguments
-from grpo.runs.folder import adapter_place, publish_adapter, resolve_paths
+from grpo.runs.folder import RunPaths, publish_adapter
 from grpo.runs.processes import num_processes
 from grpo.runs.resume import StageRun
+from grpo.runs.stages import stage_of
 from grpo.sampling.forecaster import tokenize_prompts
 from grpo.training.grpo import build_trl_config, last_logged, refused_settings
 from grpo.training.launcher import run_training, whole_model
@@ -58,17 +59,17 @@ def sft_dataset(file: Path) -> Dataset:
     )
 
 
-def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> dict[str, Any]:
-    """Train and leave the adapter at `paths.sft_lora`; returns the headline metrics."""
+def train_sft(config: RunConfig, stage: StageRun, paths: RunPaths, start_from: Path | None) -> dict[str, Any]:
+    """Train and leave the adapter at its place in `paths`; returns the headline metrics."""
     set_seed(config.seed)
-    paths = resolve_paths(config)
+    row = stage_of(stage.name)
     tokenizer = load_tokenizer(config.spec())
     dataset = sft_dataset(paths.sft_data)
     answers = tokenizer([answer[-1]["content"] for answer in dataset["completion"]], add_special_tokens=False)
     longest = max(map(len, answers["input_ids"])) + 1  # and its end
     prompt_ids = tokenize_prompts(list(dataset["prompt"]), tokenizer)
     check_training(config, stage.name, prompt_ids=prompt_ids, completion_length=longest, processes=num_processes())
-    arguments = sft_arguments(config, stage.folder)  # from here on ZeRO-3 shards every model that is made
+    arguments = sft_arguments(config, stage)  # from here on ZeRO-3 shards every model that is made
     model, adapter = load_policy(
         config.spec(start_from), config.lora, max_seq_length=config.prompt.max_seq_length, seed=config.seed
     )
@@ -81,7 +82,7 @@ def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> di
             peft_config=adapter,
         )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(StageProgress("stage 2 SFT"))
+    trainer.add_callback(StageProgress(row.title))
     run_training(trainer, stage)
     with whole_model(trainer) as trained:
         if trainer.accelerator.is_main_process:
@@ -89,8 +90,9 @@ def train_sft(config: RunConfig, stage: StageRun, start_from: Path | None) -> di
     if trainer.accelerator.is_main_process:
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
         windows = read_windows(paths.train_x, paths.train_y) if paths.train_x.exists() else None
-        publish_adapter(stage.folder / "last", paths.sft_lora, _record(config, stage.name, windows))
-        publish_adapter(paths.sft_lora, adapter_place(config, "sft_lora"))
+        target = paths.adapters[row.adapter]
+        publish_adapter(stage.folder / "last", target, _record(config, stage.name, windows))
+        publish_adapter(target, config.published(row.adapter))
     trainer.accelerator.wait_for_everyone()
     return {"last_loss": last_logged(trainer.state.log_history, "loss")}
 
@@ -107,13 +109,13 @@ def _record(config: RunConfig, stage: str, windows: WindowSet | None) -> Adapter
     )
 
 
-def sft_arguments(config: RunConfig, folder: Path) -> SFTConfig:
+def sft_arguments(config: RunConfig, stage: StageRun) -> SFTConfig:
     """TRL's configuration: ours, then whatever `stage2.trl` sets."""
     values: dict[str, Any] = {
-        "output_dir": str(folder / "checkpoints"),
+        "output_dir": str(stage.folder / "checkpoints"),
         "report_to": ["tensorboard"],
         "num_train_epochs": config.stage2.epochs,
-        "learning_rate": config.learning_rate(config.stage2),
+        "learning_rate": config.learning_rate(stage.name),
         "lr_scheduler_type": "cosine",
         "warmup_steps": 5,
         "per_device_train_batch_size": config.stage2.batch_size,

@@ -260,7 +260,7 @@ def test_what_is_finished_needs_no_room_any_more(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "memory_problems", lambda config, stage, *args: [f"{stage} needs more memory"])
     for finished, stage in enumerate(["stage1", "stage2", "stage3"]):
         assert len(problems_of_run(config, 1, 0)) == 3 - finished
-        manifest = stage_manifest(config, stage)
+        manifest = stage_manifest(config.run_folder, stage)
         manifest.parent.mkdir(parents=True)
         manifest.write_text("{}")
     assert problems_of_run(config, 1, 0) == []

@@ -118,7 +118,7 @@ from grpo.models import unsloth as unsloth_backend
 from grpo.config import RunConfig
 from grpo.stages.{stage} import train
 unsloth_backend.cuda_devices = lambda: ["H200"]
-train(RunConfig(backend="unsloth"), None{arguments})
+train(RunConfig(backend="unsloth"), None, None{arguments})
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, "before: []\n"), done.stderr

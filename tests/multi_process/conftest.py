@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 
 from grpo.language.prompts import render_answer, render_prompts
-from grpo.runs.folder import resolve_paths
 from preprocessing.windows import read_windows
-from tests.tiny_runs import TinyRun
+from tests.tiny_runs import TinyRun, paths_of
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], TinyRun]:
     """Makes runs that have windows and SFT data, whose answers differ in length, and no trained stage."""
     made = TinyRun(tmp_path_factory.mktemp("prepared")).stages("preprocess")
-    paths = resolve_paths(made.config("stage2"))
+    paths = paths_of(made.config("stage2"))
     windows = read_windows(paths.train_x, paths.train_y).take(np.arange(48))
     prompts = render_prompts(windows.context, horizon=windows.horizon, style="direct")
     noise = np.random.default_rng(0)

@@ -20,7 +20,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from trl.scripts.vllm_serve import ScriptArguments
 
 from grpo.config import parse_run_config
-from grpo.runs.stages import STAGE_MODULES
+from grpo.runs.stages import stage_of
 from grpo.stages.training_settings import grpo_sections
 from tests.multi_process.test_launch import CONFIGS, ROOT, clean_environment
 
@@ -122,7 +122,7 @@ def test_every_flag_of_the_batch_script_exists(tmp_path):
     assert f"--export=ALL,GRPO_NUM_PROCESSES={parsed.num_processes}" in trainers
 
     stage, *flags = launch[module + 1 :]
-    assert stage == STAGE_MODULES["stage1"]
+    assert stage == stage_of("stage1").module
     (tmp_path / "config.yaml").write_text("stock: AAPL\nmodel: Qwen/Qwen2.5-7B-Instruct\n")
     places = {"$run/config.yaml": f"{tmp_path}/config.yaml", "$run": str(tmp_path), "$address": "http://node1:8000"}
     config = parse_run_config([places.get(flag, flag) for flag in flags], prog=stage, description="")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,14 +24,15 @@ from grpo.prediction.forecast import forecast_csv, load_forecaster
 from grpo.publishing.card import model_card
 from grpo.publishing.config import HubConfig
 from grpo.publishing.push import push_run, require_pushable
-from grpo.runs.folder import resolve_paths, stage_folder
+from grpo.runs.folder import stage_folder
 from grpo.runs.resume import run_stage
-from grpo.runs.stages import STAGE_MODULES
+from grpo.runs.stages import ADAPTER_STAGES, stage_of
 from preprocessing.combined_preprocessor import REPORT_FILE
 from preprocessing.files import sha256
 from tests.hub_server import TOKEN, HubServer, Repository
 from tests.tiny_adapters import publish_random_adapter
 from tests.tiny_models import save_tiny_model
+from tests.tiny_runs import paths_of
 from tests.windows_factory import simulated_bars, simulated_windows
 
 ROOT = Path(__file__).parents[2]
@@ -59,28 +61,30 @@ def finished(tmp_path_factory) -> RunConfig:
 
 def make_run(config: RunConfig) -> None:
     """Stage 1 with random weights, and the records of preprocessing and of a comparison."""
-    adapter = resolve_paths(config).grpo_lora_1st
+    adapter = paths_of(config).adapters["grpo_lora_1st"]
 
     def train(_):
         publish_random_adapter(config, adapter, TRAIN)
         return {"last_reward": -0.5}
 
-    run_stage("stage1", config, sections={"model": config.model}, inputs={}, outputs={"adapter": adapter}, body=train)
+    parts: dict[str, Any] = {"sections": {"model": config.model}, "outputs": {"adapter": adapter}}
+    run_stage("stage1", config.run_folder, seed=0, inputs={}, body=train, **parts)
     report = {
         "cut": {"val_start": "2019-05-06", "test_start": "2019-07-08"},
         "stocks": {config.stock: {"first_date": "2018-01-01", "last_date": "2019-02-22", "rows": 300, "skipped": None}},
     }
-    data = stage_folder(config, "preprocess")
+    data = stage_folder(config.run_folder, "preprocess")
     data.mkdir(parents=True)
     (data / REPORT_FILE).write_text(json.dumps(report))
     scores = {"rel_crps": {"grpo_1st": 0.9876}, "skill": {"grpo_1st": 0.21}, "coverage_80": {"grpo_1st": 0.811}}
-    table = stage_folder(config, "compare") / "leaderboard.md"
+    table = stage_folder(config.run_folder, "compare") / "leaderboard.md"
 
     def compare(_):
         table.write_text("table")
         return {"verdict": "grpo_1st beats the random walk", **scores}
 
-    run_stage("compare", config, sections={}, inputs={"grpo_lora_1st": adapter}, outputs={"table": table}, body=compare)
+    parts = {"sections": {}, "outputs": {"table": table}}
+    run_stage("compare", config.run_folder, seed=0, inputs={"grpo_lora_1st": adapter}, body=compare, **parts)
     (config.run_dir or Path()).joinpath("config.yaml").write_text(to_yaml(config))
 
 
@@ -105,7 +109,7 @@ def test_push_and_forecast_with_what_comes_back(hub, finished, tmp_path):
     assert pushed.returncode == 0, pushed.stderr
     assert pushed.stdout.split() == [f"{hub.address}/me/demo-grpo-1st"]
     repository = hub.repositories["me/demo-grpo-1st"]
-    adapter = resolve_paths(finished).grpo_lora_1st
+    adapter = paths_of(finished).adapters["grpo_lora_1st"]
     assert repository.private
     assert repository.files[WEIGHTS] == (adapter / WEIGHTS).read_bytes()
     assert len(repository.commits) == 1
@@ -130,9 +134,9 @@ def test_push_and_forecast_with_what_comes_back(hub, finished, tmp_path):
 def card_of(config: RunConfig, **changes) -> tuple[dict, str]:
     from grpo.models.adapters import read_record
 
-    adapter = resolve_paths(config).grpo_lora_1st
+    adapter = paths_of(config).adapters["grpo_lora_1st"]
     record = dataclasses.replace(read_record(adapter), **changes)
-    card = model_card(config, "grpo_lora_1st", adapter, record, "me/demo-grpo-1st")
+    card = model_card(config, stage_of("stage1"), adapter, record, "me/demo-grpo-1st")
     _, header, body = card.split("---\n", 2)
     return yaml.safe_load(header), body
 
@@ -165,10 +169,10 @@ def test_the_card_names_the_base_on_the_hub_and_no_score_of_other_weights(finish
     header, body = card_of(finished, base_model="Qwen/Qwen2.5-7B-Instruct")
     assert header["base_model"] == "Qwen/Qwen2.5-7B-Instruct"
     assert "(https://huggingface.co/Qwen/Qwen2.5-7B-Instruct)" in body
-    manifest = stage_folder(finished, "compare") / "manifest.json"
+    manifest = stage_folder(finished.run_folder, "compare") / "manifest.json"
     text = manifest.read_text()
     try:
-        manifest.write_text(text.replace(sha256(resolve_paths(finished).grpo_lora_1st), "0" * 64))
+        manifest.write_text(text.replace(sha256(paths_of(finished).adapters["grpo_lora_1st"]), "0" * 64))
         _, body = card_of(finished)
     finally:
         manifest.write_text(text)
@@ -255,7 +259,7 @@ from grpo.config import parse_run_config
 from grpo.publishing.push import push_after_stage
 from grpo.runs.resume import run_stage
 config = parse_run_config(["--config", sys.argv[1]], prog="x", description="")
-run_stage("stage1", config, sections={"model": config.model}, inputs={},
+run_stage("stage1", config.run_folder, seed=0, sections={"model": config.model}, inputs={},
           outputs={"adapter": config.run_dir / "stage1_grpo_training" / "adapter"}, body=None)
 push_after_stage(config, "grpo_lora_1st")
 print("the run goes on")
@@ -293,28 +297,29 @@ def test_what_is_not_on_the_hub_is_said_so(hub, tmp_path, name, message):
     assert message in error
 
 
-@pytest.mark.parametrize(
-    ("stage", "name"), [("stage1", "grpo_lora_1st"), ("stage2", "sft_lora"), ("stage3", "grpo_lora_2nd")]
-)
-def test_each_training_stage_pushes_its_own_adapter_when_it_is_done(stage, name, monkeypatch):
-    module = importlib.import_module(STAGE_MODULES[stage])
+@pytest.mark.parametrize("stage", ADAPTER_STAGES, ids=lambda stage: stage.key)
+def test_each_training_stage_pushes_its_own_adapter_when_it_is_done(stage, monkeypatch):
+    module = importlib.import_module(stage.module)
     calls: list[tuple] = []
-    monkeypatch.setattr(module, "run_stage", lambda stage, config, **arguments: calls.append((stage,)))
+    monkeypatch.setattr(module, "run_stage", lambda key, run, **arguments: calls.append((key,)))
     monkeypatch.setattr(module, "push_after_stage", lambda config, *names: calls.append((config.hub.repo_id, *names)))
-    monkeypatch.setattr(sys, "argv", [stage, "--hub.repo_id", "me/demo"])
+    monkeypatch.setattr(sys, "argv", [stage.key, "--hub.repo_id", "me/demo"])
     module.main()
-    assert calls == [(stage,), ("me/demo", name)]
+    assert calls == [(stage.key,), ("me/demo", stage.adapter)]
 
 
 def test_a_stage_takes_an_adapter_from_the_hub(hub, tmp_path):
     hub.repositories["me/demo-sft"] = Repository(private=True, commits=[{"adapter_config.json": b"{1}"}])
     script = """
 import sys
+from pathlib import Path
 from grpo.config import parse_run_config
-from grpo.runs.folder import resolve_paths
+from grpo.runs.folder import fetch_adapters, resolve_paths
 from grpo.runs.log import stage_entry
 def main():
-    print(resolve_paths(parse_run_config(sys.argv[1:], prog="x", description="")).sft_lora)
+    paths = resolve_paths(parse_run_config(sys.argv[1:], prog="x", description="").paths, Path(), "x")
+    assert str(paths.adapters["sft_lora"]).startswith("me/")  # nothing is fetched before it is asked for
+    print(fetch_adapters(paths, "sft_lora").adapters["sft_lora"])
 raise SystemExit(stage_entry(main))
 """
     done = call(hub.address, tmp_path, "-c", script, "--sft-saved-lora", "me/demo-sft")

@@ -19,12 +19,13 @@ import pytest
 
 from grpo.config import RunConfig
 from grpo.runs import __main__ as runs
-from grpo.runs.folder import publish_adapter, resolve_paths, stage_folder
+from grpo.runs.folder import publish_adapter, stage_folder
 from grpo.runs.log import stage_entry
 from grpo.runs.resume import StageRun, run_stage
 from grpo.training.config import GrpoConfig
 from preprocessing.errors import UserError
 from preprocessing.windows import WindowsError
+from tests.tiny_runs import paths_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,8 +37,8 @@ class Toy:
         self.config = RunConfig(run_dir=folder / "run", stage1=GrpoConfig(steps=7))
         self.input = folder / "in.csv"
         self.input.write_text("a,b\n")
-        self.output = stage_folder(self.config, "stage1") / "adapter"
-        self.manifest = stage_folder(self.config, "stage1") / "manifest.json"
+        self.output = stage_folder(self.config.run_folder, "stage1") / "adapter"
+        self.manifest = stage_folder(self.config.run_folder, "stage1") / "manifest.json"
         self.runs: list[StageRun] = []
 
     def body(self, run: StageRun) -> dict[str, Any]:
@@ -53,11 +54,11 @@ class Toy:
             "outputs": {"adapter": self.output},
             "body": self.body,
         }
-        run_stage("stage1", self.config, **arguments | changes)
+        run_stage("stage1", self.config.run_folder, seed=self.config.seed, **arguments | changes)
 
     def checkpoint(self, step: int) -> Path:
         """Write a checkpoint with the files of a Trainer's one."""
-        folder = stage_folder(self.config, "stage1") / "checkpoints" / f"checkpoint-{step}"
+        folder = stage_folder(self.config.run_folder, "stage1") / "checkpoints" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
         weights = len(header).to_bytes(8, "little") + header + bytes(8)
@@ -170,11 +171,11 @@ def test_a_damaged_manifest_is_refused(toy: Toy):
 
 
 def test_a_missing_input_names_the_stage_that_makes_it(toy: Toy):
-    paths = resolve_paths(toy.config)
+    paths = paths_of(toy.config)
     with pytest.raises(
         UserError, match=r"input sft_lora is missing at .*; run `python -m grpo\.stages\.stage2_train_sft`"
     ):
-        toy.run(inputs={"sft_lora": paths.sft_lora})
+        toy.run(inputs=paths.named("sft_lora"))
     with pytest.raises(UserError, match="input train_x is missing at elsewhere; correct the path"):
         toy.run(inputs={"train_x": Path("elsewhere")})
     assert toy.runs == []
@@ -192,7 +193,7 @@ def test_an_unfinished_stage_resumes_from_its_newest_checkpoint(toy: Toy):
     for step in (9, 100, 20):
         toy.checkpoint(step)
     toy.run()
-    assert toy.runs[0].resume_from == stage_folder(toy.config, "stage1") / "checkpoints" / "checkpoint-100"
+    assert toy.runs[0].resume_from == stage_folder(toy.config.run_folder, "stage1") / "checkpoints" / "checkpoint-100"
     assert json.loads(toy.manifest.read_text())["resumed_from"] == "checkpoint-100"
 
 
@@ -241,8 +242,8 @@ def test_only_rank_0_writes(toy: Toy, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", "1")
     toy.run()
     assert len(toy.runs) == 1
-    assert sorted(path.name for path in stage_folder(toy.config, "stage1").iterdir()) == ["adapter"]
-    assert not (stage_folder(toy.config, "stage1").parent / "pipeline.log").exists()
+    assert sorted(path.name for path in stage_folder(toy.config.run_folder, "stage1").iterdir()) == ["adapter"]
+    assert not (stage_folder(toy.config.run_folder, "stage1").parent / "pipeline.log").exists()
 
 
 # Kill, full disk, errors
@@ -275,7 +276,7 @@ TOY_STAGE = """
 
     def main():
         output = folder / "stage1_grpo_training" / "result"
-        run_stage("stage1", RunConfig(run_dir=folder), sections={}, inputs={}, outputs={"result": output}, body=body)
+        run_stage("stage1", folder, seed=0, sections={}, inputs={}, outputs={"result": output}, body=body)
 
     sys.exit(stage_entry(main))
 """
@@ -344,7 +345,6 @@ FULL_DISK = """
     from pathlib import Path
     import torch
     from safetensors.torch import save_file
-    from grpo.config import RunConfig
     from grpo.runs.log import stage_entry
     from grpo.runs.resume import run_stage
 
@@ -353,8 +353,8 @@ FULL_DISK = """
         save_file(weights, run.folder / "w") if sys.argv[2] == "safetensors" else torch.save(weights, run.folder / "w")
         return {}
 
-    config = RunConfig(run_dir=Path(sys.argv[1], "run"))
-    sys.exit(stage_entry(lambda: run_stage("stage1", config, sections={}, inputs={}, outputs={}, body=body)))
+    arguments = {"seed": 0, "sections": {}, "inputs": {}, "outputs": {}, "body": body}
+    sys.exit(stage_entry(lambda: run_stage("stage1", Path(sys.argv[1], "run"), **arguments)))
 """
 
 
@@ -415,7 +415,7 @@ def test_a_bug_keeps_its_traceback(toy: Toy, error: Exception):
 
     with pytest.raises(type(error)):
         stage_entry(lambda: toy.run(body=body))
-    log = (stage_folder(toy.config, "stage1").parent / "pipeline.log").read_text()
+    log = (stage_folder(toy.config.run_folder, "stage1").parent / "pipeline.log").read_text()
     assert f"ERROR unexpected {type(error).__name__}" in log
     assert "Traceback (most recent call last)" in log
 
@@ -439,11 +439,11 @@ def test_publishing_replaces_the_former_adapter_and_leaves_nothing_else(tmp_path
 def test_paths_given_are_kept_and_the_others_lie_in_the_run_folder():
     config = RunConfig(stock="AAPL", run_dir=Path("r"))
     config = dataclasses.replace(config, paths=dataclasses.replace(config.paths, train_x=Path("mine.csv")))
-    paths = resolve_paths(config)
+    paths = paths_of(config)
     assert paths.train_x == Path("mine.csv")
     assert paths.test_y == Path("r/data/AAPL_test_y.csv")
     assert paths.sft_data == Path("r/sft_data_generation/AAPL_sft_training_data.csv")
-    assert paths.grpo_lora_2nd == Path("r/stage3_grpo_from_sft/adapter")
+    assert paths.adapters["grpo_lora_2nd"] == Path("r/stage3_grpo_from_sft/adapter")
     assert all(value is not None for value in dataclasses.asdict(paths).values())
 
 

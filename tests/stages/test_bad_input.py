@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from grpo.runs.folder import resolve_paths
 from preprocessing.command_line import UsageError
 from tests.tiny_models import save_tiny_model
-from tests.tiny_runs import TinyRun
+from tests.tiny_runs import TinyRun, paths_of
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ ADAPTER_READERS = {"rejection": "grpo_saved_lora_1st", "stage2": "grpo_saved_lor
 
 @pytest.fixture
 def sft_data(finished) -> tuple[object, ...]:
-    return ("--sft-data-path", resolve_paths(finished.config("stage2")).sft_data)
+    return ("--sft-data-path", paths_of(finished.config("stage2")).sft_data)
 
 
 @pytest.mark.parametrize(("stage", "flag"), ADAPTER_READERS.items())

@@ -13,14 +13,13 @@ from safetensors.torch import load_file
 
 from grpo.config import RunConfig
 from grpo.language.prompts import parse_answers
-from grpo.runs.stages import STAGE_FOLDERS
+from grpo.runs.stages import ADAPTER_STAGES, STAGES
 from grpo.sampling.forecaster import LLMForecaster, load_llm_forecaster
 from grpo.training import grpo as grpo_training
 from preprocessing.windows import read_windows
-from tests.tiny_runs import GROUP, KEPT, NEEDS_UNSLOTH, PROMPTS, SAMPLES, SLUG, STEPS, STOCK, WINDOWS, TinyRun
+from tests.tiny_runs import GROUP, KEPT, NEEDS_UNSLOTH, PROMPTS, SAMPLES, SLUG, STEPS, STOCK, WINDOWS, TinyRun, paths_of
 
-STAGES = list(STAGE_FOLDERS)
-ADAPTERS = {"stage1": "grpo_lora_1st", "stage2": "sft_lora", "stage3": "grpo_lora_2nd"}
+ADAPTERS = {stage.key: stage.adapter for stage in ADAPTER_STAGES}
 TOKENS = torch.randint(5, 900, (3, 40), generator=torch.Generator().manual_seed(0))
 
 
@@ -38,7 +37,7 @@ def read_manifest(run: TinyRun, stage: str) -> dict:
     return json.loads((run.place(stage) / "manifest.json").read_text())
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [stage.key for stage in STAGES])
 def test_a_second_call_skips_a_finished_stage(run, stage, capfd):
     before = {path: path.stat().st_mtime_ns for path in run.place(stage).rglob("*")}
     assert run.stage(stage) == 0
@@ -194,7 +193,7 @@ def test_stage_3_starts_at_stage_2s_log_probs(run, beta, tmp_path, monkeypatch):
     monkeypatch.setattr(grpo_training.SharedPromptGRPOTrainer, "train", stop)
     other = TinyRun(tmp_path)
     config = run.config("stage3")
-    files = {name: getattr(grpo_training.resolve_paths(config), name) for name in ("train_x", "train_y", "sft_lora")}
+    files = paths_of(config).named("train_x", "train_y", "sft_lora")
     flags = [part for name, file in files.items() for part in (f"--paths.{name}", file)]
     flags += ["--paths.val_x", files["train_x"], "--paths.val_y", files["train_y"], "--stage3.beta", beta]
     with pytest.raises(_BeforeTrainingError):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from grpo.models.adapters import ADAPTER_STAGES, read_record
+from grpo.models.adapters import read_record
 from grpo.prediction.forecast import forecast_csv, load_forecaster
+from grpo.runs.stages import ADAPTER_STAGES
 from preprocessing.windows import read_windows
 from tests.tiny_runs import SLUG, STOCK
 from tests.windows_factory import simulated_bars
 
 
-@pytest.mark.parametrize("name", ADAPTER_STAGES)
-def test_a_published_adapter_forecasts(finished, name, tmp_path):
-    adapter = finished.models / "embedded" / SLUG / name
+@pytest.mark.parametrize("stage", ADAPTER_STAGES, ids=lambda stage: stage.key)
+def test_a_published_adapter_forecasts(finished, stage, tmp_path):
+    adapter = finished.models / "embedded" / SLUG / stage.adapter
     record = read_record(adapter)
     train = read_windows(*(finished.place("preprocess") / f"{SLUG}_train_{part}.csv" for part in "xy"))
-    assert (record.stage, record.stock, record.base_model) == (ADAPTER_STAGES[name], STOCK, "embedded")
+    assert (record.stage, record.stock, record.base_model) == (stage.key, STOCK, "embedded")
     assert record.training_windows == len(train)
     assert record.trained_until == str(train.truth.dates.max())[:10]
     assert read_record(finished.place(record.stage) / "adapter") == record
