@@ -38,6 +38,7 @@ from grpo.evaluation.protocol import (
     missing_packages,
 )
 from grpo.evaluation.source_code import source_hash
+from grpo.evaluation.spread import split_calibration
 from grpo.models.adapters import EMBEDDED_FOLDER, ModelError, prompt_format, read_record
 from grpo.models.config import EMBEDDED
 from grpo.runs.folder import RunPaths
@@ -94,8 +95,7 @@ def choose_forecasters(config: RunConfig, paths: RunPaths) -> Choice:
                 f"README.md names for it, or leave {name} out"
             )
     for name, settings in config.baselines.items():
-        _plugin(name, place="baselines")
-        forecaster_config(name, settings)
+        forecaster_config(name, split_calibration(name, _plugin(name, place="baselines"), settings)[1])
     return Choice(tuple(dict.fromkeys(names)), tuple(notices))
 
 
@@ -257,13 +257,13 @@ class Forecasters:
 
     def _fit(self, name: str, fold: Fold, seed: int) -> Forecaster:
         """Fit a plugin and save it, or load it where it was fitted on the same before."""
-        plugin = forecaster_plugin(name)
+        plugin, own = split_calibration(name, forecaster_plugin(name), self.config.baselines.get(name, {}))
         settings = {"trained_on": fold.training_hash, "seed": seed, "horizon": fold.test.horizon}
         folder = self.folder / "forecasters" / f"{name}-{key_of({**self.identity(name), **settings})}"
         if (folder / "fitted").exists():
             return plugin.load(folder)
         fitted = plugin.fit(
-            forecaster_config(name, self.config.baselines.get(name, {})),
+            forecaster_config(name, own),
             fold.train,
             fold.val,
             horizon=fold.test.horizon,

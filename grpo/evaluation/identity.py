@@ -16,6 +16,7 @@ import numpy as np
 
 from grpo.evaluation.protocol import forecaster_config, forecaster_entry
 from grpo.evaluation.source_code import source_hash
+from grpo.evaluation.spread import SpreadPlugin, split_calibration
 from preprocessing.windows import Context, WindowSet
 
 
@@ -45,9 +46,12 @@ def plugin_identity(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     entry = forecaster_entry(name)
     package = {"package": entry.dist.name, "version": entry.dist.version} if entry.dist else {}
-    config = dataclasses.asdict(forecaster_config(name, settings))
-    plain = json.loads(json.dumps(config, default=str))
-    return {"name": name, **package, "source": source_hash(entry.module), "config": plain}
+    plugin, own = split_calibration(name, entry.load(), settings)
+    plain = json.loads(json.dumps(dataclasses.asdict(forecaster_config(name, own)), default=str))
+    identity = {"name": name, **package, "source": source_hash(entry.module), "config": plain}
+    if isinstance(plugin, SpreadPlugin):
+        identity["spread"] = source_hash(SpreadPlugin.__module__)
+    return identity
 
 
 def _digest(names: tuple[str, ...], *arrays: np.ndarray) -> str:

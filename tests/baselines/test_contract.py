@@ -34,6 +34,7 @@ from tests.baselines.fake_models import MODULES
 
 NAMES = (
     "random_walk",
+    "random_walk_calibrated",
     "random_walk_drift",
     "random_walk_panel_drift",
     "seasonal_naive",

@@ -1,0 +1,49 @@
+"""The random walk with its spread chosen on validation windows: the walk that a forecaster has to beat to say anything.
+
+A walk whose spread is wrong for the years at hand flatters whatever is compared with it. One factor of the spread,
+chosen without a look at the test windows, takes that away (`grpo.evaluation.spread`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from baselines.building_blocks.paths import require_validation
+from baselines.statistical.naive import RandomWalk, RandomWalkConfig
+from grpo.evaluation.protocol import Forecast
+from grpo.evaluation.spread import choose_spread, scale_spread
+from preprocessing.windows import Context, WindowSet
+
+
+@dataclass(frozen=True, eq=False)
+class RandomWalkCalibrated(RandomWalk):
+    """`random_walk` with its samples' distance from the median multiplied by a factor.
+
+    Attributes:
+        spread: [] the factor.
+    """
+
+    name = "random_walk_calibrated"
+
+    spread: np.ndarray
+
+    @classmethod
+    def fit(
+        cls, config: RandomWalkConfig, train: WindowSet, val: WindowSet, *, horizon: int, seed: int, out_dir: Path
+    ) -> Self:
+        """Choose the factor on the validation windows.
+
+        Raises:
+            NoValidationError: there are none.
+        """
+        require_validation(cls.name, val)
+        return cls(config, np.array(choose_spread(RandomWalk(config), val, seed=seed)))
+
+    def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
+        """The samples of the walk with their spread scaled."""
+        walk = super().predict(context, horizon=horizon, num_samples=num_samples, seed=seed)
+        return scale_spread(walk, float(self.spread))
