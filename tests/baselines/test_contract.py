@@ -47,6 +47,7 @@ NAMES = (
     "auto_arima",
     "auto_ets",
     "auto_theta",
+    "ar1",
     "ridge",
     "lightgbm_quantile",
     "chronos",
