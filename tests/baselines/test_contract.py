@@ -48,6 +48,7 @@ NAMES = (
     "auto_ets",
     "auto_theta",
     "ar1",
+    "har",
     "ridge",
     "lightgbm_quantile",
     "chronos",
@@ -88,7 +89,7 @@ RESUMED = (
     "gail_pretrained",
 )
 """Those whose fit goes on where it was killed; so does gail's, by the code of gail_pretrained."""
-NO_FURTHER = ("historical_bootstrap", "ridge", "lightgbm_quantile", *RESUMED, "gail")
+NO_FURTHER = ("historical_bootstrap", "har", "ridge", "lightgbm_quantile", *RESUMED, "gail")
 """Those that forecast no further ahead than they were fitted for."""
 PACKAGES = {
     "garch_t": ("arch", "grpo-forecast[stats]"),
