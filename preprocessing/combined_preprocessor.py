@@ -27,12 +27,13 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from preprocessing.bars import REPAIRS, WARNINGS, BarsReport, MarketDataError
+from preprocessing.bars import BarsReport, MarketDataError
 from preprocessing.bars_store import BarsStore
 from preprocessing.command_line import parse_config
 from preprocessing.config import DataConfig
 from preprocessing.files import AtomicFiles, slug
-from preprocessing.market_data import MANY_STOCKS, locate_stocks, none_long_enough
+from preprocessing.market_data import MANY_STOCKS, StockFile, locate_stocks, none_long_enough
+from preprocessing.notices import notices_of
 from preprocessing.parallel import Map, WorkerError, open_workers
 from preprocessing.presets import PresetName, expand_preset
 from preprocessing.simulation import SimulationError
@@ -160,7 +161,7 @@ def fold_folder(output_dir: Path, number: int) -> Path:
 
 
 def _read_stocks(
-    located: Mapping[str, Path | None], config: DataConfig, store: BarsStore, map_stocks: Map
+    located: Mapping[str, StockFile | None], config: DataConfig, store: BarsStore, map_stocks: Map
 ) -> tuple[dict[str, BarsReport], np.ndarray]:
     """Read every stock, keep those that are long enough, and give their reports and the union of their days."""
     reports: dict[str, BarsReport] = {}
@@ -251,15 +252,7 @@ def _as_texts(cut: CalendarCut) -> dict[str, str]:
 
 def notices(report: Mapping[str, Any]) -> list[str]:
     """One line per stock that was repaired, looks odd or is left out, from what `preprocess` returns."""
-    lines = []
-    for name, entry in report["stocks"].items():
-        for what, fields in (("was repaired", REPAIRS), ("has, unchanged", WARNINGS)):
-            found = [f"{key.replace('_', ' ')} {entry[key]}" for key in fields if entry[key]]
-            if found:
-                lines.append(f"stock {name} {what}: {', '.join(found)}")
-        if entry["skipped"]:
-            lines.append(f"stock {name} is left out: {entry['skipped']}")
-    return lines
+    return [line for name, entry in report["stocks"].items() for line in notices_of(name, entry)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,12 +6,27 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Literal
+from zoneinfo import available_timezones
 
 from preprocessing.indicators import IndicatorPeriods
 from preprocessing.splits import check_ratios, parse_split_dates
 from preprocessing.statistics import MIN_WINDOW
 
 DEFAULT_SPLIT = (0.7, 0.1, 0.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BarRules:
+    """Which bars of a file are used and how they are read; only those are checked."""
+
+    start: str | None = None
+    """First day, YYYY-MM-DD; None: the first there is."""
+    end: str | None = None
+    """Last day; None: the last there is."""
+    outliers: Literal["warn", "refuse", "repair"] = "warn"
+    """As `DataConfig.outliers`."""
+    timezone: str | None = None
+    """As `DataConfig.timezone`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +41,15 @@ class DataConfig:
     """First day to use, YYYY-MM-DD; null: the first there is."""
     end: str | None = None
     """Last day to use, YYYY-MM-DD; null: the last there is."""
+    on_bad_stock: Literal["stop", "skip"] = "stop"
+    """What a stock whose file is refused does to the others: `stop` ends the run, `skip` leaves it out and says why."""
+    outliers: Literal["warn", "refuse", "repair"] = "warn"
+    """Moves that no market makes (x10, x100) and splits that the file names but did not apply: `warn` uses them as
+    they are, `refuse` refuses the file, `repair` puts right by a power of ten or by the split what comes back, and
+    refuses what does not."""
+    timezone: str | None = None
+    """Time zone of bars within a day whose times have no offset: America/New_York; they then become UTC. null: as
+    given. Days whose times have an offset are counted in it."""
     window: int = 30
     """Days that a forecaster sees, L."""
     horizon: int = 10
@@ -65,6 +89,13 @@ class DataConfig:
         if self.split_by == "stock" and (self.folds > 1 or self.split_dates is not None):
             raise ValueError("data.split_by stock cuts by shares of rows alone: no data.split_dates, no data.folds")
         _check_span(self.start, self.end)
+        if self.timezone is not None and self.timezone not in available_timezones():
+            raise ValueError(f"data.timezone must be a name as America/New_York or UTC; got '{self.timezone}'")
+
+    @property
+    def rules(self) -> BarRules:
+        """Which bars are used and how they are read."""
+        return BarRules(start=self.start, end=self.end, outliers=self.outliers, timezone=self.timezone)
 
     @property
     def embargo_days(self) -> int:

@@ -27,9 +27,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from preprocessing.bars import PRICES, MarketDataError, RawBars
-from preprocessing.bars_csv import EVENTS, REQUIRED_COLUMNS, normalise_names, parse_time
+from preprocessing.bars import NUMBER_COLUMNS as COLUMNS
+from preprocessing.bars import MarketDataError
 from preprocessing.files import write_atomically
+from preprocessing.reading.frames import frame_tables
+from preprocessing.reading.tables import Table
 
 INTERVALS = {
     "1m": timedelta(minutes=1),
@@ -45,8 +47,8 @@ INTERVALS = {
 RETRY_SECONDS = (1.0, 3.0, 9.0)
 """Waits before the second, third and fourth try."""
 RECORD_KEY = b"cache_record"
-COLUMNS = (*PRICES, "Volume", *EVENTS)
-TICKER = re.compile(r"[A-Z0-9^][A-Z0-9.=^-]*")
+TICKER = re.compile(r"[A-Z0-9^$][A-Z0-9.=^&_$+!@#*~-]*")
+"""Yahoo's symbols: BRK-B, ^GSPC, EURUSD=X, M&M.NS, NIFTY_FIN_SERVICE.NS."""
 
 logger = logging.getLogger(__name__)
 
@@ -236,60 +238,24 @@ def read_record(path: Path) -> CacheRecord | None:
         raise _unreadable(path, error) from error
 
 
-def read_parquet(path: Path) -> RawBars:
-    """The rows of a cached file, or of someone's own parquet file with the columns of a CSV.
+def parquet_tables(path: Path) -> dict[str, Table]:
+    """The tables of a cached file, or of someone's own Parquet file, by ticker; see `frame_tables`.
 
     Raises:
-        MarketDataError: the file cannot be read, does not match its checksum, or lacks a column.
+        MarketDataError: the file cannot be read, does not match its checksum, or is of no bars.
     """
     record = read_record(path)
     try:
         table = pq.read_table(path)
+        if record and content_hash(table, record) != record.sha256:
+            raise MarketDataError(
+                f"{path} does not match its checksum: it is damaged or was edited; bars that you edit belong as CSV "
+                f"into a folder of your own, which --data-dir names; {_way_out(path)}"
+            )
+        frame = table.to_pandas()
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
-    if record and content_hash(table, record) != record.sha256:
-        raise MarketDataError(f"{path} does not match its checksum: it is damaged or was edited; {_way_out(path)}")
-    found = normalise_names([name.replace("__index_level_0__", "Date") for name in table.column_names])
-    missing = [name for name in REQUIRED_COLUMNS if name not in found]
-    repeated = [name for name in COLUMNS if found.count(name) > 1]
-    if missing or repeated:
-        what = f"lacks the column(s) {', '.join(missing)}" if missing else f"has the column {repeated[0]} twice"
-        raise MarketDataError(f"{path} {what}; it has: {', '.join(table.column_names)[:100]}.")
-    position = {name: index for index, name in enumerate(found) if name}
-    try:
-        times, offsets = _parse_times(table.column(position["Date"]))
-        columns = {
-            name: table.column(position[name]).cast(pa.float64()).to_numpy() for name in COLUMNS if name in position
-        }
-    except (pa.ArrowException, ValueError) as error:
-        raise _unreadable(path, error) from error
-    whole = ~np.any([np.isnan(columns[name]) for name in PRICES if name in columns], axis=0)
-    return RawBars(
-        path=path,
-        layout="yfinance" if record else "parquet",
-        rows_read=len(table),
-        lines=np.flatnonzero(whole) + 1,
-        times=times[whole],
-        offsets=offsets[whole],
-        columns={name: values[whole] for name, values in columns.items()},
-        names={name: table.column_names[index] for name, index in position.items()},
-        place="row",
-    )
-
-
-def _parse_times(cells: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """[T] times as written and [T] offsets in minutes, NaN where there is none."""
-    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
-        parsed = [parse_time(cell or "") for cell in cells.to_pylist()]
-        return np.array([time for time, _ in parsed], "datetime64[ns]"), np.array([offset for _, offset in parsed])
-    index = pd.DatetimeIndex(pd.to_datetime(cells.to_pandas()))
-    if index.hasnans:
-        raise ValueError("the column Date has an empty cell")
-    local = index.tz_localize(None).to_numpy("datetime64[ns]")
-    if index.tz is None:
-        return local, np.full(len(index), np.nan)
-    ahead = local - index.tz_convert("UTC").tz_localize(None).to_numpy("datetime64[ns]")
-    return local, ahead / np.timedelta64(1, "m")
+    return frame_tables(frame, path, layout="yfinance" if record else "parquet", editable=record is None)
 
 
 def _unreadable(path: Path, error: Exception) -> MarketDataError:
@@ -297,7 +263,9 @@ def _unreadable(path: Path, error: Exception) -> MarketDataError:
 
 
 def _way_out(path: Path) -> str:
-    ticker, _, interval = path.stem.partition("_")
+    ticker, _, interval = path.stem.rpartition("_")
+    if interval not in INTERVALS:
+        ticker, interval = path.stem, ""
     daily = "" if not interval else f" --interval {interval}"
     return (
         f"if it is a cached download, get it again: python -m preprocessing.market_data download --stock {ticker}"

@@ -5,7 +5,7 @@
     python -m preprocessing.market_data check --data-dir DIR
 
 download keeps the whole history of tickers from Yahoo in a cache folder (download.py); list shows what is there;
-check reads every file of a folder and says what it found, repaired or refused (bars_csv.py, bars.py). Each command
+check reads every file of a folder and says what it found, repaired or refused (bars_files.py). Each command
 explains its flags with --help.
 """
 
@@ -24,19 +24,27 @@ from typing import Literal
 import pandas as pd
 from tqdm import tqdm
 
-from preprocessing.bars import (
-    REPAIRS,
-    WARNINGS,
-    BarsReport,
-    MarketDataError,
-    check_bars,
-    with_extent,
-)
-from preprocessing.bars_csv import looks_like_bars, read_csv_bars
+from preprocessing.bars import REPAIRS, BarsReport, MarketDataError, NoBarsError, with_extent
+from preprocessing.bars_files import StockFile, looks_like_bars, read_bars, read_frame, tickers_of
+from preprocessing.bars_store import COLUMNS
 from preprocessing.command_line import parse_config
-from preprocessing.config import DataConfig
-from preprocessing.download import UnreachableError, cached_bars, read_parquet, read_record
+from preprocessing.config import BarRules, DataConfig
+from preprocessing.download import UnreachableError, cached_bars, read_record
+from preprocessing.notices import counts_of, oddities
 from preprocessing.simulation import is_simulated, parse_simulated_stock
+
+__all__ = [
+    "REPAIRS",
+    "MarketDataError",
+    "StockFile",
+    "TooFewRowsError",
+    "load_stock",
+    "load_stocks",
+    "locate_stocks",
+    "main",
+    "read_bars",
+    "read_frame",
+]
 
 MANY_STOCKS = 10
 """From this many stocks on, a progress bar is shown."""
@@ -45,15 +53,6 @@ SUFFIXES = (".csv", ".txt", ".parquet")
 
 class TooFewRowsError(MarketDataError):
     """A stock is shorter than one window with its warm-up."""
-
-
-def read_bars(path: Path) -> tuple[pd.DataFrame, BarsReport]:
-    """Read, check and adjust one file, CSV or parquet; see `check_bars` for what comes back.
-
-    Raises:
-        MarketDataError: the file cannot be read or a row is refused.
-    """
-    return check_bars(read_parquet(path)) if path.suffix.lower() == ".parquet" else read_csv_bars(path)
 
 
 def load_stocks(stock: str, config: DataConfig) -> tuple[dict[str, pd.DataFrame], dict[str, BarsReport]]:
@@ -73,8 +72,8 @@ def load_stocks(stock: str, config: DataConfig) -> tuple[dict[str, pd.DataFrame]
     """
     located = locate_stocks(stock, config)
     bars, reports = {}, {}
-    for name, path in tqdm(located.items(), "read", unit="stock", leave=False, disable=len(located) < MANY_STOCKS):
-        table, reports[name] = load_stock(name, path, config)
+    for name, file in tqdm(located.items(), "read", unit="stock", leave=False, disable=len(located) < MANY_STOCKS):
+        table, reports[name] = load_stock(name, file, config)
         if reports[name].skipped is None:
             bars[name] = table
     if not bars:
@@ -85,33 +84,42 @@ def load_stocks(stock: str, config: DataConfig) -> tuple[dict[str, pd.DataFrame]
 def none_long_enough(reports: Mapping[str, BarsReport]) -> TooFewRowsError:
     """What to raise where every stock was skipped: why the first was, and of how many."""
     reason = str(next(iter(reports.values())).skipped)
-    return TooFewRowsError(
-        f"none of the {len(reports)} stocks is long enough: {reason}" if len(reports) > 1 else reason
-    )
+    return TooFewRowsError(f"none of the {len(reports)} stocks can be used: {reason}" if len(reports) > 1 else reason)
 
 
-def load_stock(name: str, path: Path | None, config: DataConfig) -> tuple[pd.DataFrame, BarsReport]:
+def load_stock(name: str, file: StockFile | None, config: DataConfig) -> tuple[pd.DataFrame, BarsReport]:
     """Bars of one stock between `config.start` and `config.end`.
 
     Args:
         name: of the stock.
-        path: its file, as `locate_stocks` gives it; None for a simulated stock.
+        file: where it stands, as `locate_stocks` gives it; None for a simulated stock.
         config: from when to when, and how long a window is.
 
     Returns:
-        The bars, and a report whose `skipped` says so where they are shorter than a window.
+        The bars, and a report whose `skipped` says so where they are shorter than a window, or where they are refused
+        and `config.on_bad_stock` is skip.
 
     Raises:
-        MarketDataError: the file is refused.
+        MarketDataError: the file is refused, and `config.on_bad_stock` is stop.
     """
-    bars, report = read_bars(path) if path else _simulate(name)
-    bars = bars.loc[config.start : config.end]
-    report = with_extent(report, bars)
+    try:
+        bars, report = read_bars(file, config.rules) if file else _simulate(name, config)
+    except MarketDataError as error:
+        if config.on_bad_stock == "stop" and not isinstance(error, NoBarsError):
+            raise
+        return _no_bars(file, str(error))
     try:
         require_rows(name, len(bars), config)
     except TooFewRowsError as error:
         report = dataclasses.replace(report, skipped=str(error))
     return bars, report
+
+
+def _no_bars(file: StockFile | None, reason: str) -> tuple[pd.DataFrame, BarsReport]:
+    empty = pd.DataFrame(columns=[*COLUMNS], index=pd.DatetimeIndex([], name="date"), dtype="float64")
+    return empty, BarsReport(
+        source=str(file.path if file else "simulated"), layout="unread", rows_read=0, skipped=reason
+    )
 
 
 def require_rows(name: str, rows: int, config: DataConfig) -> None:
@@ -128,21 +136,23 @@ def require_rows(name: str, rows: int, config: DataConfig) -> None:
         )
 
 
-def _simulate(name: str) -> tuple[pd.DataFrame, BarsReport]:
+def _simulate(name: str, config: DataConfig) -> tuple[pd.DataFrame, BarsReport]:
     bars = parse_simulated_stock(name).bars()
-    return bars, BarsReport(source="simulated", interval="1d", rows_read=len(bars))
+    report = BarsReport(source="simulated", interval="1d", rows_read=len(bars))
+    bars = bars.loc[config.start : config.end]
+    return bars, with_extent(report, bars)
 
 
-def locate_stocks(stock: str, config: DataConfig) -> dict[str, Path | None]:
+def locate_stocks(stock: str, config: DataConfig) -> dict[str, StockFile | None]:
     """The file of each stock that a name stands for (None: simulated); downloads where `data_dir` is null.
 
     Raises:
         MarketDataError: the folder or a stock is not there, a name comes twice, or a download fails.
         SimulationError: a simulated stock's name is wrong.
     """
-    located: dict[str, Path | None] = {}
+    located: dict[str, StockFile | None] = {}
     for name in map(str.strip, stock.split(",")):
-        found: dict[str, Path | None]
+        found: dict[str, StockFile | None]
         if not name:
             raise MarketDataError(f"stock '{stock}' holds an empty name; write AAPL, AAPL,MSFT, all, or sim:ou.")
         if is_simulated(name):
@@ -151,29 +161,16 @@ def locate_stocks(stock: str, config: DataConfig) -> dict[str, Path | None]:
         elif config.data_dir is not None:
             found = dict(_find_files(name, config.data_dir))
         else:
-            found = {name.upper(): cached_bars(name, config.cache_dir)}
+            found = {name.upper(): StockFile(cached_bars(name, config.cache_dir))}
         for repeated in found.keys() & located.keys():
             raise MarketDataError(f"stock '{stock}' names {repeated} twice; name it once.")
         located |= found
     return located
 
 
-def _find_files(name: str, data_dir: Path) -> dict[str, Path]:
-    """Every file of the folder for `all`, else the one of a ticker, whose case does not matter."""
-    if not data_dir.is_dir():
-        raise MarketDataError(f"data folder {data_dir} does not exist; correct --data-dir.")
-    files: dict[str, Path] = {}
-    for path in sorted(data_dir.iterdir()):
-        suffix = path.suffix.lower()
-        if suffix in SUFFIXES and not path.name.startswith(".") and (suffix != ".txt" or looks_like_bars(path)):
-            if path.stem in files:
-                raise MarketDataError(f"{files[path.stem]} and {path} are both for {path.stem}; keep one of them.")
-            files[path.stem] = path
-    if not files:
-        raise MarketDataError(
-            f"data folder {data_dir} holds no CSV file of bars; it must hold one TICKER.csv per stock "
-            "(or .txt of Stooq, or .parquet)."
-        )
+def _find_files(name: str, data_dir: Path) -> dict[str, StockFile]:
+    """Every stock of the folder for `all`, else the one of a ticker, whose case does not matter."""
+    files = _files_of(data_dir)
     if name == "all":
         return files
     matches = [ticker for ticker in files if ticker.upper() == name.upper()]
@@ -186,6 +183,28 @@ def _find_files(name: str, data_dir: Path) -> dict[str, Path]:
     close = [by_upper[match] for match in difflib.get_close_matches(name.upper(), by_upper, n=5, cutoff=0.5)]
     there = f"close names there: {', '.join(close)}" if close else f"there are, for example: {', '.join([*files][:5])}"
     raise MarketDataError(f"stock '{name}' has no file {name}.csv in {data_dir}; {there}.")
+
+
+def _files_of(data_dir: Path) -> dict[str, StockFile]:
+    """Every stock of a folder by its name: that of its file, or its ticker where a file holds several."""
+    if not data_dir.is_dir():
+        raise MarketDataError(f"data folder {data_dir} does not exist; correct --data-dir.")
+    files: dict[str, StockFile] = {}
+    for path in sorted(data_dir.iterdir()):
+        suffix = path.suffix.lower()
+        if suffix not in SUFFIXES or path.name.startswith(".") or (suffix == ".txt" and not looks_like_bars(path)):
+            continue
+        tickers = tickers_of(path)
+        found = {ticker: StockFile(path, ticker) for ticker in tickers} or {path.stem: StockFile(path)}
+        for name in found.keys() & files.keys():
+            raise MarketDataError(f"{files[name].path} and {path} are both for {name}; keep one of them.")
+        files |= found
+    if not files:
+        raise MarketDataError(
+            f"data folder {data_dir} holds no CSV file of bars; it must hold one TICKER.csv per stock "
+            "(or .txt of Stooq, or .parquet), or a table of several with a column Ticker."
+        )
+    return files
 
 
 # Commands
@@ -234,6 +253,10 @@ class CheckConfig:
     """Folder with one file per stock: CSV, .txt of Stooq, or parquet."""
     stock: str = "all"
     """A stock, several with commas between, or all."""
+    outliers: Literal["warn", "refuse", "repair"] = "warn"
+    """What becomes of moves that no market makes, as data.outliers."""
+    timezone: str | None = None
+    """Time zone of times without an offset, as data.timezone."""
 
 
 def download(config: DownloadConfig) -> int:
@@ -250,20 +273,14 @@ def download(config: DownloadConfig) -> int:
                 refresh=config.refresh,
                 max_age_days=config.max_age_days,
             )
-            bars, report = read_bars(path)
-            bars = bars.loc[config.start : config.end]
-            if bars.empty:
-                raise MarketDataError(
-                    f"{name} has no bars between start and end; its history goes from {report.first_date} to "
-                    f"{report.last_date}."
-                )
+            _, report = read_bars(path, BarRules(start=config.start, end=config.end))
         except MarketDataError as error:
             print(f"error: {error}", file=sys.stderr)
             failed.append(name)
             if isinstance(error, UnreachableError):
                 break
         else:
-            print(f"{describe(name, with_extent(report, bars))}; {path}")
+            print(f"{describe(name, report)}; {path}")
     if failed:
         not_tried = f"; not tried: {','.join(left)}" if left else ""
         print(f"error: failed: {','.join(failed)}{not_tried}", file=sys.stderr)
@@ -293,11 +310,12 @@ def list_cached(config: ListConfig) -> int:
 
 def check(config: CheckConfig) -> int:
     """One line per stock on what its file holds; 1 if any file is refused."""
-    located = locate_stocks(config.stock, DataConfig(data_dir=config.data_dir))
+    settings = DataConfig(data_dir=config.data_dir, outliers=config.outliers, timezone=config.timezone)
+    located = locate_stocks(config.stock, settings)
     lines, refused = [], {}
-    for name, path in tqdm(located.items(), "check", unit="stock", leave=False, disable=len(located) < MANY_STOCKS):
+    for name, file in tqdm(located.items(), "check", unit="stock", leave=False, disable=len(located) < MANY_STOCKS):
         try:
-            _, report = read_bars(path) if path else _simulate(name)
+            _, report = read_bars(file, settings.rules) if file else _simulate(name, settings)
         except MarketDataError as error:
             refused[name] = error
         else:
@@ -314,12 +332,14 @@ def describe(name: str, report: BarsReport) -> str:
     """One line: rows, span, interval, layout, and the counts that are not 0."""
     spacing = f"{report.interval or 'single'} bars{f', times {report.time_zone}' if report.time_zone else ''}"
     parts = [f"{report.rows} rows, {report.first_date} to {report.last_date}, {spacing}, {report.layout}"]
-    for title, fields in (("events", ("dividends", "splits")), ("repairs", REPAIRS), ("warnings", WARNINGS)):
-        counts = [f"{field.replace('_', ' ')} {getattr(report, field)}" for field in fields if getattr(report, field)]
-        if counts:
-            parts.append(f"{title}: {', '.join(counts)}")
-    if report.gaps:
-        parts[-1] += f" (longest gap {report.longest_gap_days:g} days)"
+    entry = vars(report)
+    for title, found in (
+        ("events", counts_of(entry, ("dividends", "splits"))),
+        ("repairs", counts_of(entry, REPAIRS)),
+        ("warnings", oddities(entry)),
+    ):
+        if found:
+            parts.append(f"{title}: {', '.join(found)}")
     return f"{name}: {'; '.join(parts)}"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from preprocessing.bars import BarsReport, MarketDataError
 from preprocessing.bars_store import from_batch
 from preprocessing.config import DataConfig
 from preprocessing.indicators import compute_indicators
-from preprocessing.market_data import MANY_STOCKS, load_stock, require_rows
+from preprocessing.market_data import MANY_STOCKS, StockFile, load_stock, require_rows
 from preprocessing.scaling import StandardNorm
 from preprocessing.splits import CalendarCut, assign_split, cut_calendar, cut_stock
 from preprocessing.statistics import (
@@ -249,7 +248,7 @@ class EncodedSplits:
     rows: dict[str, EncodedRows]
 
 
-def read_stock(located: tuple[str, Path | None], config: DataConfig) -> tuple[pd.DataFrame, BarsReport]:
+def read_stock(located: tuple[str, StockFile | None], config: DataConfig) -> tuple[pd.DataFrame, BarsReport]:
     """`load_stock` of a name and its file.
 
     Raises:

@@ -55,7 +55,7 @@ def make_run_windows(config: RunConfig) -> None:
         seed=config.seed,
         sections={"stock": config.stock, "data": config.data},
         # simulated stocks have no file: their name is all that they depend on
-        inputs={name: path for name, path in locate_stocks(config.stock, config.data).items() if path},
+        inputs={file.path.stem: file.path for file in locate_stocks(config.stock, config.data).values() if file},
         outputs=outputs,
         body=body,
     )

@@ -377,7 +377,7 @@ def test_the_command_keeps_what_worked_and_names_what_failed(
     flags = ["--cache-dir", str(tmp_path), "--start", "2020-06-01", "--end", "2020-06-30"]
     assert main(["download", "--stock", "AAPL,QQQQ,MSFT", *flags]) == 1
     shown = capsys.readouterr()
-    said = "22 rows, 2020-06-01 to 2020-06-30, 1d bars, yfinance; events: dividends 1, splits 1"
+    said = "22 rows, 2020-06-01 to 2020-06-30, 1d bars, yfinance"
     assert shown.out.splitlines() == [f"{name}: {said}; {tmp_path}/{name}.parquet" for name in ("AAPL", "MSFT")]
     assert shown.err.splitlines()[-1] == "error: failed: QQQQ"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["AAPL.parquet", "MSFT.parquet"]
@@ -387,7 +387,9 @@ def test_the_command_keeps_what_worked_and_names_what_failed(
     assert main(["download", "--stock", "AAPL", *flags, "--refresh"]) == 0
     assert len(yahoo.requests) > asked
     assert main(["download", "--stock", "AAPL", "--cache-dir", str(tmp_path), "--start", "2021-01-01"]) == 1
-    assert "AAPL has no bars between start and end; its history goes from 2020-01-01 to" in capsys.readouterr().err
+    assert (
+        "AAPL.parquet has no bars between start and end; its history goes from 2020-01-01 to" in capsys.readouterr().err
+    )
 
 
 def test_list_shows_what_is_cached(yahoo: Yahoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

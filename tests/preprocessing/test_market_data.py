@@ -77,7 +77,7 @@ def test_a_short_stock_among_several_is_left_out_and_says_why(data_dir: Path) ->
 def test_a_short_stock_alone_is_an_error(data_dir: Path) -> None:
     with pytest.raises(TooFewRowsError, match="stock SHORT has 94 rows, but one window needs 95"):
         load_stocks("SHORT", DataConfig(data_dir=data_dir))
-    with pytest.raises(TooFewRowsError, match="none of the 2 stocks is long enough"):
+    with pytest.raises(TooFewRowsError, match="none of the 2 stocks can be used"):
         load_stocks("SHORT,AAPL", DataConfig(data_dir=data_dir, start="2020-06-01"))
 
 
@@ -163,12 +163,13 @@ def test_files_of_every_kind_are_stocks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: f.drop(columns="Volume"), "lacks the column(s) Volume; it has: "),
-        (lambda f: f.assign(adj_close=1, AdjClose=1), "has the column Adj Close twice"),
-        (lambda f: f.assign(Close="x"), "cannot be read as parquet (Failed to parse string: 'x'"),
+        (lambda f: f.drop(columns="Close"), "lacks the column(s) Close; it has: "),
+        (lambda f: f.assign(adj_close=1, AdjClose=1), "A.parquet names the column Adj Close twice"),
+        (lambda f: f.assign(Close="x"), "row 1, column Close: 'x' is not a number; correct or delete the row."),
         (lambda f: f.assign(Low=-1.0), "row 1, column Low: '-1' is not a positive price; correct or delete the row."),
         (lambda f: f.reset_index().assign(Date="03/04/2020"), "does not say which number is the month"),
-        (lambda f: f.reset_index().assign(Date=None), "the column Date"),
+        (lambda f: f.reset_index().assign(Date=None), "row 1, column Date: '' is not a day"),
+        (lambda f: f.reset_index().assign(Date=7), "row 1, column Date: '7' is a number that is no time"),
     ],
 )
 def test_parquet_files_that_are_refused(tmp_path: Path, change: object, message: str) -> None:
@@ -227,7 +228,7 @@ def test_check_names_every_refused_file_and_describes_the_others(
     refusals = shown.err.splitlines()
     assert "refused: BAD: " in refusals[0]
     assert "line 2, column Open: 'x' is not a number" in refusals[0]
-    assert "WORSE.csv lacks the column(s) Date" in refusals[1]
+    assert "WORSE.csv lacks the column(s) Date, Close" in refusals[1]
     assert refusals[2] == "error: 2 of 6 refused: BAD,WORSE"
 
 

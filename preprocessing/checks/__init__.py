@@ -1,0 +1,1 @@
+"""Rows of bars to bars that can be used: repaired, refused, counted."""
