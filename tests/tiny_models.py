@@ -87,6 +87,7 @@ def save_byte_model(folder: Path) -> Path:
         intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
+        head_dim=32,  # vLLM's CPU build takes no narrower ones
         num_key_value_heads=2,
         max_position_embeddings=2048,
         initializer_range=0.1,

@@ -32,6 +32,7 @@ from grpo.sampling.generation import (
 )
 from grpo.sampling.vllm_engine import VllmEngine, engine_for
 from preprocessing.errors import UserError
+from preprocessing.seeds import integer
 from preprocessing.windows import Context
 
 
@@ -133,7 +134,7 @@ class GenerateForecaster(LLMForecaster):
             for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
                 ids, mask = left_pad(prompt_ids[rows], pad_token(self.tokenizer), device)
                 with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                    torch.manual_seed(seed + rows.start * num_samples)
+                    torch.manual_seed(integer(seed, "generate", rows.start, bits=32))
                     whole: Any = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=law)
                 yield trim_completions(whole[:, ids.shape[1] :], self.end_ids)
 
@@ -161,7 +162,8 @@ class VllmForecaster(LLMForecaster):
                 num_samples=num_samples,
                 max_new_tokens=length,
                 end_ids=self.end_ids,
-                seed=seed + rows.start * num_samples,
+                seed=seed,
+                first=rows.start,
                 pattern=answer_pattern(horizon, style=self.prompt.style) if held else None,
             )
             yield [completion.ids for samples in sampled for completion in samples]

@@ -28,6 +28,7 @@ from grpo.sampling.completion_logits import ROUNDING, completion_logits
 from grpo.sampling.config import GenerationConfig
 from grpo.sampling.generation import in_evaluation, left_pad, model_device
 from preprocessing.errors import UserError
+from preprocessing.seeds import integer
 
 
 class StaleWeightsError(UserError):
@@ -137,6 +138,7 @@ class VllmEngine:
         max_new_tokens: int,
         end_ids: Sequence[int],
         seed: int,
+        first: int = 0,
         temperature: float = 1.0,
         pattern: str | None = None,
     ) -> list[list[Completion]]:
@@ -151,7 +153,8 @@ class VllmEngine:
             num_samples: S.
             max_new_tokens: longest completion.
             end_ids: tokens that end a completion.
-            seed: the same seed gives the same samples; each prompt has its own stream.
+            seed: the same seed gives the same samples, another one others.
+            first: number of the first prompt among all that are asked with this seed in several calls.
             temperature: divides the logits; 0 takes the most likely token and allows one sample.
             pattern: regular expression that every completion must match.
 
@@ -163,6 +166,7 @@ class VllmEngine:
         """
         parameters_of = _import("vllm.sampling_params")
         form = parameters_of.StructuredOutputsParams(regex=pattern) if pattern else None
+        seeds = request_seeds(seed, range(first, first + len(prompts)), num_samples=num_samples)
         parameters = [
             parameters_of.SamplingParams(
                 n=num_samples,
@@ -170,11 +174,11 @@ class VllmEngine:
                 max_tokens=max_new_tokens,
                 stop_token_ids=list(end_ids),
                 logprobs=0,
-                seed=seed + num_samples * number,
+                seed=request_seed,
                 detokenize=False,
                 structured_outputs=form,
             )
-            for number in range(len(prompts))
+            for request_seed in seeds
         ]
         asked: Any = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         answers = self._llm.generate(asked, parameters, lora_request=self._adapter, use_tqdm=False)
@@ -188,6 +192,23 @@ class VllmEngine:
     def check_against(self, model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Completion]) -> float:
         """`check_log_probs` of what this engine sampled at temperature 1."""
         return check_log_probs(model, prompts, completions, ROUNDING[self._dtype])
+
+
+def request_seeds(seed: int, prompts: range, *, num_samples: int) -> list[int]:
+    """The seed of each request, such that no two samples of any prompts and seeds get the same.
+
+    vLLM gives sample j of a request the request's seed plus j. So the samples of all prompts are numbered in one row,
+    which starts where `preprocessing.seeds` says: two seeds that stand next to each other start far apart. On a CPU
+    torch's generators look at the low 32 bits of a seed alone; those too are no two the same, as long as there are
+    few samples beside 2^32.
+
+    Args:
+        seed: of the run, the rollout or the like.
+        prompts: numbers of the prompts.
+        num_samples: of each prompt.
+    """
+    start = integer(seed, "vllm", bits=62)
+    return [start + num_samples * number for number in prompts]
 
 
 @torch.no_grad()

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,6 +38,7 @@ from grpo.sampling.vllm_engine import Completion, VllmEngine, check_log_probs
 from grpo.training.launcher import whole_model
 from grpo.training.trl_seam import LogProbs, OpenGRPOTrainer, Rollout, Row, Scored
 from preprocessing.files import write_atomically
+from preprocessing.seeds import integer
 
 
 class RecordingGRPOTrainer(OpenGRPOTrainer):
@@ -256,8 +256,7 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
 
     def _rollout_seed(self) -> int:
         """Differs between runs, processes and rollouts; a resumed run draws what it would have drawn."""
-        key = f"{self.settings.seed}/{self.accelerator.process_index}/{self.micro_step}"
-        return zlib.crc32(key.encode()) >> 1
+        return integer(self.settings.seed, "rollout", self.accelerator.process_index, self.micro_step, bits=63)
 
     def log_probs(self, batch: Scored, stock: Callable[[], LogProbs]) -> LogProbs:
         """Score completions with each distinct prompt forwarded once."""

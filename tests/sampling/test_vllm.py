@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 
@@ -85,6 +86,24 @@ def test_samples_carry_the_models_log_probabilities_and_follow_the_seed(engine, 
         assert len({tuple(completion.ids) for completion in row}) == 8
     prompts = [prompt for prompt in PROMPTS for _ in range(8)]
     assert engine.check_against(model, prompts, [completion for row in first for completion in row]) < 1e-4
+
+
+def test_sample_j_of_a_request_has_the_seed_of_the_request_plus_j(engine):
+    """The rule that `request_seeds` and its stand-in in test_vllm_seeds.py rely on."""
+    engine.load_adapter(None)
+    parameters = importlib.import_module("vllm.sampling_params").SamplingParams
+    prompt = {"prompt_token_ids": PROMPTS[0]}
+
+    def ids(seed: int, n: int) -> list[list[int]]:
+        settings = parameters(n=n, seed=seed, max_tokens=LENGTH, temperature=1.0, detokenize=False)
+        return [
+            list(output.token_ids) for output in engine._llm.generate([prompt], settings, use_tqdm=False)[0].outputs
+        ]
+
+    together = ids(2**40 + 11, 4)
+    assert together == [ids(2**40 + 11 + j, 1)[0] for j in range(4)]
+    assert len({tuple(sample) for sample in together}) == 4
+    assert ids(11, 1) == together[:1], "a CPU's generator reads the low 32 bits alone"
 
 
 def test_sampled_frequencies_equal_the_models_probabilities(engine, policy):
