@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from grpo.runs.processes import ASKED, SHARDING, num_processes, run_training
+from grpo.runs.processes import ASKED, SHARDING, num_processes
+from grpo.training.launcher import run_training
 from preprocessing.errors import UserError
 from tests.multi_process.processes import LAUNCHER_VARIABLES
 from tests.tiny_runs import TinyRun
