@@ -32,7 +32,7 @@ LEVELS = [
 # preprocessing/__init__.py
 PREPROCESSING_LEVELS = [
     {"errors"},
-    {"files", "command_line", "parallel", "bars_store", "seeds"},
+    {"files", "command_line", "parallel", "bars_store", "seeds", "sequence_files"},
     {"simulation", "laws", "indicators", "statistics", "scaling", "splits"},
     {"config"},
     {"bars"},
@@ -40,7 +40,7 @@ PREPROCESSING_LEVELS = [
     {"download"},
     {"bars_files"},
     {"market_data", "windows"},
-    {"windows_writer", "presets"},
+    {"windows_writer", "presets", "returns"},
     {"stock_windows"},
     {"combined_preprocessor"},
     {"plots"},

@@ -5,7 +5,7 @@
 
 The first form takes two files of one sequence a line, values separated by spaces. The second takes what a comparison
 left in a run's folder: realised daily log returns of the test windows against those that a forecaster sampled, both
-over the daily volatility. README.md of this package says how to read what comes out.
+over the daily volatility. grpo/evaluation/distributions/README.md says how to read what comes out.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from baselines.analyze_distributions.plots import write_pictures
-from baselines.analyze_distributions.report import SampleError, compare_distributions
-from baselines.analyze_distributions.samples import RunFilesError, Samples, samples_of_files, samples_of_run
-from baselines.building_blocks.sequence_files import SequenceFileError
+from grpo.evaluation.distributions.analysis import SampleError, compare_distributions
+from grpo.evaluation.distributions.plots import write_pictures
+from grpo.evaluation.distributions.samples import RunFilesError, Samples, samples_of_files, samples_of_run
 from preprocessing.command_line import parse_config
 from preprocessing.files import AtomicFiles
+from preprocessing.sequence_files import SequenceFileError
 from preprocessing.windows import WindowsError
 
 

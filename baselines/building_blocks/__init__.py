@@ -1,1 +1,1 @@
-"""What forecasters are built from: windows as features and volatility, paths, quantiles, files, optional packages."""
+"""What forecasters are built from: windows as features, paths, quantiles, saving, optional packages."""

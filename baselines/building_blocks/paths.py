@@ -9,6 +9,7 @@ import numpy as np
 
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
+from preprocessing.returns import future_log_returns
 from preprocessing.windows import Context, WindowSet
 
 
@@ -36,16 +37,6 @@ def forecast_from_log_returns(context: Context, cumulative: np.ndarray) -> Forec
         samples = context.last_price[:, None, None] * np.exp(cumulative)
     valid = np.all(np.isfinite(samples) & (samples > 0), axis=-1)
     return Forecast(samples=np.where(valid[:, :, None], samples, np.nan), valid=valid)
-
-
-def window_log_returns(context: Context) -> np.ndarray:
-    """[B, L - 1] daily log returns within each window, oldest first."""
-    return np.diff(np.log(context.past[:, :, 0]), axis=1)
-
-
-def future_log_returns(windows: WindowSet) -> np.ndarray:
-    """[B, H] realised log(price of day h / last close)."""
-    return np.log(windows.truth.future / windows.context.last_price[:, None])
 
 
 def daily_drift(windows: WindowSet) -> np.ndarray:

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from baselines.building_blocks.settings import require_at_least, require_not_negative
-from baselines.building_blocks.volatility import VolatilityConfig
 from baselines.decision_transformer.return_policy import Days, ReturnPolicy
 from baselines.neural.training_run import Measured, Stage, TrainingRun, mean_of
+from preprocessing.returns import VolatilityConfig
 from preprocessing.seeds import generator
 
 TRAINING_FILE = "training.safetensors"

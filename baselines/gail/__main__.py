@@ -15,12 +15,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from baselines.analyze_distributions.report import SampleError
 from baselines.building_blocks.packages import MissingPackageError, import_optional
 from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.gail.standalone.train import GailError, TrainConfig, summary, train
 from baselines.gail.standalone.tuning import BEST, tune
 from baselines.gail.tokens import TokensError
+from grpo.evaluation.distributions.analysis import SampleError
 from preprocessing.bars import MarketDataError
 from preprocessing.command_line import parse_config
 from preprocessing.simulation import SimulationError

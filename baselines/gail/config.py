@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from baselines.building_blocks.settings import require_at_least, require_not_negative
-from baselines.building_blocks.volatility import VolatilityConfig
+from preprocessing.returns import VolatilityConfig
 
 PRETRAINING, ADVERSARIAL, CONTEXTS, DISCRIMINATOR, VALIDATION, JUDGING, TUNING = range(7)
 """What random numbers are for: keys of `baselines.neural.seeds`."""

@@ -11,9 +11,9 @@ from typing import Self
 import numpy as np
 import torch
 
-from baselines.building_blocks.volatility import daily_volatility
 from baselines.gail.tokens import Tokenizer
 from baselines.neural.inputs import InputScaling
+from preprocessing.returns import daily_volatility
 from preprocessing.windows import WindowSet
 
 

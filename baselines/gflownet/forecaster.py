@@ -18,7 +18,6 @@ import torch
 from baselines.building_blocks.features import SCALE_FREE
 from baselines.building_blocks.paths import require_horizon, require_validation
 from baselines.building_blocks.settings import require_at_least
-from baselines.building_blocks.volatility import VolatilityConfig
 from baselines.gflownet.generator import (
     GeneratorConfig,
     StochasticDBGFlowNetGenerator,
@@ -35,6 +34,7 @@ from baselines.statistical.regression import Ridge, RidgeConfig
 from grpo.evaluation.identity import windows_hash
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
+from preprocessing.returns import VolatilityConfig
 from preprocessing.windows import Context, WindowSet
 
 FITTED_FILE = "gflownet.safetensors"

@@ -10,9 +10,9 @@ import copy
 import numpy as np
 import torch
 
-from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
 from grpo.evaluation.harness import evaluate
 from grpo.evaluation.protocol import Forecaster
+from preprocessing.returns import VolatilityConfig, daily_volatility
 from preprocessing.windows import WindowSet
 
 

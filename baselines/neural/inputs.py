@@ -1,6 +1,6 @@
 """Windows as tensors without price level or volatility, so that one network serves all stocks.
 
-The unit of every return is the daily volatility at the origin (`baselines.building_blocks.volatility`). The features
+The unit of every return is the daily volatility at the origin (`preprocessing.returns`). The features
 hold what the stock's whole past says (`past_ar1`, `past_mean`, ...); a network that sees the returns of the window
 alone cannot reach what those allow.
 
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from baselines.building_blocks.features import SCALE_FREE, scale_free_features
-from baselines.building_blocks.paths import forecast_from_log_returns, window_log_returns
-from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
+from baselines.building_blocks.paths import forecast_from_log_returns
 from grpo.evaluation.protocol import Forecast
+from preprocessing.returns import VolatilityConfig, daily_volatility, window_log_returns
 from preprocessing.windows import Context, WindowSet
 
 MAX_DEVIATION = 5.0

@@ -18,10 +18,10 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 
-from baselines.building_blocks.sequence_files import SequenceFileError, write_sequences
 from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.seqgan.standalone.train_and_sample import SampleConfig, SeqGanError, TrainConfig, TrainedGenerator, train
 from preprocessing.command_line import parse_config
+from preprocessing.sequence_files import SequenceFileError, write_sequences
 
 SWITCHES = ("show_config", "skip_gen_pretrain", "skip_dis_pretrain", "skip_adversarial")
 

@@ -19,7 +19,6 @@ import torch
 
 from baselines.building_blocks.paths import require_horizon, require_validation
 from baselines.building_blocks.settings import require_at_least, require_positive
-from baselines.building_blocks.volatility import VolatilityConfig
 from baselines.neural.early_stopping import scaled_crps
 from baselines.neural.fitted import FittedFile, FittedForecaster
 from baselines.neural.inputs import InputScaling
@@ -31,6 +30,7 @@ from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.identity import windows_hash
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import standard_normal
+from preprocessing.returns import VolatilityConfig
 from preprocessing.windows import Context, WindowSet
 
 _PATHS = 20_000

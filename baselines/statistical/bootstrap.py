@@ -7,7 +7,7 @@
   volatility follows each path as its returns come.
 * `fhs_drift`: the same plus one drift, the mean daily log return over all training windows.
 
-Deviations: the volatility is the EWMA mixture of `baselines.building_blocks.volatility` in place of GARCH, and its
+Deviations: the volatility is the EWMA mixture of `preprocessing.returns` in place of GARCH, and its
 long-run part stays as it is at the origin; all stocks share one pool of shocks, as their scale is gone; the shocks of
 consecutive days are drawn together (`block`), which on 68 US stocks scores better on the validation windows than
 single days.
@@ -26,16 +26,10 @@ from typing import Self
 
 import numpy as np
 
-from baselines.building_blocks.paths import (
-    daily_drift,
-    draw_rows,
-    forecast_from_log_returns,
-    future_log_returns,
-    require_horizon,
-)
+from baselines.building_blocks.paths import daily_drift, draw_rows, forecast_from_log_returns, require_horizon
 from baselines.building_blocks.saving import SavedForecaster
-from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility, ewma_variance, mix
 from grpo.evaluation.protocol import Forecast
+from preprocessing.returns import VolatilityConfig, daily_volatility, ewma_variance, future_log_returns, mix
 from preprocessing.windows import Context, WindowSet
 
 

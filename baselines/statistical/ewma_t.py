@@ -1,4 +1,4 @@
-"""The random walk with Student-t shocks of the volatility at the origin (`baselines.building_blocks.volatility`).
+"""The random walk with Student-t shocks of the volatility at the origin (`preprocessing.returns`).
 
 Letters: B windows, S samples, H horizon.
 """
@@ -12,10 +12,10 @@ from typing import Literal, Self
 import numpy as np
 from scipy import optimize, stats
 
-from baselines.building_blocks.paths import forecast_from_log_returns, future_log_returns, student_t
+from baselines.building_blocks.paths import forecast_from_log_returns, student_t
 from baselines.building_blocks.saving import SavedForecaster
-from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
 from grpo.evaluation.protocol import Forecast
+from preprocessing.returns import VolatilityConfig, daily_volatility, future_log_returns
 from preprocessing.windows import Context, WindowSet
 
 DOF_BOUNDS = (2.05, 200.0)

@@ -24,10 +24,11 @@ import numpy as np
 from tqdm import tqdm
 
 from baselines.building_blocks.packages import import_optional
-from baselines.building_blocks.paths import forecast_from_log_returns, rows_of_stocks, student_t, window_log_returns
+from baselines.building_blocks.paths import forecast_from_log_returns, rows_of_stocks, student_t
 from baselines.building_blocks.saving import SavedForecaster
 from baselines.building_blocks.training_closes import longest_stretches
 from grpo.evaluation.protocol import Forecast
+from preprocessing.returns import window_log_returns
 from preprocessing.windows import Context, WindowSet
 
 PERCENT = 100.0

@@ -24,18 +24,12 @@ from tqdm import tqdm
 
 from baselines.building_blocks.features import SCALE_FREE, scale_free_features
 from baselines.building_blocks.packages import import_optional
-from baselines.building_blocks.paths import (
-    draw_rows,
-    forecast_from_log_returns,
-    future_log_returns,
-    require_horizon,
-    require_validation,
-)
+from baselines.building_blocks.paths import draw_rows, forecast_from_log_returns, require_horizon, require_validation
 from baselines.building_blocks.quantiles import rank_scores, scores_of, values_at
 from baselines.building_blocks.saving import SavedForecaster
 from baselines.building_blocks.settings import require_at_least
-from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
 from grpo.evaluation.protocol import Forecast
+from preprocessing.returns import VolatilityConfig, daily_volatility, future_log_returns
 from preprocessing.windows import Context, WindowSet
 
 LEVELS = np.array([0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95])

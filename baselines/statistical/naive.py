@@ -14,10 +14,11 @@ from typing import Self
 
 import numpy as np
 
-from baselines.building_blocks.paths import daily_drift, forecast_from_log_returns, rows_of_stocks, window_log_returns
+from baselines.building_blocks.paths import daily_drift, forecast_from_log_returns, rows_of_stocks
 from baselines.building_blocks.saving import SavedForecaster
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import standard_normal
+from preprocessing.returns import window_log_returns
 from preprocessing.statistics import MIN_VOLATILITY
 from preprocessing.windows import Context, WindowSet
 

@@ -21,17 +21,10 @@ from typing import Self
 import numpy as np
 
 from baselines.building_blocks.features import scale_free_features
-from baselines.building_blocks.paths import (
-    draw_rows,
-    forecast_from_log_returns,
-    future_log_returns,
-    require_horizon,
-    require_validation,
-    window_log_returns,
-)
+from baselines.building_blocks.paths import draw_rows, forecast_from_log_returns, require_horizon, require_validation
 from baselines.building_blocks.saving import SavedForecaster
-from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
 from grpo.evaluation.protocol import Forecast
+from preprocessing.returns import VolatilityConfig, daily_volatility, future_log_returns, window_log_returns
 from preprocessing.windows import Context, WindowSet
 
 PENALTIES = 10.0 ** np.arange(-4, 4)

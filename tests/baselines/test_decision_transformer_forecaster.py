@@ -12,7 +12,6 @@ import torch
 
 from baselines.building_blocks.paths import HorizonError, NoValidationError
 from baselines.building_blocks.tensor_files import SavedFileError
-from baselines.building_blocks.volatility import daily_volatility
 from baselines.decision_transformer.forecaster import (
     DecisionTransformerBc,
     DecisionTransformerBcConfig,
@@ -30,6 +29,7 @@ from baselines.decision_transformer.return_policy import (
 )
 from baselines.neural.inputs import WindowInputs
 from preprocessing.config import DataConfig
+from preprocessing.returns import daily_volatility
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows
 

@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from baselines.building_blocks.paths import HorizonError
-from baselines.building_blocks.volatility import daily_volatility
 from baselines.statistical.bootstrap import (
     FhsConfig,
     FilteredHistoricalSimulation,
@@ -17,6 +16,7 @@ from baselines.statistical.bootstrap import (
 from grpo.evaluation.harness import evaluate
 from grpo.evaluation.metrics import summarise
 from grpo.evaluation.optimum import Optimum
+from preprocessing.returns import daily_volatility
 from tests.baselines.series import fit, random_walk, windows_of
 from tests.windows_factory import simulated_windows
 

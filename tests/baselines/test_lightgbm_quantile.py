@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from baselines.building_blocks.features import PRICES, SCALE_FREE, scale_free_features
-from baselines.building_blocks.volatility import daily_volatility
 from baselines.statistical.lightgbm_quantile import LEVELS, LightgbmQuantile, LightgbmQuantileConfig
 from grpo.evaluation.harness import evaluate
 from grpo.evaluation.metrics import summarise
 from grpo.evaluation.optimum import Optimum
+from preprocessing.returns import daily_volatility
 from tests.baselines.series import fit, random_walk, windows_of, with_feature
 from tests.windows_factory import simulated_windows
 

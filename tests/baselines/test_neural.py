@@ -12,7 +12,6 @@ import torch
 
 from baselines.building_blocks.features import SCALE_FREE, scale_free_features
 from baselines.building_blocks.tensor_files import SavedFileError
-from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
 from baselines.neural.checkpoints import (
     load_training,
     load_weights,
@@ -25,6 +24,7 @@ from baselines.neural.inputs import InputScaling
 from baselines.neural.learning_curves import LearningCurve
 from grpo.evaluation.protocol import Forecast
 from preprocessing.config import DataConfig
+from preprocessing.returns import VolatilityConfig, daily_volatility
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows
 

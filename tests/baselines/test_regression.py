@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 
 from baselines.building_blocks.paths import NoValidationError
-from baselines.building_blocks.volatility import daily_volatility
 from baselines.statistical.lightgbm_quantile import LightgbmQuantile
 from baselines.statistical.regression import PENALTIES, Ridge, RidgeConfig, solve_ridge
+from preprocessing.returns import daily_volatility
 from preprocessing.windows import WindowSet
 from tests.baselines.series import fit, random_walk, windows_of
 

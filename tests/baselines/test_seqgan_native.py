@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.building_blocks.sequence_files import read_sequences, write_sequences
 from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.neural.checkpoints import read_tensors
 from baselines.seqgan import __main__ as command
 from baselines.seqgan.standalone.train_and_sample import SampleConfig, TrainConfig, TrainedGenerator, train
 from preprocessing.command_line import UsageError
+from preprocessing.sequence_files import read_sequences, write_sequences
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "baselines" / "seqgan" / "README.md").read_text()

@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 
 from baselines.building_blocks.paths import student_t
-from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility, ewma_variance
 from baselines.statistical.ewma_t import EwmaT, EwmaTConfig, fit_dof
 from grpo.evaluation.sampling import standard_normal
+from preprocessing.returns import VolatilityConfig, daily_volatility, ewma_variance
 from tests.baselines.series import fit, random_walk, windows_of, with_feature
 
 WINDOWS = windows_of(

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from baselines.building_blocks.sequence_files import write_sequences
 from baselines.decision_transformer.model import ModelConfig
 from baselines.gail.config import GailConfig, PretrainedConfig
 from baselines.gail.demonstrations import Demonstrations
@@ -32,6 +31,7 @@ from baselines.seqgan.toys.oracle import OracleBenchmark, Schedule
 from baselines.trader.network_fitting import FitConfig, fit_network
 from grpo.evaluation.protocol import forecaster_config, forecaster_plugin
 from preprocessing.config import DataConfig
+from preprocessing.sequence_files import write_sequences
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows
 from preprocessing.windows import WindowSet

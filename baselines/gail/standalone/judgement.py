@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from baselines.analyze_distributions.report import DistributionReport, compare_distributions
 from baselines.gail.config import JUDGING, PretrainedConfig
 from baselines.gail.demonstrations import Demonstrations, TokenSequences
 from baselines.gail.discriminator import auc, f1, last_logits
@@ -19,6 +18,7 @@ from baselines.gail.pretraining import draw_returns, iid_nll, markov_nll, valida
 from baselines.gail.tokens import RoundTrip
 from baselines.gail.two_stages import FittedNetworks
 from baselines.neural.seeds import number
+from grpo.evaluation.distributions.analysis import DistributionReport, compare_distributions
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from baselines.building_blocks.volatility import VolatilityConfig
 from baselines.gail.config import GailConfig
 from baselines.gail.demonstrations import Demonstrations
 from baselines.gail.standalone.gbm import GbmConfig, simulate_gbm
@@ -23,6 +22,7 @@ from baselines.neural.inputs import InputScaling
 from preprocessing.config import DataConfig
 from preprocessing.files import write_atomically
 from preprocessing.market_data import load_stocks
+from preprocessing.returns import VolatilityConfig
 from preprocessing.simulation import is_simulated
 from preprocessing.stock_windows import split_windows
 

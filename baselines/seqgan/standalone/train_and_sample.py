@@ -13,7 +13,6 @@ from typing import Self
 import numpy as np
 import torch
 
-from baselines.building_blocks.sequence_files import read_sequences, write_sequences
 from baselines.building_blocks.settings import require_at_least, require_positive
 from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.neural.checkpoints import load_weights, read_tensors, write_tensors
@@ -22,6 +21,7 @@ from baselines.seqgan.generator import Generator, Sampler
 from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings
 from baselines.seqgan.three_stages import ADVERSARIAL, PRETRAINING, Schedule, SeqGanTraining, SequenceData
 from preprocessing.files import write_atomically
+from preprocessing.sequence_files import read_sequences, write_sequences
 
 GENERATOR_FILE, DISCRIMINATOR_FILE, CONFIG_FILE = "generator.safetensors", "discriminator.safetensors", "config.json"
 PRETRAINED_SAMPLE_FILE, EVAL_FILE, FINAL_FILE = "generator_sample.txt", "eval_file.txt", "final_samples.txt"

@@ -1,11 +1,11 @@
-"""Daily volatility at the origin.
+"""Log returns of windows, and the daily volatility at the origin.
 
 The variance of the next day is w EWMA + (1 - w) V: V is the mean squared log return of the stock's whole past
 (the feature `past_volatility`) and the EWMA is the exponentially weighted one of RiskMetrics (1996),
 v_t = decay v_(t-1) + (1 - decay) r_t^2. A context holds the window alone, so the average starts at V on the first
 close of the window; after 29 returns the start keeps a weight of decay^29, 41 % at decay .97 and 17 % at .94.
 
-Letters: B windows, L window length.
+Letters: B windows, L window length, H horizon.
 """
 
 from __future__ import annotations
@@ -14,8 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from baselines.building_blocks.paths import window_log_returns
-from preprocessing.windows import Context
+from preprocessing.windows import Context, WindowSet
+
+
+def window_log_returns(context: Context) -> np.ndarray:
+    """[B, L - 1] daily log returns within each window, oldest first."""
+    return np.diff(np.log(context.past[:, :, 0]), axis=1)
+
+
+def future_log_returns(windows: WindowSet) -> np.ndarray:
+    """[B, H] realised log(price of day h / last close)."""
+    return np.log(windows.truth.future / windows.context.last_price[:, None])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import gaussian_kde
 
-from baselines.analyze_distributions.metrics import autocorrelation
-from baselines.analyze_distributions.report import DistributionReport
+from grpo.evaluation.distributions.analysis import DistributionReport
+from grpo.evaluation.distributions.distances import autocorrelation
 from grpo.evaluation.palette import LIGHT
 from preprocessing.files import AtomicFiles
 

@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from baselines.building_blocks.paths import future_log_returns
-from baselines.building_blocks.sequence_files import read_sequences
-from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
+from preprocessing.returns import VolatilityConfig, daily_volatility, future_log_returns
+from preprocessing.sequence_files import read_sequences
 from preprocessing.windows import WindowSet, read_windows
 
 FORECASTS = Path("model_comparison", "forecasts.parquet")
@@ -45,7 +44,7 @@ class Samples:
 
 
 def samples_of_files(real: Path, generated: Path) -> Samples:
-    """Sequences of two files of equally long lines (`baselines.building_blocks.sequence_files`).
+    """Sequences of two files of equally long lines (`preprocessing.sequence_files`).
 
     Raises:
         SequenceFileError: a file is missing or malformed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from baselines.building_blocks.sequence_files import SequenceFileError, read_sequences, write_sequences
+from preprocessing.sequence_files import SequenceFileError, read_sequences, write_sequences
 
 
 def test_reads_one_sequence_a_line(tmp_path):

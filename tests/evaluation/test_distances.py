@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from baselines.analyze_distributions import two_sample
-from baselines.analyze_distributions.metrics import (
+from grpo.evaluation.distributions import two_sample
+from grpo.evaluation.distributions.distances import (
     autocorrelation,
     autocorrelation_distance,
     cdf_distances,
@@ -19,7 +19,7 @@ from baselines.analyze_distributions.metrics import (
     moments,
     quantile_edges,
 )
-from baselines.analyze_distributions.two_sample import (
+from grpo.evaluation.distributions.two_sample import (
     area_under_curve,
     classifier_test,
     median_distance,

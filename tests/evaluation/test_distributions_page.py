@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from baselines.analyze_distributions import plots
-from baselines.analyze_distributions.report import compare_distributions
+from grpo.evaluation.distributions import plots
+from grpo.evaluation.distributions.analysis import compare_distributions
 
 PAGE = Path(plots.__file__).with_name("README.md").read_text()
 

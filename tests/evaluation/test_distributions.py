@@ -7,17 +7,17 @@ import json
 import numpy as np
 import pytest
 
-from baselines.analyze_distributions import report as report_module
 from baselines.analyze_distributions.__main__ import main
-from baselines.analyze_distributions.report import SampleError, compare_distributions
-from baselines.analyze_distributions.samples import SAMPLES_PER_WINDOW, RunFilesError, samples_of_run
-from baselines.building_blocks.sequence_files import write_sequences
-from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
+from grpo.evaluation.distributions import analysis
+from grpo.evaluation.distributions.analysis import SampleError, compare_distributions
+from grpo.evaluation.distributions.samples import SAMPLES_PER_WINDOW, RunFilesError, samples_of_run
 from grpo.evaluation.forecast_files import write_forecasts_table
 from grpo.evaluation.harness import Evaluation
 from grpo.evaluation.metrics import score_windows
 from grpo.evaluation.protocol import Forecast
 from preprocessing.combined_preprocessor import main as preprocess
+from preprocessing.returns import VolatilityConfig, daily_volatility
+from preprocessing.sequence_files import write_sequences
 from preprocessing.windows import WindowSet, read_windows
 
 PICTURES = [
@@ -69,7 +69,7 @@ def test_numbers_of_the_report_are_those_of_the_samples():
     assert (std.real, std.generated) == (pytest.approx(real.std()), pytest.approx(generated.std()))
     assert std.distance == pytest.approx(abs(real.std() - generated.std()))
     assert std.noise < std.bound < 0.1 < std.distance
-    assert std.p_value == 1 / (1 + report_module.REPLICATES)
+    assert std.p_value == 1 / (1 + analysis.REPLICATES)
     assert (found.diversity_size, found.mmd_sizes, found.classifier_sizes) == (150, (300, 300), (300, 300))
     assert (found.lags, found.bins) == (7, 50)
     content = json.loads(found.json())
@@ -83,7 +83,9 @@ def test_numbers_of_the_report_are_those_of_the_samples():
         "generated": std.generated,
         "differs": True,
     }
-    assert f"| std | {std.real:.4g} | {std.generated:.4g} | {std.distance:.4g} |" in found.markdown()
+    row = next(line for line in found.markdown().splitlines() if line.startswith("| std "))
+    shown = [f"{value:.4g}" for value in (std.real, std.generated, std.distance, std.noise, std.bound)]
+    assert [cell.strip() for cell in row.split("|")][2:7] == shown
 
 
 def test_noise_is_that_of_two_independent_samples():
@@ -116,7 +118,7 @@ def test_refuses_what_cannot_be_compared(real, generated, reason):
 
 
 def test_the_command_writes_report_and_pictures(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report_module, "REPLICATES", 19)
+    monkeypatch.setattr(analysis, "REPLICATES", 19)
     write_sequences(tmp_path / "real.txt", noise(0, 60))
     write_sequences(tmp_path / "generated.txt", 0.5 + noise(1, 50))
     files = ["--real", str(tmp_path / "real.txt"), "--generated", str(tmp_path / "generated.txt")]
@@ -204,7 +206,7 @@ def test_a_run_without_what_is_needed_is_refused(run, tmp_path):
         samples_of_run(tmp_path, "fine")
 
 
-def compared(real: np.ndarray, generated: np.ndarray) -> report_module.DistributionReport:
+def compared(real: np.ndarray, generated: np.ndarray) -> analysis.DistributionReport:
     return compare_distributions(real, generated, seed=0)
 
 

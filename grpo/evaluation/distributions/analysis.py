@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from baselines.analyze_distributions import metrics
-from baselines.analyze_distributions.two_sample import (
+from grpo.evaluation.distributions import distances
+from grpo.evaluation.distributions.two_sample import (
     FOLDS,
     PERMUTATIONS,
     REFITS,
@@ -22,6 +22,8 @@ from baselines.analyze_distributions.two_sample import (
     null_bound,
     null_share,
 )
+from grpo.evaluation.markdown import markdown
+from preprocessing.seeds import generator
 
 REPLICATES = 59
 """Draws of the null distribution; with 59 the three largest are 5 % of them and the distance itself."""
@@ -105,18 +107,19 @@ class DistributionReport:
 
     def markdown(self) -> str:
         """A table and a line on how it was made."""
-        lines = [
-            "| measure | real | generated | distance | by chance: mean | 95 % | p | |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for measure in self.measures:
-            numbers = (measure.real, measure.generated, measure.distance, measure.noise, measure.bound)
-            cells = " | ".join("" if number is None else f"{number:.4g}" for number in numbers)
-            verdict = "differs" if measure.differs else "as chance has it"
-            p_value = "<.001" if measure.p_value < 0.001 else f"{measure.p_value:.3f}"
-            lines.append(f"| {measure.name} | {cells} | {p_value} | {verdict} |")
+        numbers = {
+            "real": [measure.real for measure in self.measures],
+            "generated": [measure.generated for measure in self.measures],
+            "distance": [measure.distance for measure in self.measures],
+            "by chance: mean": [measure.noise for measure in self.measures],
+            "95 %": [measure.bound for measure in self.measures],
+        }
+        columns = {"measure": [measure.name for measure in self.measures]}
+        columns |= {name: ["" if x is None else f"{x:.4g}" for x in values] for name, values in numbers.items()}
+        columns["p"] = ["<.001" if one.p_value < 0.001 else f"{one.p_value:.3f}" for one in self.measures]
+        columns["verdict"] = ["differs" if one.differs else "as chance has it" for one in self.measures]
         differing = sum(measure.differs for measure in self.measures)
-        return "\n".join(["# Real against generated sequences", "", self._sizes(differing), "", *lines, ""])
+        return "\n\n".join(["# Real against generated sequences", self._sizes(differing), markdown(columns)]) + "\n"
 
     def _sizes(self, differing: int) -> str:
         mmd, classifier = (
@@ -147,8 +150,8 @@ def compare_distributions(real: np.ndarray, generated: np.ndarray, seed: int = 0
         SampleError: other shapes, too few sequences, or values that are not finite or never vary.
     """
     _check(real, generated)
-    rng = np.random.default_rng(seed)
-    lags, edges = min(MAX_LAGS, real.shape[1] - 1), metrics.quantile_edges(real)
+    rng = generator(seed)
+    lags, edges = min(MAX_LAGS, real.shape[1] - 1), distances.quantile_edges(real)
     halves = min(len(real) // 2, len(generated), PAIR_LIMIT)
     for_mmd = [_some(sample, PAIR_LIMIT, rng) for sample in (real, generated)]
     for_classifier = [_some(sample, CLASSIFIER_LIMIT, rng) for sample in (real, generated)]
@@ -174,31 +177,31 @@ def _value_measures(
     real: np.ndarray, generated: np.ndarray, edges: np.ndarray, lags: int, rng: np.random.Generator
 ) -> list[Measure]:
     """Distances against pairs of bootstrap samples of the real sequences, of the same two sizes."""
-    distances = _distances(real, generated, edges, lags)
+    found = _distances(real, generated, edges, lags)
     null = [
         _distances(_resampled(real, len(real), rng), _resampled(real, len(generated), rng), edges, lags)
         for _ in range(REPLICATES)
     ]
-    of_real, of_generated = (dataclasses.asdict(metrics.moments(values)) for values in (real, generated))
+    of_real, of_generated = (dataclasses.asdict(distances.moments(values)) for values in (real, generated))
     return [
         _measure(name, distance, [each[name] for each in null], of_real.get(name), of_generated.get(name))
-        for name, distance in distances.items()
+        for name, distance in found.items()
     ]
 
 
 def _distances(first: np.ndarray, second: np.ndarray, edges: np.ndarray, lags: int) -> dict[str, float]:
     """Every distance of values and autocorrelations; moments by the absolute difference."""
-    ks, wasserstein = metrics.cdf_distances(first, second)
-    first_moments, second_moments = metrics.moments(first), metrics.moments(second)
+    ks, wasserstein = distances.cdf_distances(first, second)
+    first_moments, second_moments = distances.moments(first), distances.moments(second)
     return {
         "Kolmogorov-Smirnov": ks,
         "Wasserstein-1": wasserstein,
-        "Jensen-Shannon": metrics.jensen_shannon(first, second, edges),
-        "autocorrelation": metrics.autocorrelation_distance(first, second, lags),
-        "autocorrelation of absolute values": metrics.autocorrelation_distance(np.abs(first), np.abs(second), lags),
+        "Jensen-Shannon": distances.jensen_shannon(first, second, edges),
+        "autocorrelation": distances.autocorrelation_distance(first, second, lags),
+        "autocorrelation of absolute values": distances.autocorrelation_distance(np.abs(first), np.abs(second), lags),
     } | {
         field.name: abs(getattr(first_moments, field.name) - getattr(second_moments, field.name))
-        for field in dataclasses.fields(metrics.Moments)
+        for field in dataclasses.fields(distances.Moments)
     }
 
 
@@ -207,9 +210,9 @@ def _diversity_measures(real: np.ndarray, generated: np.ndarray, count: int, rng
     halves, others, generations = [], [], []
     for _ in range(REPLICATES):
         order = rng.permutation(len(real))
-        halves.append(metrics.diversity(real[order[:count]]))
-        others.append(metrics.diversity(real[order[count : 2 * count]]))
-        generations.append(metrics.diversity(_some(generated, count, rng)))
+        halves.append(distances.diversity(real[order[:count]]))
+        others.append(distances.diversity(real[order[count : 2 * count]]))
+        generations.append(distances.diversity(_some(generated, count, rng)))
     measures = []
     names = {
         "nearest": "distance to the nearest",
