@@ -23,18 +23,11 @@ from typing import Literal, Self
 import numpy as np
 
 from baselines.building_blocks.gamma_regression import fit_gamma
-from baselines.building_blocks.paths import (
-    draw_rows,
-    forecast_from_log_returns,
-    future_log_returns,
-    require_horizon,
-    require_validation,
-    window_log_returns,
-)
+from baselines.building_blocks.paths import draw_rows, forecast_from_log_returns, require_horizon, require_validation
 from baselines.building_blocks.saving import SavedForecaster
-from baselines.building_blocks.volatility import ewma_variance
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.spread import KINDS, choose_spread, scale_spread
+from preprocessing.returns import ewma_variance, future_log_returns, window_log_returns
 from preprocessing.statistics import MIN_VOLATILITY
 from preprocessing.windows import Context, WindowSet
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from baselines.building_blocks.gamma_regression import qlike
-from baselines.building_blocks.paths import NoValidationError, future_log_returns
-from baselines.building_blocks.volatility import VolatilityConfig, daily_volatility
+from baselines.building_blocks.paths import NoValidationError
 from baselines.statistical.har import Har, HarConfig
+from preprocessing.returns import VolatilityConfig, daily_volatility, future_log_returns
 from preprocessing.windows import WindowSet
 from tests.baselines.series import fit, windows_of
 
