@@ -15,8 +15,10 @@ class CompareConfig:
 
     forecasters: tuple[str, ...] | str = ("llm", "random_walk", "random_walk_drift", "fhs_drift", "ridge")
     """Which to compare, a list or a,b,c: base, grpo_1st, sft, grpo_2nd (the language model at each stage), `llm` (base
-    and every adapter that there is), any installed plugin by name, `all` (every plugin whose packages are installed).
-    random_walk is always among them."""
+    and every adapter that there is), any installed plugin by name, `all` (every plugin whose packages are installed);
+    any other adapter as NAME=ADAPTER (a folder or user/name[@revision]), NAME=ADAPTER@MODEL on another base, any other
+    base model as NAME=base@MODEL, any other plugin as [NAME=]module:Class or [NAME=]file.py:Class. A MODEL is
+    `embedded` or has a slash: user/name, ./folder. random_walk is always among them."""
     num_samples: int = 100
     """Sample paths per window and forecaster, S."""
     max_windows: int = 200

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 
-from grpo.config import RunConfig
 from grpo.evaluation.comparison import Fold
 from grpo.runs.folder import RunPaths
 from preprocessing.config import DataConfig
@@ -16,8 +15,13 @@ from preprocessing.stock_windows import fold_windows
 from preprocessing.windows import WindowSet, read_windows
 
 
-def read_folds(config: RunConfig, paths: RunPaths) -> list[Fold]:
-    """The test span as it was split, as one fold, or as `compare.folds` walk-forward blocks of it.
+def read_folds(paths: RunPaths, data: DataConfig, folds: int) -> list[Fold]:
+    """The test span as it was split, as one fold, or as walk-forward blocks of it.
+
+    Args:
+        paths: of the windows.
+        data: the settings that they were made with.
+        folds: number of blocks, `compare.folds`.
 
     Raises:
         UserError: a block has no windows to train, validate or test on.
@@ -25,26 +29,26 @@ def read_folds(config: RunConfig, paths: RunPaths) -> list[Fold]:
     train, val, test = (
         read_windows(getattr(paths, f"{split}_x"), getattr(paths, f"{split}_y")) for split in ("train", "val", "test")
     )
-    if config.compare.folds == 1:
+    if folds == 1:
         return [Fold(1, train, val, test)]
     full = read_windows(paths.full_x, paths.full_y)
     try:
-        cuts = _walk_forward(full, val, test, data_config_of(config, full).embargo_days, config.compare.folds)
+        cuts = _walk_forward(full, val, test, data_config_of(data, full).embargo_days, folds)
     except SplitError as error:
         raise UserError(str(error).replace("data.folds", "compare.folds")) from error
-    folds = []
+    blocks = []
     for number, cut in enumerate(cuts, start=1):
         parts = fold_windows(full, cut)
         for name, windows in parts.items():
             if len(windows) == 0:
                 raise UserError(f"compare.folds {len(cuts)}: fold {number} has no {name} windows; ask for fewer folds")
-        folds.append(Fold(number, parts["train"], parts["val"], parts["test"]))
-    return folds
+        blocks.append(Fold(number, parts["train"], parts["val"], parts["test"]))
+    return blocks
 
 
-def data_config_of(config: RunConfig, windows: WindowSet) -> DataConfig:
+def data_config_of(data: DataConfig, windows: WindowSet) -> DataConfig:
     """The settings of preprocessing, with the window length and horizon that the windows have."""
-    return dataclasses.replace(config.data, window=windows.context.past.shape[1], horizon=windows.horizon)
+    return dataclasses.replace(data, window=windows.context.past.shape[1], horizon=windows.horizon)
 
 
 def _walk_forward(full: WindowSet, val: WindowSet, test: WindowSet, embargo: int, folds: int) -> list[CalendarCut]:

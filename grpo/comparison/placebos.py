@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from grpo.comparison.contenders import Contender, ExactLaw
 from grpo.comparison.folds import data_config_of
 from grpo.comparison.forecasters import Forecasters, ask_all
 from grpo.comparison.results import Section
 from grpo.evaluation.comparison import Fold, limit_windows
-from grpo.evaluation.leaderboard import OPTIMUM
 from grpo.evaluation.placebo import (
     KINDS,
     PlaceboError,
@@ -24,6 +25,7 @@ from grpo.evaluation.placebo import (
     rank_table,
     with_future,
 )
+from preprocessing.config import DataConfig
 from preprocessing.market_data import MarketDataError
 from preprocessing.windows import WindowSet, concatenate
 
@@ -35,22 +37,34 @@ _NOTE = (
 )
 
 
-def run_placebos(
-    forecasters: Forecasters, names: Sequence[str], folds: Sequence[Fold]
-) -> tuple[list[Section], list[str]]:
-    """Ask and score on every placebo that `compare.placebo` names; the table, and what it warns of.
+@dataclass(frozen=True, kw_only=True)
+class Placebos:
+    """Asks again about placebo data.
 
-    Args:
+    Attributes:
         forecasters: as in the comparison; what they say is kept in the same place.
-        names: the forecasters, without the optimum.
+        contenders: without the optimum.
         folds: as in the comparison.
+        seed: of the placebos, and of the forecasts.
+        data: settings of preprocessing, by which random walks are made into windows.
+        max_windows: test windows used at most.
     """
-    config = forecasters.config
-    kinds = KINDS if config.compare.placebo == "all" else (config.compare.placebo,)
+
+    forecasters: Forecasters
+    contenders: Sequence[Contender]
+    folds: Sequence[Fold]
+    seed: int
+    data: DataConfig
+    max_windows: int
+
+
+def run_placebos(placebos: Placebos, asked: str) -> tuple[list[Section], list[str]]:
+    """Ask and score on every placebo of `compare.placebo`; the table, and what it warns of."""
+    kinds = KINDS if asked == "all" else (asked,)
     tables, warnings = [], []
     for kind in kinds:
         try:
-            tables.append(_gbm(forecasters, names, folds) if kind == "gbm" else _drawn(kind, forecasters, names, folds))
+            tables.append(_gbm(placebos) if kind == "gbm" else _drawn(kind, placebos))
         except (PlaceboError, MarketDataError) as error:
             warnings.append(f"The placebo {kind} was left out: {error}.")
     if not tables:
@@ -59,13 +73,13 @@ def run_placebos(
     return [Section("Placebo", table, _NOTE)], [*placebo_warnings(table), *warnings]
 
 
-def _drawn(kind: str, forecasters: Forecasters, names: Sequence[str], folds: Sequence[Fold]) -> pd.DataFrame:
+def _drawn(kind: str, placebos: Placebos) -> pd.DataFrame:
     """`shuffle` or `sign_flip`: other futures for the same contexts."""
-    seed = forecasters.config.seed
+    folds, seed = placebos.folds, placebos.seed
     real = concatenate([fold.test for fold in folds])
     scored = with_future(real, draw_future(kind, real, (seed, 0)))
     ends = np.cumsum([len(fold.test) for fold in folds])
-    placebo = [
+    other = [
         Fold(
             fold.number,
             _redrawn(kind, fold.train, (seed, fold.number, 1)),
@@ -74,7 +88,7 @@ def _drawn(kind: str, forecasters: Forecasters, names: Sequence[str], folds: Seq
         )
         for fold, end in zip(folds, ends, strict=True)
     ]
-    comparison = ask_all(forecasters, names, placebo, seeds=[seed], title=f"placebo {kind}")
+    comparison = ask_all(placebos.forecasters, placebos.contenders, other, seeds=[seed], title=f"placebo {kind}")
     return rank_table(kind, comparison, real, seed)
 
 
@@ -82,13 +96,14 @@ def _redrawn(kind: str, windows: WindowSet, seed: tuple[int, int, int]) -> Windo
     return with_future(windows, draw_future(kind, windows, seed))
 
 
-def _gbm(forecasters: Forecasters, names: Sequence[str], folds: Sequence[Fold]) -> pd.DataFrame:
+def _gbm(placebos: Placebos) -> pd.DataFrame:
     """Random walks in place of the prices, made into windows by the usual preprocessing; one fold."""
-    config, first = forecasters.config, folds[0]
+    folds, first = placebos.folds, placebos.folds[0]
     everything = concatenate([first.train, first.val, *(fold.test for fold in folds)])
-    data = dataclasses.replace(data_config_of(config, everything), split_dates=None, folds=1)
-    splits = gbm_windows(everything, first.train, data, config.seed)
+    data = dataclasses.replace(data_config_of(placebos.data, everything), split_dates=None, folds=1)
+    splits = gbm_windows(everything, first.train, data, placebos.seed)
     fold = Fold(1, splits["train"], splits["val"], splits["test"])
-    placebo = limit_windows([fold], config.compare.max_windows)
-    comparison = ask_all(forecasters, [*names, OPTIMUM], placebo, seeds=[config.seed], title="placebo gbm")
+    walks = limit_windows([fold], placebos.max_windows)
+    contenders = [*placebos.contenders, ExactLaw()]
+    comparison = ask_all(placebos.forecasters, contenders, walks, seeds=[placebos.seed], title="placebo gbm")
     return exact_law_table(comparison)

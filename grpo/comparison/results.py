@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from grpo.comparison.contenders import LanguageModel
 from grpo.config import RunConfig
 from grpo.evaluation import chart_data
 from grpo.evaluation.comparison import Comparison, table_by, table_by_step, tally_table
@@ -83,7 +84,7 @@ def write_results(
     *,
     sections: Sequence[Section],
     warnings: Sequence[str],
-    language_models: Sequence[str],
+    models: Sequence[LanguageModel],
 ) -> None:
     """Write every table, picture and the page.
 
@@ -94,7 +95,7 @@ def write_results(
         table: the leaderboard of all windows.
         sections: what stands below it.
         warnings: what a reader must know before the numbers.
-        language_models: names of the forecasters that answer in text.
+        models: those that answer in text.
     """
     for former in folder.glob("*.csv"):
         former.unlink()  # a table that these settings do not make would be taken for theirs
@@ -115,18 +116,18 @@ def write_results(
         title=title,
         verdict=verdict(table),
         summary=summary,
-        facts=facts(config, comparison),
+        facts=facts(config, comparison, models),
         table=table,
         evaluations=evaluations,
         windows=windows,
         histories=training_histories(config),
-        completions=example_completions(comparison, language_models, config),
+        completions=example_completions(comparison, models),
         warnings=warnings,
         extra_tables={section.title: section.table for section in sections},
         table_notes={section.title: section.note for section in sections if section.note},
         optimum_note=optimum_note(table),
-        subject=_subject(evaluations, language_models).name,
-        language_models=language_models,
+        subject=_subject(evaluations, models).name,
+        language_models=[model.name for model in models],
     )
     write_report(inputs, folder)
 
@@ -177,7 +178,7 @@ def usual_warnings(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def facts(config: RunConfig, comparison: Comparison) -> dict[str, str]:
+def facts(config: RunConfig, comparison: Comparison, models: Sequence[LanguageModel]) -> dict[str, str]:
     """What was run, for the page."""
     windows = comparison.windows
     first, last = (
@@ -192,7 +193,7 @@ def facts(config: RunConfig, comparison: Comparison) -> dict[str, str]:
         "folds": str(len(np.unique(comparison.fold))),
         "samples": f"{config.compare.num_samples} paths per window",
         "seeds": ", ".join(map(str, seeds)),
-        "language model": config.model,
+        "language model": ", ".join(dict.fromkeys(model.spec.base for model in models)) or config.model,
         "commit": git_commit() or "not a checkout",
         "versions": ", ".join(f"{name} {version}" for name, version in installed.items()),
         "command": f"python -m grpo.stages.compare_models {shlex.join(sys.argv[1:])}",
@@ -205,20 +206,19 @@ def training_histories(config: RunConfig) -> dict[str, chart_data.History]:
     return {title: json.loads(log.read_text()) for title, log in logs.items() if log.exists()}
 
 
-def example_completions(
-    comparison: Comparison, language_models: Sequence[str], config: RunConfig
-) -> pd.DataFrame | None:
+def example_completions(comparison: Comparison, models: Sequence[LanguageModel]) -> pd.DataFrame | None:
     """Answers of each language model to its best, median and worst window, with every reward they would earn.
 
     Rewards are those of the answer within all answers to the window. None without any text.
     """
     windows, rows = comparison.windows, []
+    prompts = {model.name: model.prompt for model in models}
     for evaluation in comparison.evaluations:
         texts = evaluation.forecast.texts
-        if evaluation.name not in language_models or texts is None:
+        if evaluation.name not in prompts or texts is None:
             continue
         for place, row in chart_data.best_median_worst(evaluation).items():
-            levels = parse_answers(list(texts[row]), horizon=windows.horizon, style=config.prompt.style)
+            levels = parse_answers(list(texts[row]), horizon=windows.horizon, style=prompts[evaluation.name].style)
             volatility = windows.context.feature("volatility")[row]
             truth = to_levels(windows.truth.future[row], windows.context.last_price[row], volatility)
             paths = scale_paths(levels)  # [S, H]
@@ -300,12 +300,12 @@ def _columns(table: pd.DataFrame, *names: str) -> pd.DataFrame:
     return table.filter(items=list(names)).dropna(axis="columns", how="all")
 
 
-def _subject(evaluations: Sequence[Evaluation], language_models: Sequence[str]) -> Evaluation:
+def _subject(evaluations: Sequence[Evaluation], models: Sequence[LanguageModel]) -> Evaluation:
     """Whose windows are drawn: the best trained adapter; without any the base model, else the best of the others."""
     by_name = {evaluation.name: evaluation for evaluation in evaluations}
     tiers = (
-        [name for name in language_models if name != "base"],
-        ["base"],
+        [model.name for model in models if model.spec.adapter],
+        [model.name for model in models],
         [name for name in by_name if name not in (REFERENCE, OPTIMUM)],
         [REFERENCE],
     )

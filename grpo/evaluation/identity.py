@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from grpo.evaluation.protocol import forecaster_config, forecaster_entry
+from grpo.evaluation.plugins import source_of
+from grpo.evaluation.protocol import forecaster_config, forecaster_entry, forecaster_plugin
 from grpo.evaluation.source_code import source_hash
 from grpo.evaluation.spread import SpreadPlugin, split_calibration
 from preprocessing.windows import Context, WindowSet
@@ -37,18 +38,28 @@ def windows_hash(windows: WindowSet) -> str:
     return _digest((context_hash(windows.context),), truth.future, truth.dates.astype("datetime64[ns]"), *opens)
 
 
-def plugin_identity(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def plugin_identity(name: str, settings: Mapping[str, Any], reference: str | None = None) -> dict[str, Any]:
     """What makes a plugin's fits differ from another's, apart from windows and seed: package, code, settings.
+
+    Args:
+        name: how tables call it.
+        settings: of its Config.
+        reference: as in `forecaster_plugin`, where that is not the name.
 
     Raises:
         KeyError: no plugin of that name.
+        PluginError: a reference to something that is not there.
         SettingsError: settings that it refuses.
     """
-    entry = forecaster_entry(name)
-    package = {"package": entry.dist.name, "version": entry.dist.version} if entry.dist else {}
-    plugin, own = split_calibration(name, entry.load(), settings)
-    plain = json.loads(json.dumps(dataclasses.asdict(forecaster_config(name, own)), default=str))
-    identity = {"name": name, **package, "source": source_hash(entry.module), "config": plain}
+    plugin, own = split_calibration(name, forecaster_plugin(reference or name), settings)
+    config = dataclasses.asdict(forecaster_config(name, own, reference))
+    identity = {"name": name, "config": json.loads(json.dumps(config, default=str))}
+    if reference is not None and ":" in reference:
+        identity |= {"reference": reference, "source": source_of(reference)}
+    else:
+        entry = forecaster_entry(reference or name)
+        identity |= {"package": entry.dist.name, "version": entry.dist.version} if entry.dist else {}
+        identity["source"] = source_hash(entry.module)
     if isinstance(plugin, SpreadPlugin):
         identity["spread"] = source_hash(SpreadPlugin.__module__)
     return identity

@@ -20,41 +20,50 @@ from preprocessing.windows import Context
 
 
 class Optimum:
-    """Samples from the exact law of each window's simulated stock; nothing can be better in expectation."""
+    """Samples from the exact law of each window's simulated stock; nothing can be better in expectation.
+
+    Where that law is not known it has no answer: its samples are not valid there.
+    """
 
     name = "optimum"
 
     @staticmethod
     def knows(context: Context) -> bool:
         """Whether every window is of a simulated stock with a known law, and holds that stock's prices."""
+        return bool(Optimum.known(context).all())
+
+    @staticmethod
+    def known(context: Context) -> np.ndarray:
+        """[B] whether the law of the window's stock is known, and all its windows hold that stock's prices."""
         items = np.array(context.item_id)
+        known = np.zeros(len(context), dtype=bool)
         for item in np.unique(items):
-            if not is_simulated(item) or (stock := parse_simulated_stock(item)).process not in LAWS:
-                return False
-            if _find_origins(stock, context.take(items == item)) is None:
-                return False
-        return True
+            rows = items == item
+            known[rows] = _known_origins(item, context.take(rows)) is not None
+        return known
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
-        """Sample paths from the law of the future log prices given all prices up to the origin.
-
-        Raises:
-            ValueError: the law of a window's stock is not known; ask `knows` first.
-        """
-        samples = np.empty((len(context), num_samples, horizon))
+        """Sample paths from the law of the future log prices given all prices up to the origin."""
+        samples = np.full((len(context), num_samples, horizon), np.nan)
         items = np.array(context.item_id)
         for item in np.unique(items):
-            windows = context.take(items == item)
-            stock = parse_simulated_stock(item)
-            origins = _find_origins(stock, windows)
-            law = conditional_law(stock, origins, horizon) if origins is not None else None
-            if law is None:
-                raise ValueError(f"the exact law of {item} is not known, or its windows hold other prices")
-            samples[items == item] = np.exp(law.sample(num_samples, window_generators(windows, seed)))
-        return Forecast(samples=samples, valid=np.ones(samples.shape[:2], dtype=bool))
+            rows = items == item
+            windows = context.take(rows)
+            origins = _known_origins(item, windows)
+            law = conditional_law(parse_simulated_stock(item), origins, horizon) if origins is not None else None
+            if law is not None:
+                samples[rows] = np.exp(law.sample(num_samples, window_generators(windows, seed)))
+        return Forecast(samples=samples, valid=np.asarray(np.isfinite(samples).all(axis=-1)))
 
     def save(self, path: Path) -> None:
         """There is nothing to write: the stock's name holds the law."""
+
+
+def _known_origins(item: str, context: Context) -> np.ndarray | None:
+    """[B] rows of the origins of one stock's windows, or None where the law of its prices is not known."""
+    if not is_simulated(item) or (stock := parse_simulated_stock(item)).process not in LAWS:
+        return None
+    return _find_origins(stock, context)
 
 
 def _find_origins(stock: SimulatedStock, context: Context) -> np.ndarray | None:

@@ -16,8 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser
 
+from grpo.evaluation.plugins import load_reference
 from preprocessing.errors import UserError
-from preprocessing.windows import Context
+from preprocessing.windows import Context, WindowSet
 
 ENTRY_POINT_GROUP = "grpo.forecasters"
 
@@ -97,32 +98,56 @@ def forecaster_entry(name: str) -> EntryPoint:
     return found[0]
 
 
-def forecaster_plugin(name: str) -> Any:
-    """Import and return the plugin registered under a name.
+class ForecasterPlugin(Protocol):
+    """What makes fitted forecasters; a module and a class with static methods both serve.
 
-    A plugin offers `Config` (a dataclass), `fit(config, train, val, *, horizon, seed, out_dir) -> Forecaster`
-    and `load(path) -> Forecaster`; a module and a class with static methods both serve. One that needs packages
-    beyond this one's dependencies may name their modules in `requires`, a tuple of strings.
+    One that needs packages beyond this one's dependencies may name their modules in `requires`, a tuple of strings.
+
+    Attributes:
+        Config: a dataclass with its settings.
+    """
+
+    Config: type[Any]
+
+    def fit(
+        self, config: Any, train: WindowSet, val: WindowSet, *, horizon: int, seed: int, out_dir: Path
+    ) -> Forecaster:
+        """Fit on training windows; `out_dir` is a folder of its own, for what may be used again after a kill."""
+        ...
+
+    def load(self, path: Path) -> Forecaster:
+        """The forecaster that `Forecaster.save` wrote into a folder."""
+        ...
+
+
+def forecaster_plugin(reference: str) -> ForecasterPlugin:
+    """Import and return the plugin of a registered name, or of `package.module:name` or `file.py:name`.
 
     Raises:
         KeyError: no such name; the message lists the names there are.
+        PluginError: a reference whose file, module or name is not there.
     """
-    return forecaster_entry(name).load()
+    return load_reference(reference) if ":" in reference else forecaster_entry(reference).load()
 
 
-def missing_packages(plugin: Any) -> tuple[str, ...]:
+def missing_packages(plugin: object) -> tuple[str, ...]:
     """Modules that a plugin says it `requires` and that are not installed."""
     return tuple(module for module in getattr(plugin, "requires", ()) if importlib.util.find_spec(module) is None)
 
 
-def forecaster_config(name: str, settings: Mapping[str, Any]) -> Any:
+def forecaster_config(name: str, settings: Mapping[str, Any], reference: str | None = None) -> Any:
     """The plugin's `Config` with some fields set; the rest keep their defaults.
+
+    Args:
+        name: how messages call it.
+        settings: of some fields.
+        reference: as in `forecaster_plugin`, where that is not the name.
 
     Raises:
         KeyError: no such plugin.
         SettingsError: an unknown field, a value of another type, or one that the Config refuses.
     """
-    config_class = forecaster_plugin(name).Config
+    config_class = forecaster_plugin(reference or name).Config
     fields = [field.name for field in dataclasses.fields(config_class)]
     for field in settings:
         if field not in fields:

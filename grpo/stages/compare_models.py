@@ -11,28 +11,32 @@ other settings asks only those forecasters that the change concerns.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from grpo.comparison.choice import Choice, choose, language_models
+from grpo.comparison.contenders import Contender, ExactLaw, LanguageModel
 from grpo.comparison.folds import read_folds
-from grpo.comparison.forecasters import LANGUAGE_MODEL, Choice, Forecasters, ask_all, choose_forecasters, knows_optimum
-from grpo.comparison.placebos import run_placebos
+from grpo.comparison.forecasters import Forecasters, ask_all
+from grpo.comparison.placebos import Placebos, run_placebos
 from grpo.comparison.probes import run_probes
-from grpo.comparison.results import cutoff_section, usual_sections, usual_warnings, write_results
+from grpo.comparison.results import Section, cutoff_section, usual_sections, usual_warnings, write_results
 from grpo.comparison.trading import trading_section
 from grpo.config import RunConfig, parse_run_config
-from grpo.evaluation.comparison import limit_windows, pooled_table
+from grpo.evaluation.comparison import Comparison, Fold, limit_windows, pooled_table
 from grpo.evaluation.contamination import cutoff_table, cutoff_warnings, training_warnings
 from grpo.evaluation.identity import key_of
 from grpo.evaluation.leaderboard import OPTIMUM, verdict
+from grpo.evaluation.optimum import Optimum
 from grpo.publishing.push import push_after_stage
-from grpo.runs.folder import fetch_adapters, resolve_paths, stage_folder
+from grpo.runs.folder import RunPaths, resolve_paths, stage_folder
 from grpo.runs.log import logger, stage_entry
 from grpo.runs.processes import rank
 from grpo.runs.resume import StageRun, run_stage
+from grpo.runs.stages import ADAPTER_STAGES
 from grpo.stages.preprocess import make_run_windows
 from preprocessing.command_line import plain
-from preprocessing.windows import concatenate
+from preprocessing.windows import WindowSet, concatenate
 
 OUTPUTS = ("rows.csv", "forecasts.parquet", "leaderboard.csv", "leaderboard.md", "report.html")
 
@@ -44,21 +48,20 @@ def main() -> None:
     if rank() > 0:
         return  # one process compares; under `accelerate launch` the others have nothing to add
     paths = resolve_paths(config.paths, config.run_folder, config.stock_slug)
-    choice = choose_forecasters(config, paths)
+    choice = choose(config, paths)
     needed = [f"{split}_{part}" for split in ("train", "val", "test") for part in ("x", "y")]
     needed += ["full_x", "full_y"] if config.compare.folds > 1 else []
     if not any(getattr(config.paths, name) or path.exists() for name, path in paths.named(*needed).items()):
         make_run_windows(config)
-    adapters = [adapter for name in choice.names if (adapter := LANGUAGE_MODEL.get(name))]
-    paths = fetch_adapters(paths, *adapters)
+    adapters = {name: path for contender in choice.contenders for name, path in contender.inputs.items()}
     folder = stage_folder(config.run_folder, "compare")
-    forecasters = Forecasters(config, paths, folder, logger)
+    forecasters = Forecasters(folder, config.compare.num_samples, logger)
     run_stage(
         "compare",
         config.run_folder,
         seed=config.seed,
         sections={
-            "forecasters": {name: key_of(forecasters.identity(name)) for name in (*choice.names, OPTIMUM)},
+            "forecasters": {who.name: key_of(who.identity()) for who in (*choice.contenders, ExactLaw())},
             "compare": plain(config.compare) | {"forecasters": list(choice.names)},
             "model": config.model,
             "prompt": config.prompt,
@@ -67,66 +70,81 @@ def main() -> None:
             "baselines": config.baselines,
             "seed": config.seed,
         },
-        inputs=paths.named(*needed, *adapters),
+        inputs=paths.named(*needed) | adapters,
         outputs={name: folder / name for name in OUTPUTS},
-        body=lambda run: compare(run, config, choice, forecasters),
+        body=lambda run: compare(run, config, paths, choice, forecasters),
         remake=True,
     )
-    if adapters:
+    if any(stage.adapter in adapters for stage in ADAPTER_STAGES):
         push_after_stage(config)  # the cards now have scores
     print((folder / "leaderboard.md").read_text())
     print(f"Report: {folder / 'report.html'}\nTables, forecasts and pictures: {folder}")
 
 
-def compare(run: StageRun, config: RunConfig, choice: Choice, forecasters: Forecasters) -> Mapping[str, Any]:
+def compare(
+    run: StageRun, config: RunConfig, paths: RunPaths, choice: Choice, forecasters: Forecasters
+) -> Mapping[str, Any]:
     """Forecast, score, write tables and pictures; returns the headline metrics."""
     for notice in choice.notices:
         run.logger.info(notice)
-    every = read_folds(config, forecasters.paths)
+    every = read_folds(paths, config.data, config.compare.folds)
     folds = limit_windows(every, config.compare.max_windows)
-    names = choice.names
-    if knows_optimum(concatenate([fold.test for fold in folds]).context):
-        names = (*names, OPTIMUM)
+    contenders = _with_optimum(choice.contenders, concatenate([fold.test for fold in folds]))
     seeds = range(config.seed, config.seed + config.compare.seeds)
-    comparison = ask_all(forecasters, names, folds, seeds=seeds, title="compare")
-    until = {name: forecasters.trained_until(name, folds) for name in names}
+    comparison = ask_all(forecasters, contenders, folds, seeds=seeds, title="compare")
+    until = {contender.name: contender.trained_until(folds) for contender in contenders}
     table = pooled_table(comparison)
     table = table.assign(trained_until=[until[name] for name in table["forecaster"]])
-    language_models = [name for name in choice.names if name in LANGUAGE_MODEL]
+    models = language_models(contenders)
     sections = usual_sections(comparison)
-    warnings = training_warnings({name: until[name] for name in language_models}, folds) + usual_warnings(table)
-    if config.compare.base_cutoff:
-        by_cutoff = cutoff_table(comparison, config.compare.base_cutoff)
-        sections.append(cutoff_section(by_cutoff, config.compare.base_cutoff))
-        warnings += cutoff_warnings(by_cutoff, language_models, config.compare.base_cutoff)
-    identities = {name: key_of(forecasters.identity(name)) for name in names}
-    market = concatenate([fold.test for fold in every])
-    sections += trading_section(config, comparison, market, identities, run.logger)
-    if config.compare.probes and language_models:
-        probe_sections, probe_warnings = run_probes(forecasters, language_models, folds)
-        sections += probe_sections
-        warnings += probe_warnings
-    if config.compare.placebo != "none":
-        placebo_sections, placebo_warnings = run_placebos(forecasters, choice.names, folds)
-        sections += placebo_sections
-        warnings += placebo_warnings
-    write_results(
-        run.folder,
-        config,
-        comparison,
-        table,
-        sections=sections,
-        warnings=warnings,
-        language_models=language_models,
-    )
+    warnings = training_warnings({model.name: until[model.name] for model in models}, folds) + usual_warnings(table)
+    identities = {contender.name: key_of(contender.identity()) for contender in contenders}
+    for more in (
+        _by_cutoff(config, comparison, models),
+        (trading_section(config, comparison, concatenate([f.test for f in every]), identities, run.logger), []),
+        run_probes(forecasters, models, folds) if config.compare.probes and models else ([], []),
+        _placebos(config, forecasters, choice.contenders, folds),
+    ):
+        sections += more[0]
+        warnings += more[1]
+    write_results(run.folder, config, comparison, table, sections=sections, warnings=warnings, models=models)
     by_name = table.set_index("forecaster")
-    return {
-        "verdict": verdict(table),
-        "warnings": warnings,
-        "rel_crps": by_name["rel_crps"].to_dict(),
-        "skill": by_name["skill"].to_dict(),
-        "coverage_80": by_name["coverage_80"].to_dict(),
-    }
+    scores = {column: by_name[column].to_dict() for column in ("rel_crps", "skill", "coverage_80")}
+    return {"verdict": verdict(table), "warnings": warnings, **scores}
+
+
+def _with_optimum(contenders: Sequence[Contender], windows: WindowSet) -> tuple[Contender, ...]:
+    """The optimum stands last, wherever the law of any window is known."""
+    others = tuple(contender for contender in contenders if contender.name != OPTIMUM)
+    return (*others, ExactLaw()) if Optimum.known(windows.context).any() else others
+
+
+def _by_cutoff(
+    config: RunConfig, comparison: Comparison, models: Sequence[LanguageModel]
+) -> tuple[list[Section], list[str]]:
+    """Both sides of the day up to which the run's base model may have read prices, if that day is given."""
+    cutoff = config.compare.base_cutoff
+    if cutoff is None:
+        return [], []
+    table = cutoff_table(comparison, cutoff)
+    concerned = [model.name for model in models if model.spec.base == config.model]
+    return [cutoff_section(table, cutoff)], cutoff_warnings(table, concerned, cutoff)
+
+
+def _placebos(
+    config: RunConfig, forecasters: Forecasters, contenders: Sequence[Contender], folds: Sequence[Fold]
+) -> tuple[list[Section], list[str]]:
+    if config.compare.placebo == "none":
+        return [], []
+    placebos = Placebos(
+        forecasters=forecasters,
+        contenders=[contender for contender in contenders if contender.name != OPTIMUM],
+        folds=folds,
+        seed=config.seed,
+        data=config.data,
+        max_windows=config.compare.max_windows,
+    )
+    return run_placebos(placebos, config.compare.placebo)
 
 
 if __name__ == "__main__":

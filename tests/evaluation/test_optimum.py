@@ -79,8 +79,7 @@ def test_prices_of_another_stock_under_its_name_are_not_taken_for_it():
     at_last_price = dataclasses.replace(beyond, past=beyond.past * (last / beyond.last_price)[:, None, None])
     for wrong in (scaled, later, beyond, at_last_price):
         assert not Optimum.knows(wrong)
-        with pytest.raises(ValueError, match=r"the exact law of sim:ou\?rows=200&sigma=0.01 is not known"):
-            Optimum().predict(wrong, horizon=1, num_samples=2, seed=0)
+        assert not Optimum().predict(wrong, horizon=1, num_samples=2, seed=0).valid.any()
 
 
 def test_a_stock_that_is_used_from_a_later_day_on_is_still_known():
@@ -93,9 +92,15 @@ def test_a_stock_that_is_used_from_a_later_day_on_is_still_known():
     np.testing.assert_array_equal(first, again)
 
 
-def test_an_unknown_law_is_named():
-    with pytest.raises(ValueError, match="the exact law of sim:heston"):
-        Optimum().predict(simulated("sim:heston?rows=150").context, horizon=1, num_samples=2, seed=0)
+def test_it_answers_the_windows_whose_law_is_known_as_if_there_were_no_others():
+    calm, hidden = simulated(CALM), simulated("sim:heston?rows=150")
+    both = concatenate([hidden, calm]).context
+    known = Optimum.known(both)
+    assert known.tolist() == [False] * len(hidden) + [True] * len(calm)
+    forecast = Optimum().predict(both, horizon=2, num_samples=3, seed=0)
+    assert (forecast.valid == known[:, None]).all()
+    alone = Optimum().predict(calm.context, horizon=2, num_samples=3, seed=0)
+    np.testing.assert_array_equal(forecast.samples[known], alone.samples)
 
 
 @pytest.mark.parametrize("process", ["ou", "jump", "regime"])
