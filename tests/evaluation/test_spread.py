@@ -9,8 +9,8 @@ import pytest
 from scipy import optimize
 
 from baselines.statistical.naive import RandomWalk
+from grpo.comparison.contenders import Plugin
 from grpo.comparison.forecasters import Forecasters
-from grpo.config import RunConfig
 from grpo.evaluation.comparison import Fold
 from grpo.evaluation.identity import plugin_identity
 from grpo.evaluation.metrics import score_windows
@@ -24,7 +24,6 @@ from grpo.evaluation.spread import (
     scale_spread,
     split_calibration,
 )
-from grpo.runs.folder import resolve_paths
 from preprocessing.windows import WindowSet
 from tests.windows_factory import simulated_windows
 
@@ -148,11 +147,11 @@ def test_the_walk_calibrated_by_the_setting_is_the_walk_that_calibrates_itself(s
 
 def ask_in_comparison(folder, splits: dict[str, WindowSet], settings: dict[str, str]) -> np.ndarray:
     """Samples of the random walk as the comparison gets them, fitted in an empty folder."""
-    config = RunConfig(baselines={"random_walk": settings}, run_dir=folder)
-    forecasters = Forecasters(config, resolve_paths(config), folder, logging.getLogger("test"))
+    forecasters = Forecasters(folder, num_samples=100, logger=logging.getLogger("test"))
+    walk = Plugin("random_walk", "random_walk", settings)
     fold = Fold(1, splits["train"], splits["val"], splits["test"])
-    forecast = forecasters.ask("random_walk", [fold], seed=0)[0]
-    assert np.array_equal(forecasters.ask("random_walk", [fold], seed=0)[0].samples, forecast.samples)
+    forecast = forecasters.ask(walk, [fold], seed=0)[0]
+    assert np.array_equal(forecasters.ask(walk, [fold], seed=0)[0].samples, forecast.samples)
     return forecast.samples
 
 
