@@ -50,6 +50,9 @@ class DataConfig:
     timezone: str | None = None
     """Time zone of bars within a day whose times have no offset: America/New_York; they then become UTC. null: as
     given. Days whose times have an offset are counted in it."""
+    calendar: str = "auto"
+    """Days of the bars to come: `auto` (as the exchange whose days the bars share), `24/7`, `weekdays`, or an exchange
+    as the library exchange_calendars calls it: XNYS."""
     window: int = 30
     """Days that a forecaster sees, L."""
     horizon: int = 10

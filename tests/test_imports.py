@@ -37,6 +37,7 @@ PREPROCESSING_LEVELS = [
     {"config"},
     {"bars"},
     {"reading", "checks", "notices"},
+    {"calendars"},
     {"download"},
     {"bars_files"},
     {"market_data", "windows"},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from preprocessing.files import write_atomically
 
 QUANTILES = (0.01, 0.025, 0.05, *(round(0.05 * step, 2) for step in range(2, 19)), 0.95, 0.975, 0.99)
 """Levels written to the JSON file."""
+BAR_NAMES = {"1d": "trading day", "1wk": "week", "1mo": "month", "3mo": "quarter", "1h": "hourly bar"}
 _BANDS = ((0.025, 0.975, "95 % interval", 0.16), (0.1, 0.9, "80 % interval", 0.32), (0.25, 0.75, "50 % interval", 0.55))
 _COLOUR, _MEDIAN_COLOUR = "#0072B2", "#08306B"
 
@@ -30,8 +32,7 @@ class PriceForecast:
         stock: its name.
         origin: last observed day, YYYY-MM-DD (with THH:MM where bars lie within a day).
         past: [L] closes that the forecaster saw, oldest first, on the basis of the adjusted close.
-        dates: [H] the days ahead, YYYY-MM-DD, or None where the bars do not say which days follow. Holidays of the
-            exchange are not known and count as days.
+        dates: [H] the days (or times) ahead, in the same form, or None where the bars do not say which follow.
         samples: [S, H] sampled paths of prices, the valid answers alone.
         num_samples: answers asked for.
         seed: of the sampling.
@@ -42,6 +43,7 @@ class PriceForecast:
         source_sha256: its hash, or None.
         first_date: first bar, in the same form.
         rows: number of bars.
+        interval: of the bars: 1d, 1h, 1mo.
     """
 
     stock: str
@@ -58,6 +60,12 @@ class PriceForecast:
     source_sha256: str | None
     first_date: str
     rows: int
+    interval: str | None = "1d"
+
+    @property
+    def bar(self) -> str:
+        """What a bar is called: a day, a week, a 5min bar."""
+        return BAR_NAMES.get(self.interval or "", f"{self.interval} bar" if self.interval else "bar")
 
     @property
     def last_close(self) -> float:
@@ -79,17 +87,26 @@ class PriceForecast:
         return {level: self.quantile(level) for level in QUANTILES}
 
 
+def price_text(price: float) -> str:
+    """A price with two decimals, and below 10 with five digits, so that 1.10345 and 0.0000123 can be told."""
+    decimals = 2 if abs(price) >= 10 or price == 0 else 4 - math.floor(math.log10(abs(price)))
+    return f"{price:.{decimals}f}"
+
+
 def to_table(forecast: PriceForecast) -> str:
     """The last close, then a line per day: date, median, 80 % interval and change of the median."""
-    lines = [
-        f"{forecast.stock}: last close {forecast.last_close:.2f} on {forecast.origin}",
-        f"{'day':>4}  {'date':<10}  {'median':>10}  {'80 % interval':>23}  {'change':>8}",
-    ]
     dates = forecast.dates or ("",) * forecast.samples.shape[1]
+    wide = max(10, *map(len, dates))
+    title = "day" if forecast.interval == "1d" else "bar"
+    lines = [
+        f"{forecast.stock}: last close {price_text(forecast.last_close)} on {forecast.origin}",
+        f"{title:>4}  {'date':<{wide}}  {'median':>10}  {'80 % interval':>23}  {'change':>8}",
+    ]
     rows = zip(dates, forecast.median, forecast.quantile(0.1), forecast.quantile(0.9), strict=True)
-    for day, (date, median, low, high) in enumerate(rows, start=1):
-        change = median / forecast.last_close - 1
-        lines.append(f"{day:>4}  {date:<10}  {median:>10.2f}  {low:>10.2f} to {high:>9.2f}  {change:>+8.2%}")
+    for day, (date, *prices) in enumerate(rows, start=1):
+        median, low, high = map(price_text, prices)
+        change = prices[0] / forecast.last_close - 1
+        lines.append(f"{day:>4}  {date:<{wide}}  {median:>10}  {low:>10} to {high:>9}  {change:>+8.2%}")
     valid = len(forecast.samples)
     if valid < forecast.num_samples:
         lines.append(
@@ -119,6 +136,7 @@ def to_json(forecast: PriceForecast) -> str:
         "source_sha256": forecast.source_sha256,
         "first_date": forecast.first_date,
         "rows": forecast.rows,
+        "interval": forecast.interval,
     }
     return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
@@ -139,8 +157,8 @@ def draw(forecast: PriceForecast, path: Path) -> None:
         days, np.append(forecast.last_close, forecast.median), color=_MEDIAN_COLOUR, linewidth=1.8, label="median"
     )
     until = f", to {forecast.dates[-1]}" if forecast.dates else ""
-    axis.set_title(f"{forecast.stock}: the {horizon} trading days after {forecast.origin}{until}", fontsize=11)
-    axis.set_xlabel("trading days from the last close")
+    axis.set_title(f"{forecast.stock}: the {horizon} {forecast.bar}s after {forecast.origin}{until}", fontsize=11)
+    axis.set_xlabel(f"{forecast.bar}s from the last close")
     axis.set_ylabel("price (adjusted close)")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.25)

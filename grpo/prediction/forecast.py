@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,19 +40,24 @@ from grpo.models.spec import ModelSpec
 from grpo.prediction.files import PriceForecast, draw, to_json, to_table
 from grpo.sampling.config import GenerationConfig
 from grpo.sampling.endpoint import EndpointForecaster
+from preprocessing.bars_files import StockFile, frame_bars
+from preprocessing.calendars import next_times
+from preprocessing.checks.bars import WHOLE
+from preprocessing.checks.times import interval_name
 from preprocessing.combined_preprocessor import make_contexts
 from preprocessing.command_line import parse_config
-from preprocessing.config import DataConfig
+from preprocessing.config import BarRules, DataConfig
 from preprocessing.errors import UserError
 from preprocessing.files import sha256, slug, write_atomically
-from preprocessing.market_data import MarketDataError, read_bars
+from preprocessing.market_data import MarketDataError, locate_stocks, read_bars, tickers_of
+from preprocessing.notices import notices_of
 from preprocessing.scaling import StandardNorm
 from preprocessing.windows import Context
 
+logger = logging.getLogger(__name__)
+
 FEWEST_VALID = 20
 """Fewest valid answers that quantiles are made of (all, where fewer are asked for)."""
-_CALENDAR_DAYS = 60
-"""Latest bars that show which days have a price."""
 
 
 class PredictionError(UserError):
@@ -67,9 +73,15 @@ class PredictConfig:
     model: str | None = None
     """`embedded`, a Hub model id, or a local folder; null: the adapter's base model, or `embedded` without one."""
     csv: list[Path] = field(default_factory=list)
-    """Daily OHLCV CSVs (Date, Open, High, Low, Close, Adj Close, Volume), one per stock: --csv A.csv B.csv."""
+    """Files of bars, as preprocessing reads them: --csv A.csv B.csv."""
     data_dir: Path | None = None
-    """Folder whose CSVs are all forecast."""
+    """Folder whose stocks are all forecast."""
+    calendar: str = "auto"
+    """Days ahead, as data.calendar: auto, 24/7, weekdays, or an exchange as XNYS."""
+    timezone: str | None = None
+    """Time zone of times without an offset, as data.timezone."""
+    outliers: Literal["warn", "refuse", "repair"] = "warn"
+    """What becomes of moves that no market makes, as data.outliers."""
     num_samples: int = 100
     """Sample paths per stock."""
     seed: int = 0
@@ -126,34 +138,75 @@ def load_forecaster(adapter: str | Path | None = None, *, model: str | None = No
 
 
 def forecast_csv(
-    forecaster: StockForecaster, csv: str | Path, *, num_samples: int = 100, seed: int = 0
+    forecaster: StockForecaster,
+    csv: str | Path,
+    *,
+    num_samples: int = 100,
+    seed: int = 0,
+    ticker: str | None = None,
+    calendar: str = "auto",
+    rules: BarRules = WHOLE,
 ) -> PriceForecast:
-    """Forecast the days after the last bar of a CSV.
+    """Forecast the bars after the last one of a file.
+
+    Args:
+        forecaster: of `load_forecaster`.
+        csv: a text or Parquet file of bars.
+        num_samples: S.
+        seed: of the sampling.
+        ticker: which of several stocks in the file.
+        calendar: of the days ahead, as `DataConfig.calendar`.
+        rules: which bars are used, and how.
 
     Raises:
         MarketDataError: the file is refused.
         PredictionError: too few bars, or too few valid answers.
     """
-    bars, _ = read_bars(Path(csv))
-    result = forecast_bars(forecaster, Path(csv).stem, bars, num_samples=num_samples, seed=seed)
+    bars, report = read_bars(StockFile(Path(csv), ticker), rules)
+    name = ticker or Path(csv).stem
+    for line in notices_of(name, report):
+        logger.warning(line)
+    result = _forecast(forecaster, name, bars, num_samples=num_samples, seed=seed, calendar=calendar)
     return dataclasses.replace(result, source=str(csv), source_sha256=sha256(Path(csv)))
 
 
 def forecast_bars(
-    forecaster: StockForecaster, stock: str, bars: pd.DataFrame, *, num_samples: int = 100, seed: int = 0
+    forecaster: StockForecaster,
+    stock: str,
+    bars: pd.DataFrame,
+    *,
+    num_samples: int = 100,
+    seed: int = 0,
+    calendar: str = "auto",
 ) -> PriceForecast:
-    """Forecast the days after the last bar.
+    """Forecast the bars after the last one of a data frame, which is read by the rules of a file.
 
     Args:
         forecaster: of `load_forecaster`.
         stock: name of the stock; the forecast does not depend on it.
-        bars: open, high, low, close on one adjusted basis, indexed by ascending unique dates.
+        bars: of one stock, as `preprocessing.market_data.read_frame` takes them.
         num_samples: S.
         seed: of the sampling.
+        calendar: of the days ahead, as `DataConfig.calendar`.
 
     Raises:
-        PredictionError: too few bars, or too few valid answers.
+        MarketDataError: the frame is refused.
+        PredictionError: it holds several stocks, too few bars, or too few answers are valid.
     """
+    stocks = frame_bars(bars, name=stock)
+    if len(stocks) > 1:
+        raise PredictionError(
+            f"{stock}: the frame holds several stocks ({', '.join([*stocks][:5])}); give those of one"
+        )
+    checked, report = next(iter(stocks.values()))
+    for line in notices_of(stock, report):
+        logger.warning(line)
+    return _forecast(forecaster, stock, checked, num_samples=num_samples, seed=seed, calendar=calendar)
+
+
+def _forecast(
+    forecaster: StockForecaster, stock: str, bars: pd.DataFrame, *, num_samples: int, seed: int, calendar: str
+) -> PriceForecast:
     record = forecaster.record
     context = latest_context(stock, bars, record)
     answer = forecaster.forecaster.predict(context, horizon=record.horizon, num_samples=num_samples, seed=seed)
@@ -164,11 +217,13 @@ def forecast_bars(
             f"{stock}: {len(samples)} of {num_samples} answers were a forecast{example}. Take an adapter trained for "
             "this, or raise --num-samples"
         )
+    times = bars.index.to_numpy(dtype="datetime64[ns]")
+    ahead = next_times(times, record.horizon, calendar)
     return PriceForecast(
         stock=stock,
         origin=_time(context.origin[0]),
         past=context.past[0, :, 0],
-        dates=next_days(bars.index.to_numpy(dtype="datetime64[ns]"), record.horizon),
+        dates=None if ahead is None else tuple(map(_time, ahead)),
         samples=samples,
         num_samples=num_samples,
         seed=seed,
@@ -177,7 +232,8 @@ def forecast_bars(
         adapter_sha256=forecaster.adapter_sha256,
         source=None,
         source_sha256=None,
-        first_date=_time(bars.index.to_numpy(dtype="datetime64[ns]")[0]),
+        first_date=_time(times[0]),
+        interval=interval_name(times),
         rows=len(bars),
     )
 
@@ -196,29 +252,6 @@ def latest_context(stock: str, bars: pd.DataFrame, record: AdapterRecord) -> Con
         )
     norm = StandardNorm.fit(bars["close"].to_numpy(dtype=np.float64))
     return make_contexts(stock, bars, config, norm, np.array([len(bars) - 1]))
-
-
-def next_days(days: np.ndarray, horizon: int) -> tuple[str, ...] | None:
-    """The days that follow, where the latest bars show which days have a price.
-
-    Args:
-        days: [T] datetime64[ns] of the bars.
-        horizon: H.
-
-    Returns:
-        H business days where no bar lies on a weekend and gaps are those of weekends and holidays; H calendar days
-        where every day has a bar; None for anything else.
-    """
-    latest = days[-_CALENDAR_DAYS:].astype("datetime64[D]")
-    if len(np.unique(latest)) < len(days[-_CALENDAR_DAYS:]) or len(latest) < 10:
-        return None
-    if (np.diff(latest) == np.timedelta64(1, "D")).all():
-        following = latest[-1] + np.arange(1, horizon + 1)
-    elif np.is_busday(latest).all() and np.busday_count(latest[:-1], latest[1:]).mean() < 1.25:
-        following = np.busday_offset(latest[-1], np.arange(1, horizon + 1))
-    else:
-        return None
-    return tuple(np.datetime_as_string(following, unit="D").tolist())
 
 
 def _time(time: np.datetime64) -> str:
@@ -281,38 +314,53 @@ def _load_model(config: PredictConfig, record: AdapterRecord, folder: Path | Non
     return forecaster
 
 
-def _files(config: PredictConfig) -> list[Path]:
-    files = list(config.csv)
+def _stocks(config: PredictConfig) -> dict[str, StockFile]:
+    """Each stock's file by the name that its forecast gets."""
+    files = [StockFile(path, ticker) for path in config.csv for ticker in tickers_of(path) or (None,)]
     if config.data_dir is not None:
         if not config.data_dir.is_dir():
             raise PredictionError(f"--data-dir {config.data_dir} is no folder; correct the path")
-        files += sorted(path for path in config.data_dir.iterdir() if path.suffix.lower() == ".csv")
+        files += [file for file in locate_stocks("all", DataConfig(data_dir=config.data_dir)).values() if file]
     if not files:
         raise PredictionError("there is no CSV to forecast; give --csv FILE or --data-dir DIR with CSV files")
-    by_name: dict[str, Path] = {}
+    by_name: dict[str, StockFile] = {}
     for file in files:
-        other = by_name.setdefault(slug(file.stem), file)
+        name = slug(file.ticker or file.path.stem)
+        other = by_name.setdefault(name, file)
         if other is not file:
-            raise PredictionError(f"{other} and {file} would both write {slug(file.stem)}.json; forecast one at a time")
-    return files
+            raise PredictionError(f"{other.path} and {file.path} would both write {name}.json; forecast one at a time")
+    return by_name
 
 
-def predict_all(config: PredictConfig) -> list[str]:
-    """Forecast every CSV, print and write each as it is done; returns the errors, one line per refused CSV."""
-    files = _files(config)
+def predict_all(config: PredictConfig) -> tuple[int, list[str]]:
+    """Forecast every stock, print and write each as it is done.
+
+    Returns:
+        How many stocks there are, and one line for each that was refused.
+    """
+    stocks = _stocks(config)
     forecaster = _load(config)
     errors = []
-    for file in tqdm(files, desc="forecast", unit="stock"):
+    rules = BarRules(timezone=config.timezone, outliers=config.outliers)
+    for name, file in tqdm(stocks.items(), desc="forecast", unit="stock"):
         try:
-            result = forecast_csv(forecaster, file, num_samples=config.num_samples, seed=config.seed)
+            result = forecast_csv(
+                forecaster,
+                file.path,
+                num_samples=config.num_samples,
+                seed=config.seed,
+                ticker=file.ticker,
+                calendar=config.calendar,
+                rules=rules,
+            )
         except (MarketDataError, PredictionError) as error:
-            errors.append(f"{file.name}: {error}")
+            errors.append(f"{file.ticker or file.path.name}: {error}")
             continue
-        place = config.output_dir / slug(file.stem)
+        place = config.output_dir / name
         write_atomically(place.with_name(f"{place.name}.json"), to_json(result))
         draw(result, place.with_name(f"{place.name}.png"))
         tqdm.write(to_table(result), file=sys.stdout)
-    return errors
+    return len(stocks), errors
 
 
 def _join_csv(arguments: Sequence[str]) -> list[str]:
@@ -340,10 +388,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m grpo.predict",
         description="Forecast the days after the last bar of each CSV.",
     )
-    errors = predict_all(config)
-    done = len(_files(config)) - len(errors)
-    print(f"{done} forecast(s) written to {config.output_dir}")
+    count, errors = predict_all(config)
+    print(f"{count - len(errors)} forecast(s) written to {config.output_dir}")
     if errors:
         for line in errors:
             print(f"error: {line}", file=sys.stderr)
-        raise PredictionError(f"{len(errors)} of {len(errors) + done} CSVs could not be forecast (see above)")
+        raise PredictionError(f"{len(errors)} of {count} CSVs could not be forecast (see above)")

@@ -22,7 +22,7 @@ from grpo.language.config import PromptConfig
 from grpo.language.prompts import render_prompts
 from grpo.models.adapters import RECORD_FILE, ModelError
 from grpo.models.spec import ModelSpec
-from grpo.prediction.files import PriceForecast, to_json, to_table
+from grpo.prediction.files import PriceForecast, price_text, to_json, to_table
 from grpo.prediction.forecast import (
     PredictConfig,
     PredictionError,
@@ -32,12 +32,12 @@ from grpo.prediction.forecast import (
     latest_context,
     load_forecaster,
     main,
-    next_days,
 )
 from grpo.runs.log import stage_entry
 from grpo.sampling.config import GenerationConfig
 from grpo.sampling.endpoint import EndpointError, EndpointForecaster
 from grpo.sampling.forecaster import load_llm_forecaster
+from preprocessing.bars import MarketDataError
 from tests.tiny_adapters import publish_random_adapter, record_of
 from tests.tiny_models import save_tiny_model
 from tests.windows_factory import simulated_bars, simulated_windows
@@ -111,24 +111,6 @@ def test_three_lines_of_python(adapter, tmp_path):
     assert result.last_close == pytest.approx(BARS["close"].iloc[-1], rel=1e-12)
     assert (result.model, result.adapter, result.rows) == ("embedded", str(adapter), len(BARS))
     assert result.origin == str(BARS.index[-1])[:10]
-
-
-@pytest.mark.parametrize(
-    ("days", "expected"),
-    [
-        (pd.bdate_range("2023-11-01", "2024-01-05"), ("2024-01-08", "2024-01-09")),  # a Friday, then Monday
-        (pd.bdate_range("2023-11-01", "2024-01-05").drop("2023-12-25"), ("2024-01-08", "2024-01-09")),
-        (pd.date_range("2023-11-01", "2024-01-05"), ("2024-01-06", "2024-01-07")),  # prices on every day
-        (pd.date_range("2023-01-06", "2024-01-05", freq="7D"), None),
-        (pd.bdate_range("2023-01-02", "2024-01-05")[::2], None),
-        (pd.date_range("2024-01-02 09:00", periods=80, freq="h"), None),
-        (pd.date_range("2023-11-01", "2024-01-05").drop("2023-12-25"), None),  # weekends, but not every day
-        (pd.bdate_range("2024-01-01", "2024-01-05"), None),  # too few to tell
-    ],
-    ids=["stock", "holiday", "crypto", "weekly", "alternating", "hourly", "crypto with a gap", "few"],
-)
-def test_the_days_ahead_follow_the_calendar_of_the_bars(days, expected):
-    assert next_days(days.to_numpy(), 2) == expected
 
 
 def known_forecast(**changes) -> PriceForecast:
@@ -355,7 +337,34 @@ def test_bars_within_a_day_keep_their_time(loaded):
     result = forecast_bars(loaded, "X", hourly, num_samples=20)
     assert result.first_date == "2024-01-02T09:30"
     assert result.origin == str(hourly.index[-1])[:16].replace(" ", "T")
-    assert result.dates is None
+    ahead = [hourly.index[-1] + pd.Timedelta(hours=step) for step in range(1, loaded.record.horizon + 1)]
+    assert result.dates == tuple(f"{time:%Y-%m-%dT%H:%M}".removesuffix("T00:00") for time in ahead)
+    assert result.interval == "1h"
+    assert to_table(result).splitlines()[1].startswith(" bar  date")
+
+
+def test_frames_of_every_order_and_spelling_give_one_forecast(loaded):
+    def samples(frame) -> np.ndarray:
+        return forecast_bars(loaded, "X", frame, num_samples=20).samples
+
+    expected = samples(BARS)
+    yahoo = BARS.rename(columns=str.title).assign(**{"Adj Close": BARS["close"]})
+    for frame in (BARS[::-1], yahoo, yahoo.tz_localize("America/New_York"), pd.concat({"X": yahoo}, axis=1)):
+        np.testing.assert_array_equal(samples(frame), expected)
+    spoiled = BARS.copy()
+    spoiled.iloc[-1, spoiled.columns.get_loc("close")] *= 10
+    with pytest.raises(MarketDataError, match=r"X: row .*, column high: .* leaves the bar's prices"):
+        samples(spoiled)
+    with pytest.raises(PredictionError, match=r"X: the frame holds several stocks \(A, B\); give those of one"):
+        samples(pd.concat({"A": yahoo, "B": yahoo}, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("price", "text"),
+    [(12345.678, "12345.68"), (40.0, "40.00"), (1.10346, "1.1035"), (0.5, "0.50000"), (0.00001234567, "0.000012346")],
+)
+def test_prices_of_any_size_print_with_enough_digits(price, text):
+    assert price_text(price) == text
 
 
 def test_records_of_models_alone_follow_the_flags(tmp_path):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from preprocessing.bars import WARNINGS, MarketDataError
+from preprocessing.config import BarRules, DataConfig
 from preprocessing.market_data import read_bars
 from preprocessing.reading.time_texts import parse_time
 from tests.preprocessing.bar_files import PLAIN, bars_at, counts, write
@@ -113,3 +114,47 @@ def test_the_interval_is_the_usual_spacing(tmp_path: Path, frequency: str, name:
 
 def test_one_bar_has_no_interval(tmp_path: Path) -> None:
     assert read_bars(write(tmp_path / "A.csv", PLAIN, *bars_at(["2020-01-02"])))[1].interval is None
+
+
+# Zones
+
+REPEATED = ["2024-11-03 00:30", "2024-11-03 01:00", "2024-11-03 01:30", "2024-11-03 01:00", "2024-11-03 01:30",
+            "2024-11-03 02:00", "2024-11-04 00:30"]  # fmt: skip
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_the_hour_that_comes_twice_needs_a_zone(tmp_path: Path, newest_first: bool) -> None:
+    rows = bars_at(REPEATED, [10.0 + n for n in range(7)])
+    path = write(tmp_path / "A.csv", PLAIN, *(rows[::-1] if newest_first else rows))
+    with pytest.raises(
+        MarketDataError, match=r"as the hour that comes twice when summer time ends; say where .* data.time"
+    ):
+        read_bars(path)
+    bars, report = read_bars(path, BarRules(timezone="America/New_York"))
+    assert [f"{time:%d %H:%M}" for time in bars.index] == [
+        "03 04:30", "03 05:00", "03 05:30", "03 06:00", "03 06:30", "03 07:00", "04 05:30"
+    ]  # fmt: skip
+    assert bars["close"].tolist() == [10, 11, 12, 13, 14, 15, 16]
+    assert report.time_zone == "utc"
+
+
+def test_an_hour_that_clocks_skip_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "A.csv", PLAIN, *bars_at(["2024-03-10 01:30", "2024-03-10 02:30", "2024-03-10 03:30"]))
+    with pytest.raises(MarketDataError, match="line 3, column Date: '2024-03-10T02:30:00' is skipped by the clocks of"):
+        read_bars(path, BarRules(timezone="America/New_York"))
+
+
+def test_days_in_utc_of_a_market_ahead_of_it_need_a_zone(tmp_path: Path) -> None:
+    days = pd.bdate_range("2024-01-02", periods=30)
+    midnights = (days.tz_localize("Asia/Tokyo").as_unit("s").astype("int64")).astype(str).tolist()
+    path = write(tmp_path / "A.csv", PLAIN, *bars_at(midnights))
+    with pytest.raises(MarketDataError, match=r"from Sunday to Thursday; say where it is by data.timezone"):
+        read_bars(path)
+    bars, report = read_bars(path, BarRules(timezone="Asia/Tokyo"))
+    assert bars.index.equals(pd.DatetimeIndex(days))
+    assert (report.interval, report.time_zone) == ("1d", None)
+
+
+def test_zones_are_known_by_name() -> None:
+    with pytest.raises(ValueError, match=r"data\.timezone must be a name as America/New_York or UTC; got 'EST5EDX'"):
+        DataConfig(timezone="EST5EDX")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -110,3 +111,27 @@ def test_text_files_that_are_no_bars_are_told_apart(tmp_path: Path) -> None:
     assert looks_like_bars(write(tmp_path / "A.txt", "2020-01-02\t0.01\t0.02\t0.03\t-0.01\t0.01\t200"))
     assert not looks_like_bars(write(tmp_path / "README.txt", "Daily prices, collected by the date of trade"))
     assert not looks_like_bars(tmp_path / "nowhere.txt")
+
+
+# The table of the README
+
+README = Path(__file__).parents[2] / "preprocessing" / "README.md"
+SECTION = README.read_text().partition("## Files of bars that are read")[2].partition("\n## ")[0]
+KINDS = [
+    [cell.strip("` ") for cell in re.split(r"(?<!`)\|(?!`)", line)[1:4]]
+    for line in SECTION.splitlines()
+    if "` |" in line
+]
+KINDS = [kind for kind in KINDS if len(kind) == 3 and kind[2]]
+
+
+def test_the_table_of_the_readme_is_found() -> None:
+    assert len(KINDS) == 19
+
+
+@pytest.mark.parametrize(("kind", "header", "row"), KINDS, ids=[kind for kind, _, _ in KINDS])
+def test_every_layout_of_the_readme_is_read(tmp_path: Path, kind: str, header: str, row: str) -> None:
+    bars, report = read_bars(write(tmp_path / "A.csv", header, row))
+    assert bars["close"].tolist() == [120.5]
+    assert str(bars.index[0])[:10] == "2022-01-13"
+    assert report.unread_columns == ()
