@@ -108,6 +108,9 @@ class RunConfig:
     paths: PathsConfig = field(default_factory=PathsConfig)
     hub: HubConfig = field(default_factory=HubConfig)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompt", self.prompt.for_model(embedded=self.model == EMBEDDED))
+
     @property
     def stock_slug(self) -> str:
         """The stock as a file name: `AAPL`, `AAPL-MSFT`, `sim_ou_half_life-5`."""

@@ -143,7 +143,9 @@ def test_an_unknown_key_is_named_with_its_path(
     [
         (["--lora-rank", "four"], "lora.rank"),
         (["--stage1.learning-rate", "fast"], "stage1.learning_rate"),
-        (["--prompt.style", "poem"], "prompt.style"),
+        (["--prompt.template", "{horizon} {rsy}"], "prompt.template names {rsy}"),
+        (["--stage1.trl", "{chat_template_kwargs: {x: 1}}"], "give prompt.chat_template_kwargs"),
+        (["--stage2.trl", "{assistant_only_loss: true}"], "the loss is on the answer alone already"),
         (["--lora-rank", "0"], "lora.rank"),
         (["--rejection.keep", "99"], "rejection.keep"),
         (["--generation.structured", "regex"], "generation.structured regex needs generation.backend vllm"),

@@ -48,7 +48,7 @@ def tiny_model(architecture: str, *, seed: int = 0, heads: int = 4, key_heads: i
         num_hidden_layers=2,
         num_attention_heads=heads,
         num_key_value_heads=key_heads,
-        max_position_embeddings=512,
+        max_position_embeddings=2048,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -146,7 +146,7 @@ class LanguageModel:
             "model": base_fingerprint(self.spec.base),
             "adapter": {file: _hash_if_there(adapter / file) for file in ADAPTER_FILES} if adapter else None,
             "prompt": plain(self.prompt),
-            "prompt_format": prompt_format(self.prompt.style),
+            "prompt_format": prompt_format(self.prompt),
             "generation": plain(self.generation),
             "loading": plain(self.spec.loading),
         }

@@ -33,8 +33,10 @@ from grpo.evaluation.leaderboard import (
 )
 from grpo.evaluation.markdown import details_markdown, frame_markdown, leaderboard_markdown
 from grpo.evaluation.report import ReportInputs, write_report
-from grpo.language.prompts import parse_answers, to_levels
-from grpo.language.rewards import REWARDS, group_rewards, scale_paths
+from grpo.language.answers import parse_all
+from grpo.language.prompts import style_of
+from grpo.language.rewards import REWARDS, group_rewards
+from grpo.language.scale import scale_paths, true_paths
 from grpo.runs.folder import stage_folder
 from grpo.runs.manifest import git_commit, versions
 from grpo.runs.stages import ADAPTER_STAGES
@@ -212,17 +214,17 @@ def example_completions(comparison: Comparison, models: Sequence[LanguageModel])
     Rewards are those of the answer within all answers to the window. None without any text.
     """
     windows, rows = comparison.windows, []
-    prompts = {model.name: model.prompt for model in models}
+    forms = {model.name: style_of(model.prompt).form for model in models}
+    truth = true_paths(windows)
     for evaluation in comparison.evaluations:
         texts = evaluation.forecast.texts
-        if evaluation.name not in prompts or texts is None:
+        if evaluation.name not in forms or texts is None:
             continue
         for place, row in chart_data.best_median_worst(evaluation).items():
-            levels = parse_answers(list(texts[row]), horizon=windows.horizon, style=prompts[evaluation.name].style)
-            volatility = windows.context.feature("volatility")[row]
-            truth = to_levels(windows.truth.future[row], windows.context.last_price[row], volatility)
-            paths = scale_paths(levels)  # [S, H]
-            rewards = {name: group_rewards(reward, paths, scale_paths(truth)) for name, reward in REWARDS.items()}
+            form = forms[evaluation.name]
+            paths = scale_paths(parse_all(texts[row], horizon=windows.horizon, form=form))  # [S, H]
+            volatility = float(windows.context.feature("volatility")[row])
+            rewards = {name: group_rewards(reward, paths, truth[row], volatility) for name, reward in REWARDS.items()}
             for sample in range(min(_EXAMPLES, len(paths))):
                 rows.append(
                     {

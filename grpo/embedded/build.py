@@ -25,8 +25,9 @@ from grpo.embedded.corpus import Examples, level_probabilities, stream_examples
 from grpo.embedded.measure import report
 from grpo.embedded.tokenizer import END, PAD, build_tokenizer, number_tokens, token_id
 from grpo.language.config import PromptConfig
+from grpo.models.chat import tokenize_prompts
 from grpo.sampling.config import GenerationConfig
-from grpo.sampling.forecaster import LLMForecaster, tokenize_prompts
+from grpo.sampling.forecaster import LLMForecaster
 from preprocessing.combined_preprocessor import DataConfig
 from preprocessing.command_line import parse_config
 

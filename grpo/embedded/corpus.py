@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from grpo.language.prompts import HIGHEST, LOWEST, POINTS_PER_DAILY_SD, Messages, render_prompts, to_levels
+from grpo.language.features import HIGHEST, LOWEST
+from grpo.language.prompts import STYLES, Messages
+from grpo.language.scale import POINTS_PER_DAILY_SD, to_levels
 from preprocessing.combined_preprocessor import DataConfig, make_windows
 from preprocessing.scaling import StandardNorm
 from preprocessing.simulation import PROCESSES, START_PRICE, make_bars
@@ -104,7 +106,7 @@ def simulate_examples(rng: np.random.Generator, *, per_series: int, config: Data
     mean = to_levels(np.exp(paths.step_mean[0][future] + level), last, volatility)
     sd = POINTS_PER_DAILY_SD * paths.step_sd[0][future] / volatility
     return Examples(
-        prompts=render_prompts(context, horizon=config.horizon, style="direct"),
+        prompts=STYLES["direct"].render(context, config.horizon),
         answers=answers,
         step_mean=mean,
         step_sd=np.maximum(sd, MIN_STEP_SD),

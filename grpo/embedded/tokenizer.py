@@ -8,7 +8,8 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AddedToken, PreTrainedTokenizerFast
 
-from grpo.language.prompts import HIGHEST, INSTRUCTIONS, LOWEST, TEMPLATE
+from grpo.language.features import HIGHEST, LOWEST
+from grpo.language.prompts import INSTRUCTIONS, TEMPLATE
 
 PAD, UNKNOWN, USER, ASSISTANT, END = "<|pad|>", "<|unknown|>", "<|user|>", "<|assistant|>", "<|end|>"
 CHAT_TEMPLATE = (

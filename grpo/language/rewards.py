@@ -1,7 +1,7 @@
-"""Rewards: pure functions of a group's sampled paths, and their form as TRL reward callables.
+"""Rewards: what a sampled path earns beside the realised one and the rest of its group. No torch.
 
-Paths are errors in the window's own scale: z_h = log(price_h / last close) / (volatility * sqrt(h)), so that calm
-and wild windows, near and far days weigh alike. For an invalid answer a path is a row of NaN.
+Paths are errors in the window's own scale (`grpo.language.scale`), so that calm and wild windows, near and far days
+weigh alike. For an invalid answer a path is a row of NaN.
 
 Which reward is proper: `energy` (strictly, for the joint law of the path) and `crps` (for each day's law). Their
 maximum is the true predictive law, so samples neither collapse to a line nor spread for nothing. `accuracy`,
@@ -16,24 +16,67 @@ narrows the law; w = (G-1)/(G-2) makes the policy gradient that of the proper sc
 With `scale_rewards="group"` adding to or scaling a reward within a prompt changes nothing; "subtract the random
 walk's loss" is a no-op there.
 
-Letters: G completions of one prompt, H horizon.
+A reward of one's own is found by a name in the entry-point group `grpo.rewards`, by `package.module:name` or by
+`file.py:name`. It is a `Reward`, a plain function of paths and truth,
+
+    def closeness(paths, truth):  # [n, H] valid paths and [H], in the window's scale -> [n]
+        return -abs(paths - truth).mean(-1)
+
+or TRL's own form `f(completions, **columns) -> list[float]`, whose columns hold `path` (NaN where invalid), `truth`,
+`window_id`, `volatility` and TRL's; it has to judge invalid answers itself.
+
+Letters: G completions of one prompt, H horizon, N completions of a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
-from grpo.language.prompts import LAST_CLOSE_LEVEL, POINTS_PER_DAILY_SD, Style, parse_answers
+from grpo.language.plugins import PluginError, find_plugin
+from grpo.language.scale import log_returns
 
+ENTRY_POINTS = "grpo.rewards"
 INVALID_MARGIN = 0.5
 """How far an invalid answer lies below the worst valid one of its group."""
 TRADING_COST = 0.001
 """Cost of one position change, as a share of the price (10 basis points)."""
 
 PathReward = Callable[..., np.ndarray]
+TrlReward = Callable[..., list[float]]
+
+
+class RewardError(PluginError):
+    """A reward that is not usable, or that gave something else than a number for each path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reward:
+    """What an answer earns, and how invalid answers and the group are treated.
+
+    Attributes:
+        name: as logs and tables call it.
+        score: valid paths [n, H] and the truth [H] to rewards [n]; with `pair_weight` it is called with that too.
+        scale: of the paths that `score` gets: `window`, or `log_return` for log(price_h / last close).
+        invalid: what an invalid answer earns: `below`, 0.5 less than the worst valid answer of its group or than 0,
+            whichever is lower, so that it is never better to be invalid, however wild the window; or `zero`.
+        cost: from the window's daily volatility and the horizon to what each answer pays; None for nothing.
+        pair_weight: from G to the weight of the terms that compare an answer with the rest of its group, which undoes
+            what the group-mean baseline does to them (module docstring); None where there are no such terms.
+        smallest_group: least G that the reward makes sense for.
+    """
+
+    name: str
+    score: PathReward
+    scale: Literal["window", "log_return"] = "window"
+    invalid: Literal["below", "zero"] = "below"
+    cost: Callable[[float, int], float] | None = None
+    pair_weight: Callable[[int], float] | None = None
+    smallest_group: int = 2
 
 
 def path_norm(difference: np.ndarray) -> np.ndarray:
@@ -79,7 +122,7 @@ def direction(paths: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def answer_format(paths: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """1 for a valid answer; an invalid one gets 0 (see `group_rewards`)."""
+    """1 for a valid answer; an invalid one gets 0."""
     return np.ones(len(paths))
 
 
@@ -88,14 +131,28 @@ def pnl(paths: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.sign(paths[:, -1]) * truth[-1]
 
 
-REWARDS: dict[str, PathReward] = {
-    "energy": energy,
-    "crps": crps,
-    "accuracy": accuracy,
-    "direction": direction,
-    "format": answer_format,
-    "pnl": pnl,
-}
+def cost_in_scale(volatility: float, horizon: int) -> float:
+    """The cost of entering and leaving a position, in the scale of the paths."""
+    return 2 * TRADING_COST / (volatility * np.sqrt(horizon))
+
+
+def baseline_correction(size: int) -> float:
+    """(G-1)/(G-2): the weight of pair terms with which the policy gradient is that of the proper score."""
+    return (size - 1) / (size - 2)
+
+
+def _by_name(*rewards: Reward) -> dict[str, Reward]:
+    return {reward.name: reward for reward in rewards}
+
+
+REWARDS: Mapping[str, Reward] = _by_name(
+    Reward(name="energy", score=energy, pair_weight=baseline_correction, smallest_group=3),
+    Reward(name="crps", score=crps, pair_weight=baseline_correction, smallest_group=3),
+    Reward(name="accuracy", score=accuracy),
+    Reward(name="direction", score=direction),
+    Reward(name="format", score=answer_format, invalid="zero"),
+    Reward(name="pnl", score=pnl, cost=cost_in_scale),
+)
 
 
 def _spread(
@@ -108,81 +165,121 @@ def _spread(
     return -error + pair_weight * pairs.sum(1) / (len(paths) - 1)
 
 
-def group_rewards(reward: PathReward, paths: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def group_rewards(reward: Reward, paths: np.ndarray, truth: np.ndarray, volatility: float = 1.0) -> np.ndarray:
     """Rewards of a whole group, invalid answers included.
 
-    An invalid answer takes no part in the pair terms and gets 0.5 less than the worst valid answer of its group or
-    than 0, whichever is lower: it is never better to be invalid, however wild the window. Without any valid answer
-    all get -0.5, so the group teaches nothing. For `format` an invalid answer gets 0.
+    Without any valid answer all get the same, so the group teaches nothing.
 
     Args:
-        reward: one of `REWARDS`.
+        reward: what is paid for.
         paths: [G, H] scaled paths; rows of NaN are invalid.
         truth: [H] scaled realised path.
+        volatility: of the window, per day; costs and log returns need it.
+
+    Raises:
+        RewardError: the reward gave something else than a number for each valid path.
     """
     valid = np.isfinite(paths).all(-1)
-    size = len(paths)
-    rewards = np.zeros(size)
+    rewards = np.zeros(len(paths))
     if valid.any():
-        if reward in (energy, crps):
-            rewards[valid] = reward(paths[valid], truth, pair_weight=(size - 1) / (size - 2))
-        else:
-            rewards[valid] = reward(paths[valid], truth)
-    if reward is not answer_format:
+        rewards[valid] = _score(reward, paths[valid], truth, volatility, len(paths))
+    if reward.invalid == "below":
         worst = rewards[valid].min() if valid.any() else 0.0
         rewards[~valid] = min(worst, 0.0) - INVALID_MARGIN
+    if reward.cost is not None:
+        rewards = rewards - reward.cost(volatility, paths.shape[1])
     return rewards
 
 
-def scale_paths(levels: np.ndarray) -> np.ndarray:
-    """Levels [..., H] to paths in the window's scale (module docstring)."""
-    steps = np.arange(1, levels.shape[-1] + 1)
-    return (levels - LAST_CLOSE_LEVEL) / POINTS_PER_DAILY_SD / np.sqrt(steps)
+def _score(reward: Reward, paths: np.ndarray, truth: np.ndarray, volatility: float, size: int) -> np.ndarray:
+    if reward.scale == "log_return":
+        paths, truth = log_returns(paths, volatility), log_returns(truth, volatility)
+    weight = {} if reward.pair_weight is None else {"pair_weight": reward.pair_weight(size)}
+    scores = np.asarray(reward.score(paths, truth, **weight), dtype=np.float64)
+    if scores.shape != (len(paths),) or not np.isfinite(scores).all():
+        given = f"shape {scores.shape}" if scores.shape != (len(paths),) else "NaN or infinity"
+        raise RewardError(
+            f"reward '{reward.name}' gave {given} for {len(paths)} valid paths; it must give each a number"
+        )
+    return scores
 
 
-def completion_text(completion: str | Sequence[dict[str, Any]]) -> str:
-    """The text of a completion in TRL's plain or conversational form."""
-    return completion if isinstance(completion, str) else str(completion[0]["content"])
+@dataclass(frozen=True)
+class FoundReward:
+    """A reward as a trainer takes it.
+
+    Attributes:
+        name: as logs and tables call it.
+        function: TRL's form, f(completions, **columns) -> list of N numbers.
+        smallest_group: least G that it makes sense for.
+        source: hash of the code that it comes from; None for this package's own.
+    """
+
+    name: str
+    function: TrlReward
+    smallest_group: int
+    source: str | None
 
 
-def make_reward(name: str, *, style: Style, horizon: int) -> Callable[..., list[float]]:
-    """A TRL reward callable `f(completions, window_id, truth_levels, **columns) -> list[float]`.
-
-    It sees every completion of a batch at once and groups them by `window_id`; all completions of a window must
-    be in the batch of one process, which `grpo.training.trainer` guarantees.
-
-    Args:
-        name: key of `REWARDS`.
-        style: answer style to parse.
-        horizon: number of closes.
+def find_reward(reference: str) -> FoundReward:
+    """The reward of a name; see the module for what a name can be.
 
     Raises:
-        KeyError: no reward of that name; the message lists them.
+        PluginError: there is none, or what the name stands for is no reward.
     """
-    if name not in REWARDS:
-        raise KeyError(f"no reward named '{name}'; there are {', '.join(REWARDS)}")
-    reward = REWARDS[name]
+    plugin = find_plugin(reference, kind="reward", group=ENTRY_POINTS, own=REWARDS)
+    if isinstance(plugin.value, Reward):
+        reward = plugin.value
+        return FoundReward(reward.name, as_trl(reward), reward.smallest_group, plugin.source)
+    value: Any = plugin.value
+    names = list(inspect.signature(value).parameters) if callable(plugin.value) else []
+    name = getattr(value, "__name__", reference)
+    if "completions" in names:
+        return FoundReward(name, value, 2, plugin.source)
+    if len(names) == 2:
+        return FoundReward(name, as_trl(Reward(name=name, score=value)), 2, plugin.source)
+    raise RewardError(f"reward '{reference}' is no Reward, f(paths, truth) or f(completions, **columns)")
+
+
+def find_rewards(references: Sequence[str], *, num_generations: int) -> list[FoundReward]:
+    """The rewards of a stage, in order.
+
+    Raises:
+        PluginError: one is not there or not usable, two have one name, or the group is too small for one.
+    """
+    found = [find_reward(reference) for reference in references]
+    for reward in found:
+        if num_generations < reward.smallest_group:
+            raise RewardError(
+                f"num_generations must be at least {reward.smallest_group} with the reward {reward.name}; "
+                f"got {num_generations}"
+            )
+        if sum(other.name == reward.name for other in found) > 1:
+            raise RewardError(f"two rewards are called '{reward.name}', as logs name them; rename one of them")
+    return found
+
+
+def as_trl(reward: Reward) -> TrlReward:
+    """A TRL reward callable `f(path, truth, window_id, volatility, **columns)`.
+
+    It sees every completion of a batch at once and groups them by `window_id`; all completions of a window must
+    be in the batch of one process, which `grpo.training.trainer` guarantees, as it gives the column `path`.
+    """
 
     def trl_reward(
-        completions: list[Any], window_id: list[int], truth_levels: list[list[float]], **columns: Any
+        path: Sequence[np.ndarray],
+        truth: Sequence[Sequence[float]],
+        window_id: Sequence[int],
+        volatility: Sequence[float],
+        **columns: Any,
     ) -> list[float]:
-        texts = [completion_text(completion) for completion in completions]
-        paths = scale_paths(parse_answers(texts, horizon=horizon, style=style))  # [N, H]
-        ids = np.asarray(window_id)
-        rewards = np.empty(len(texts))
+        paths, ids = np.asarray(path), np.asarray(window_id)  # [N, H], [N]
+        rewards = np.empty(len(paths))
         for window in np.unique(ids):
             rows = np.flatnonzero(ids == window)
-            truth = scale_paths(np.asarray(truth_levels[rows[0]], dtype=np.float64))
-            group = group_rewards(reward, paths[rows], truth)
-            if name == "pnl":
-                group = group - cost_in_scale(columns["volatility"][rows[0]], horizon)
-            rewards[rows] = group
+            first = rows[0]
+            rewards[rows] = group_rewards(reward, paths[rows], np.asarray(truth[first]), volatility[first])
         return rewards.tolist()
 
-    trl_reward.__name__ = name
+    trl_reward.__name__ = reward.name
     return trl_reward
-
-
-def cost_in_scale(volatility: float, horizon: int) -> float:
-    """The cost of entering and leaving a position, in the scale of the paths."""
-    return 2 * TRADING_COST / (volatility * np.sqrt(horizon))

@@ -22,9 +22,20 @@ import yaml
 
 from grpo.config import RunConfig, parse_run_config
 from grpo.evaluation.harness import choose_windows
-from grpo.language.prompts import render_prompts
+from grpo.language.answers import THOUGHT_TOKENS
+from grpo.language.plugins import PluginError
+from grpo.language.prompts import style_of
+from grpo.language.rewards import find_rewards
 from grpo.machine.memory import Batch, MemoryEstimate, ModelSize, estimate, model_size
 from grpo.models.adapters import ModelError, fixed_context
+from grpo.models.chat import (
+    PromptTooLongError,
+    check_chat,
+    check_lengths,
+    completion_length,
+    load_chat_tokenizer,
+    tokenize_prompts,
+)
 from grpo.models.download import HubError
 from grpo.models.hardware import (
     declared_packages,
@@ -34,13 +45,12 @@ from grpo.models.hardware import (
     loading_problems,
     splits_weights,
 )
-from grpo.models.loading import load_tokenizer
+from grpo.models.loading import load_generation_config, position_limit
 from grpo.models.unsloth import unsloth_problems
 from grpo.publishing.push import require_pushable
 from grpo.runs.folder import resolve_paths, stage_manifest
 from grpo.runs.processes import SHARDING
 from grpo.runs.stages import ADAPTER_STAGES
-from grpo.sampling.forecaster import PromptTooLongError, check_lengths, completion_length, tokenize_prompts
 from grpo.training.config import GrpoConfig, SftConfig
 from preprocessing.errors import UserError
 from preprocessing.windows import read_windows
@@ -105,10 +115,15 @@ def stage_problems(
     settings: GrpoConfig | SftConfig = getattr(config, stage)
     problems: list[str] = []
     if isinstance(settings, GrpoConfig):
+        try:
+            find_rewards(list(settings.rewards), num_generations=settings.group_size)
+        except PluginError as error:
+            return [f"{stage}: {error}"]
         problems += batch_problems(settings, stage, processes, windows)
         problems += rollout_problems(config)
     if size is None:
         return problems
+    problems += position_problems(config, prompt_length + completion_length)
     training, sampling = _batches(config, settings, prompt_length, completion_length)
     return problems + memory_problems(config, stage, size, training, sampling, processes) + disk_problems(config, size)
 
@@ -120,7 +135,7 @@ def batch_problems(settings: GrpoConfig, stage: str, processes: int, windows: in
     gradient_accumulation_steps unless it is given. TRL wants num_generations to divide it, and would split a group
     over processes; a reward here depends on the rest of its group, so num_generations must divide the share of each.
     """
-    trl, group = settings.trl, settings.trl.get("num_generations", settings.num_generations)
+    trl, group = settings.trl, settings.group_size
     per_device = _per_device(settings)
     steps = trl.get("steps_per_generation")
     total = trl.get("generation_batch_size")
@@ -162,6 +177,18 @@ def rollout_problems(config: RunConfig) -> list[str]:
     return [
         f"generation.structured {config.generation.structured}: GRPO trains the law that it samples from, and answers "
         "held to a form come from another; give it to sft_data_generation or compare_models alone"
+    ]
+
+
+def position_problems(config: RunConfig, longest: int) -> list[str]:
+    """A prompt and its answer that are longer than the model can tell apart."""
+    limit = position_limit(config.spec())
+    if limit is None or longest <= limit or longest > config.prompt.max_seq_length:  # the last is said elsewhere
+        return []
+    return [
+        f"a prompt and its answer take up to {longest} tokens, but --model {config.model} has {limit} positions "
+        f"(max_position_embeddings), which --prompt.max_seq_length {config.prompt.max_seq_length} does not change; "
+        "shorten --data.window, or take another model"
     ]
 
 
@@ -292,7 +319,7 @@ def _shown(needed: MemoryEstimate) -> str:
 def problems_of_run(config: RunConfig, processes: int, port: int) -> list[str]:
     """All problems of a run, whose windows need not be there yet; its finished stages need no room any more."""
     problems = _machine_problems(config) + port_problems(port, processes)
-    completion = config.prompt.max_completion_length or (512 if config.prompt.style == "reasoning" else 64)
+    completion = config.prompt.max_completion_length or (THOUGHT_TOKENS if style_of(config.prompt).form.thinks else 64)
     prompt = max(config.prompt.max_seq_length - completion, 1)
     others = len(problems)
     size = _size_or_problem(config, problems)
@@ -315,7 +342,7 @@ def _lengths(config: RunConfig) -> tuple[int, int]:
     Where there are no windows yet, one of `data.window` days with numbers of few digits stands for them.
 
     Raises:
-        ModelError: the tokenizer cannot be loaded.
+        ModelError: the tokenizer cannot be loaded, or answers in its chat would not be read as they are meant.
         PromptTooLongError: they do not fit.
     """
     paths = resolve_paths(config.paths, config.run_folder, config.stock_slug)
@@ -324,10 +351,12 @@ def _lengths(config: RunConfig) -> tuple[int, int]:
         context = context.take(choose_windows(context, PROMPTS_MEASURED))
     else:
         context = fixed_context(config.data.window)
-    horizon, tokenizer = config.data.horizon, load_tokenizer(config.spec())
-    prompts = tokenize_prompts(render_prompts(context, horizon=horizon, style=config.prompt.style), tokenizer)
+    horizon, style = config.data.horizon, style_of(config.prompt)
+    tokenizer = load_chat_tokenizer(config.spec(), config.prompt)
+    prompts = tokenize_prompts(style.render(context, horizon), tokenizer)
     completion = completion_length(tokenizer, config.prompt, horizon)
     check_lengths(prompts, completion, config.prompt)
+    check_chat(tokenizer, load_generation_config(config.model), style.form, horizon)
     return max(map(len, prompts)), completion
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from grpo.language.config import PromptConfig
-from grpo.language.prompts import Style, render_prompts
+from grpo.language.prompts import style_of
 from grpo.models.config import EMBEDDED
 from grpo.models.spec import ModelSpec
 from preprocessing.command_line import plain
@@ -104,7 +104,7 @@ def describe_adapter(
         stage=stage,
         stock=stock,
         prompt=prompt,
-        prompt_format=prompt_format(prompt.style),
+        prompt_format=prompt_format(prompt),
         window=windows.context.past.shape[1] if windows else data.window,
         horizon=windows.horizon if windows else data.horizon,
         indicators=data.indicators,
@@ -140,7 +140,7 @@ def read_record(adapter: Path) -> AdapterRecord:
         sizes = record.window, record.horizon, record.prompt.max_seq_length
         if not all(isinstance(size, int) and size > 0 for size in sizes):
             raise ValueError("window, horizon and max_seq_length must be positive whole numbers")
-        now = prompt_format(record.prompt.style)
+        now = prompt_format(record.prompt)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{file} is damaged ({error}); publish the adapter again by running its stage.") from error
     if record.prompt_format != now:
@@ -151,9 +151,13 @@ def read_record(adapter: Path) -> AdapterRecord:
     return record
 
 
-def prompt_format(style: Style) -> str:
-    """Fingerprint of a prompt's wording and numbers: of what is rendered for a fixed window."""
-    rendered = json.dumps(render_prompts(fixed_context(20), horizon=10, style=style))
+def prompt_format(prompt: PromptConfig) -> str:
+    """Fingerprint of a prompt's wording and numbers, and of the code of a style of one's own.
+
+    It is that of what is rendered for a fixed window.
+    """
+    style = style_of(prompt)
+    rendered = json.dumps(style.render(fixed_context(20), 10)) + (style.source or "")
     return hashlib.sha256(rendered.encode()).hexdigest()[:16]
 
 

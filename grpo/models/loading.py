@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -80,6 +81,19 @@ def load_generation_config(base: str) -> GenerationConfig | None:
         return GenerationConfig.from_pretrained(model_source(base))
     except OSError:
         return None
+
+
+def position_limit(spec: ModelSpec) -> int | None:
+    """Most tokens that the base model can tell apart, or None where its configuration names no limit.
+
+    Raises:
+        ModelError: the configuration cannot be read.
+    """
+    try:
+        settings = AutoConfig.from_pretrained(model_source(spec.base), trust_remote_code=spec.trust_remote_code)
+    except _LOAD_ERRORS as error:
+        raise ModelError(f"--model {spec.base} cannot be loaded: {_reason(error)}") from error
+    return getattr(settings.get_text_config(), "max_position_embeddings", None)
 
 
 def load_base_model(spec: ModelSpec) -> PreTrainedModel:

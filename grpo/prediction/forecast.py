@@ -92,8 +92,8 @@ class PredictConfig:
     """Days that the prompt shows; null: the adapter's, or 30 without one."""
     horizon: int | None = None
     """Days to forecast; null: the adapter's, or 10 without one."""
-    style: Literal["direct", "reasoning"] | None = None
-    """Style of the answers; null: the adapter's, or `direct` without one."""
+    style: str | None = None
+    """Prompt style; null: the adapter's, or the one that a run would take without one."""
     endpoint: str | None = None
     """Address of an OpenAI-compatible server that samples in place of this process: http://localhost:8000/v1."""
     served_model: str | None = None
@@ -280,8 +280,9 @@ def _record(config: PredictConfig, folder: Path | None) -> AdapterRecord:
     asked = {"window": config.window, "horizon": config.horizon, "style": config.style}
     if folder is None:
         data = DataConfig(window=config.window or 30, horizon=config.horizon or 10)
-        prompt = PromptConfig(style=config.style or "direct", max_seq_length=4096)
-        return describe_adapter(config.model or EMBEDDED, "base", stock="", prompt=prompt, data=data, seed=config.seed)
+        base = config.model or EMBEDDED
+        prompt = PromptConfig(style=config.style, max_seq_length=4096).for_model(embedded=base == EMBEDDED)
+        return describe_adapter(base, "base", stock="", prompt=prompt, data=data, seed=config.seed)
     record = read_record(folder)
     trained = {"window": record.window, "horizon": record.horizon, "style": record.prompt.style}
     for name, value in asked.items():

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from grpo.evaluation.protocol import Forecast
-from grpo.language.answers import CUT_OFF, answers_to_forecast
+from grpo.language.answers import CUT_OFF, THOUGHT_TOKENS, answers_to_forecast
 from grpo.language.config import PromptConfig
-from grpo.language.prompts import Messages, render_prompts
+from grpo.language.prompts import Messages, style_of
 from preprocessing.errors import UserError
 from preprocessing.windows import Context
 
@@ -46,7 +46,7 @@ class EndpointForecaster:
     def __init__(self, endpoint: str, served_model: str, prompt: PromptConfig) -> None:
         self.name = served_model
         self.endpoint = endpoint.rstrip("/")
-        self.prompt = prompt
+        self.prompt, self.style = prompt, style_of(prompt)
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
         """Sample paths at temperature 1 from the full distribution; see `Forecaster.predict`.
@@ -54,9 +54,9 @@ class EndpointForecaster:
         Raises:
             EndpointError: the server cannot be reached, refuses, or answers in another form.
         """
-        prompts = render_prompts(context, horizon=horizon, style=self.prompt.style)
+        prompts = self.style.render(context, horizon)
         texts = [self._sample(prompt, horizon, num_samples, (seed, row)) for row, prompt in enumerate(prompts)]
-        return answers_to_forecast(texts, context, horizon=horizon, style=self.prompt.style)
+        return answers_to_forecast(texts, context, horizon=horizon, form=self.style.form)
 
     def save(self, path: Path) -> None:
         """Write address and name; the weights stay with the server."""
@@ -69,7 +69,8 @@ class EndpointForecaster:
         for seed in seeds:
             count = min(SAMPLES_PER_REQUEST, num_samples - len(texts))
             texts += self._request(
-                {
+                self._template_arguments()
+                | {
                     "model": self.name,
                     "messages": prompt,
                     "n": count,
@@ -84,11 +85,16 @@ class EndpointForecaster:
             )
         return texts
 
+    def _template_arguments(self) -> dict[str, Any]:
+        """Of the chat template, which the server renders."""
+        given = self.prompt.chat_template_kwargs
+        return {"chat_template_kwargs": dict(given)} if given else {}
+
     def _longest_answer(self, horizon: int) -> int:
-        """Tokens: a number takes at most four and its separator one; reasoning takes what the stages allow it."""
+        """Tokens: a number takes at most four and its separator two; a thought takes what the stages allow it."""
         if self.prompt.max_completion_length is not None:
             return self.prompt.max_completion_length
-        return 512 if self.prompt.style == "reasoning" else 5 * horizon + 8
+        return THOUGHT_TOKENS if self.style.form.thinks else 6 * horizon + 8
 
     def _request(self, body: dict[str, Any]) -> list[str]:
         headers = {

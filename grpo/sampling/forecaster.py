@@ -7,19 +7,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import GenerationConfig as SamplingLaw
 from transformers import PreTrainedTokenizerBase
 
 from grpo.evaluation.protocol import Forecast
-from grpo.language.answers import CUT_OFF, answers_to_forecast
+from grpo.language.answers import answers_to_forecast
 from grpo.language.config import PromptConfig
-from grpo.language.prompts import Messages, answer_pattern, render_answer, render_prompts
+from grpo.language.prompts import style_of
 from grpo.models.adapters import ModelError, adapter_settings, check_adapter
+from grpo.models.chat import (
+    check_lengths,
+    completion_length,
+    decode,
+    end_tokens,
+    load_chat_tokenizer,
+    pad_token,
+    tokenize_prompts,
+)
 from grpo.models.config import EMBEDDED
-from grpo.models.loading import attach_adapter, load_base_model, load_generation_config, load_tokenizer
+from grpo.models.loading import attach_adapter, load_base_model, load_generation_config
 from grpo.models.spec import ModelSpec
 from grpo.sampling.config import GenerationConfig
 from grpo.sampling.generation import (
@@ -34,10 +42,6 @@ from grpo.sampling.vllm_engine import VllmEngine, engine_for
 from preprocessing.errors import UserError
 from preprocessing.seeds import integer
 from preprocessing.windows import Context
-
-
-class PromptTooLongError(UserError):
-    """A prompt and its answer do not fit into the sequence length."""
 
 
 class LLMForecaster:
@@ -62,19 +66,18 @@ class LLMForecaster:
         self.progress = progress
         self.model = model
         self.tokenizer = tokenizer
-        self.prompt = prompt
+        self.prompt, self.style = prompt, style_of(prompt)
         self.generation = generation
         self.end_ids = end_tokens(model.generation_config, tokenizer)
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
         """Sample paths at temperature 1 from the full distribution; see `Forecaster.predict`."""
         texts = self.sample_texts(context, horizon=horizon, num_samples=num_samples, seed=seed)
-        return answers_to_forecast(texts, context, horizon=horizon, style=self.prompt.style)
+        return answers_to_forecast(texts, context, horizon=horizon, form=self.style.form)
 
     def sample_texts(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> list[list[str]]:
         """[B][S] raw answers, for rejection sampling and inspection."""
-        prompts = render_prompts(context, horizon=horizon, style=self.prompt.style)
-        prompt_ids = tokenize_prompts(prompts, self.tokenizer)
+        prompt_ids = tokenize_prompts(self.style.render(context, horizon), self.tokenizer)
         length = self._longest_answer(horizon)
         check_lengths(prompt_ids, length, self.prompt)
         texts: list[list[str]] = []
@@ -145,9 +148,10 @@ class VllmForecaster(LLMForecaster):
     def __init__(
         self, name: str, engine: VllmEngine, spec: ModelSpec, prompt: PromptConfig, generation: GenerationConfig
     ) -> None:
-        tokenizer = load_tokenizer(spec)
+        tokenizer = load_chat_tokenizer(spec, prompt)
         self.name, self.progress = name, True
-        self.tokenizer, self.prompt, self.generation = tokenizer, prompt, generation
+        self.tokenizer, self.generation = tokenizer, generation
+        self.prompt, self.style = prompt, style_of(prompt)
         self.end_ids = end_tokens(load_generation_config(spec.base), tokenizer)
         self._engine, self._adapter = engine, spec.adapter
 
@@ -164,13 +168,13 @@ class VllmForecaster(LLMForecaster):
                 end_ids=self.end_ids,
                 seed=seed,
                 first=rows.start,
-                pattern=answer_pattern(horizon, style=self.prompt.style) if held else None,
+                pattern=self.style.form.pattern(horizon) if held else None,
             )
             yield [completion.ids for samples in sampled for completion in samples]
 
     def _longest_answer(self, horizon: int) -> int:
         length = super()._longest_answer(horizon)
-        if self.generation.structured == "none" or self.prompt.style != "direct" or self.prompt.max_completion_length:
+        if self.generation.structured == "none" or self.style.form.thinks or self.prompt.max_completion_length:
             return length
         return max(length, 4 * horizon)  # three digits and what follows each number, one token each, always fit
 
@@ -218,60 +222,4 @@ def load_llm_forecaster(
         model = attach_adapter(model, spec.adapter, spec, trainable=False)
     if torch.cuda.is_available():
         model = model.to("cuda")
-    return LLMForecaster(name, model.eval(), load_tokenizer(spec), prompt, generation)
-
-
-def tokenize_prompts(prompts: list[Messages], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Token ids of each prompt through the chat template, ready for the model's answer."""
-    encoded: Any = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, return_dict=True)  # type: ignore[arg-type]
-    return encoded["input_ids"]
-
-
-def completion_length(tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, horizon: int) -> int:
-    """Longest completion, tokens: the configured one, or what the style's answer needs and a few to spare."""
-    if prompt.max_completion_length is not None:
-        return prompt.max_completion_length
-    if prompt.style == "reasoning":
-        return 512
-    answer = render_answer(np.full(horizon, 999.0), style=prompt.style)
-    return len(tokenizer(answer, add_special_tokens=False)["input_ids"]) + 4
-
-
-def check_lengths(prompt_ids: list[list[int]], completion: int, prompt: PromptConfig) -> None:
-    """Refuse prompts that leave no room for the answer.
-
-    Raises:
-        PromptTooLongError: names the longest prompt and the setting to change.
-    """
-    longest = max(map(len, prompt_ids))
-    if longest + completion > prompt.max_seq_length:
-        raise PromptTooLongError(
-            f"the longest prompt has {longest} tokens and its answer may take {completion}, more than "
-            f"--max-seq-length {prompt.max_seq_length}; raise it, or shorten --data.window"
-        )
-
-
-def end_tokens(settings: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end an answer: those of the model's generation config (or None) and the tokenizer's."""
-    own = settings.eos_token_id if settings is not None else None
-    ids = own if isinstance(own, list) else [own]
-    found = {token for token in [*ids, tokenizer.eos_token_id] if token is not None}
-    if not found:
-        raise ModelError("the model has no end-of-sequence token, so its answers would never end")
-    return sorted(found)
-
-
-def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The pad token's id (`load_tokenizer` makes sure that there is one)."""
-    assert isinstance(tokenizer.pad_token_id, int)
-    return tokenizer.pad_token_id
-
-
-def decode(completions: list[list[int]], ends: list[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Answers as text; one that never ended keeps a mark that makes it invalid."""
-    texts = []
-    for ids in completions:
-        ended = bool(ids) and ids[-1] in ends
-        text = str(tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True))
-        texts.append(text if ended else text + CUT_OFF)
-    return texts
+    return LLMForecaster(name, model.eval(), load_chat_tokenizer(spec, prompt), prompt, generation)

@@ -18,13 +18,16 @@ import numpy as np
 import pandas as pd
 
 from grpo.config import RunConfig, parse_run_config
-from grpo.language.prompts import parse_answers, render_prompts, to_levels
-from grpo.language.rewards import energy, scale_paths
+from grpo.language.answers import parse_all
+from grpo.language.prompts import style_of
+from grpo.language.rewards import energy, path_norm
+from grpo.language.scale import scale_paths, true_paths
 from grpo.runs.folder import RunPaths, fetch_adapters, resolve_paths
 from grpo.runs.log import stage_entry
 from grpo.runs.processes import rank
 from grpo.runs.resume import StageRun, run_stage
 from grpo.runs.stages import stage_of
+from grpo.stages.training_settings import plugin_sources
 from grpo.training.rejection import draw_stratified, select, strata
 from preprocessing.command_line import plain
 from preprocessing.errors import UserError
@@ -73,14 +76,14 @@ def sample(config: RunConfig, paths: RunPaths, rng: np.random.Generator) -> Samp
     spec = config.spec(paths.adapters[SAMPLED.adapter])
     forecaster = load_llm_forecaster(spec, config.prompt, config.generation, name=SAMPLED.forecaster)
     texts = forecaster.sample_texts(context, horizon=horizon, num_samples=settings.num_samples, seed=config.seed)
-    levels = parse_answers([text for row in texts for text in row], horizon=horizon, style=config.prompt.style)
-    truth = to_levels(windows.truth.future, context.last_price[:, None], context.feature("volatility")[:, None])
+    form = style_of(config.prompt).form
+    levels = parse_all([text for row in texts for text in row], horizon=horizon, form=form)
     return Sampled(
         windows=windows,
         stratum=stratum[chosen],
         texts=texts,
         paths=scale_paths(levels).reshape(len(windows), settings.num_samples, horizon),
-        truth=scale_paths(truth),
+        truth=true_paths(windows),
     )
 
 
@@ -95,12 +98,18 @@ def generate(config: RunConfig, paths: RunPaths, stage: StageRun) -> dict[str, A
         drawn[row, rng.permutation(np.flatnonzero(valid[row]))[: settings.keep]] = True
     if not kept.any():
         raise UserError(
-            "no sampled answer was valid, so there is no SFT data; train stage 1 longer, or check the model"
+            f"no sampled answer was valid and within rejection.max_distance {settings.max_distance:g} of what happened "
+            f"({100 * valid.mean():.1f} % were valid), so there is no SFT data; train stage 1 longer, or check the "
+            "model"
         )
     _write(config, paths, stage, sampled, kept)
     before, after = (range_coverage(sampled.paths, chosen, sampled.truth) for chosen in (drawn, kept))
     calibrated = (settings.keep - 1) / (settings.keep + 1)
-    stage.logger.info("kept %d of %d samples of %d windows", kept.sum(), kept.size, len(kept))
+    dropped = int((~kept.any(1)).sum())
+    stage.logger.info(
+        "kept %d of %d samples of %d windows; %d windows have none that is valid and close enough",
+        *(kept.sum(), kept.size, len(kept), dropped),
+    )
     stage.logger.info(
         "truth within the range of %d samples: %.2f of the days for random ones, %.2f for the kept ones (a calibrated "
         "law gives %.2f); their spread is %.2f of the random ones'",
@@ -109,6 +118,7 @@ def generate(config: RunConfig, paths: RunPaths, stage: StageRun) -> dict[str, A
     return {
         "samples": int(kept.size),
         "kept": int(kept.sum()),
+        "dropped_windows": dropped,
         "valid": float(valid.mean()),
         "range_coverage_before": before,
         "range_coverage_after": after,
@@ -155,7 +165,7 @@ def _sample_table(
     truth: np.ndarray,
     kept: np.ndarray,
 ) -> pd.DataFrame:
-    prompts = render_prompts(windows.context, horizon=windows.horizon, style=config.prompt.style)
+    prompts = style_of(config.prompt).render(windows.context, windows.horizon)
     dates = np.datetime_as_string(windows.context.origin, unit="D")
     parts = []
     for row, prompt in enumerate(prompts):
@@ -172,11 +182,18 @@ def _sample_table(
                     "stock": windows.context.item_id[row],
                     "energy_reward": reward,
                     "kept": kept[row],
-                    "why": np.where(valid, np.where(kept[row], "", "not selected"), "invalid answer"),
+                    "why": _why(paths[row], truth[row], kept[row], config.rejection.max_distance),
                 }
             )
         )
     return pd.concat(parts, ignore_index=True)
+
+
+def _why(paths: np.ndarray, truth: np.ndarray, kept: np.ndarray, max_distance: float) -> np.ndarray:
+    """[K] why each sample of a window was rejected; empty for a kept one."""
+    far = path_norm(paths - truth) > max_distance
+    reasons = [kept, ~np.isfinite(paths).all(-1), far]
+    return np.select(reasons, ["", "invalid answer", "too far from what happened"], "not selected")
 
 
 def _acceptance(stratum: np.ndarray, kept: np.ndarray, valid: np.ndarray) -> pd.DataFrame:
@@ -213,7 +230,8 @@ def main() -> None:
             "generation": plain(config.generation),
             "loading": plain(config.loading),
             "rejection": plain(config.rejection),
-        },
+        }
+        | plugin_sources(config.prompt),
         inputs=paths.named("train_x", "train_y", SAMPLED.adapter),
         outputs={"sft_data": paths.sft_data},
         body=lambda stage: generate(config, paths, stage),

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from grpo.config import RunConfig
+from grpo.language.config import PromptConfig
+from grpo.language.prompts import style_of
+from grpo.language.rewards import find_rewards
 from grpo.runs.folder import RunPaths
 from grpo.runs.processes import num_processes
 from grpo.training.config import GrpoConfig
@@ -19,6 +22,20 @@ from preprocessing.command_line import plain
 def grpo_inputs(paths: RunPaths) -> dict[str, Path]:
     """The window files that a GRPO stage reads."""
     return paths.named("train_x", "train_y", "val_x", "val_y")
+
+
+def plugin_sources(prompt: PromptConfig, rewards: GrpoConfig | None = None) -> dict[str, Any]:
+    """The section `sources`: hash of the code of each prompt style and reward of one's own; none without any.
+
+    Raises:
+        PluginError: one of them is not there or not usable.
+    """
+    hashes = {str(prompt.style): style_of(prompt).source}
+    if rewards is not None:
+        found = find_rewards(list(rewards.rewards), num_generations=rewards.group_size)
+        hashes |= {name: reward.source for name, reward in zip(rewards.rewards, found, strict=True)}
+    own = {name: source for name, source in hashes.items() if source is not None}
+    return {"sources": own} if own else {}
 
 
 def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
@@ -33,4 +50,4 @@ def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
         "generation": plain(replace(config.generation, vllm_server=None)),  # where it runs decides nothing
         "processes": num_processes(),
         "grpo": plain(stage),
-    }
+    } | plugin_sources(config.prompt, stage)

@@ -7,7 +7,15 @@ from typing import Any, Literal
 
 from preprocessing.errors import require
 
-REWARD_NAMES = ("energy", "crps", "accuracy", "direction", "format", "pnl")
+REFUSED_GRPO_FIELDS = {
+    "chat_template_kwargs": "give prompt.chat_template_kwargs, which every stage reads",
+    "remove_unused_columns": "rewards need the columns that it removes",
+}
+REFUSED_SFT_FIELDS = {
+    "assistant_only_loss": "the loss is on the answer alone already",
+    "chat_template_path": "every stage asks with the model's own template; give prompt.chat_template_kwargs",
+}
+"""Fields of TRL that would part the stages from one another, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +34,8 @@ class GrpoConfig:
     beta: float = 0.0
     """Weight of the KL to the reference model; the reference is the adapter the stage starts from."""
     rewards: dict[str, float] = field(default_factory=lambda: {"energy": 1.0})
-    """Weight of each reward: energy, crps, accuracy, direction, format, pnl."""
+    """Weight of each reward: energy, crps, accuracy, direction, format, pnl, or one of your own: an entry point of
+    grpo.rewards, package.module:name, file.py:name."""
     scale_rewards: Literal["none", "group", "batch"] = "none"
     """Division of the advantages: by nothing, by the group's or by the batch's standard deviation."""
     warmup_steps: int = 5
@@ -48,14 +57,13 @@ class GrpoConfig:
             f"learning_rate must be positive; got {self.learning_rate}",
         )
         require(bool(self.rewards), "rewards must name at least one reward")
-        unknown = sorted(set(self.rewards) - set(REWARD_NAMES))
-        require(not unknown, f"rewards: there is no {', '.join(unknown)}; there are {', '.join(REWARD_NAMES)}")
-        ensemble = {"energy", "crps"} & set(self.rewards)
-        require(
-            not ensemble or self.num_generations >= 3,
-            f"num_generations must be at least 3 with the reward(s) {', '.join(sorted(ensemble))}",
-        )
         require(self.eval_every > 0, f"eval_every must be at least 1; got {self.eval_every}")
+        _refuse(self.trl, REFUSED_GRPO_FIELDS)
+
+    @property
+    def group_size(self) -> int:
+        """Completions per prompt, G, also where TRL's own field says it."""
+        return self.trl.get("num_generations", self.num_generations)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +79,17 @@ class RejectionConfig:
     exp(energy reward / temperature); `best_of_k` keeps the m closest to the truth (narrows the law)."""
     temperature: float = 1.0
     """Temperature of `tempered`, in scaled reward units."""
+    max_distance: float = 20.0
+    """Furthest that a kept sample may lie from what happened: root mean square over the days of the log return in daily
+    standard deviations, over the root of the day. Of the 78,512 futures of StockNet's 88 stocks one in a thousand lies
+    5 from its last close, and the furthest 19."""
     max_windows: int = 1000
     """Training windows used at most, spread evenly over the volatility, direction and date strata."""
 
     def __post_init__(self) -> None:
         require(2 <= self.keep <= self.num_samples, "rejection.keep must be between 2 and rejection.num_samples")
         require(self.temperature > 0, "rejection.temperature must be positive")
+        require(self.max_distance > 0, "rejection.max_distance must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,3 +106,11 @@ class SftConfig:
     """Examples per device and step."""
     trl: dict[str, Any] = field(default_factory=dict)
     """Any further field of TRL's SFTConfig, passed through; TRL refuses what it does not know."""
+
+    def __post_init__(self) -> None:
+        _refuse(self.trl, REFUSED_SFT_FIELDS)
+
+
+def _refuse(given: dict[str, Any], fields: dict[str, str]) -> None:
+    for name, way_out in fields.items():
+        require(not given.get(name), f"trl.{name} is refused: {way_out}")

@@ -14,17 +14,19 @@ from trl import GRPOConfig
 
 from grpo.config import RunConfig
 from grpo.evaluation.harness import choose_windows
-from grpo.language.prompts import render_prompts, to_levels
-from grpo.language.rewards import make_reward
+from grpo.language.prompts import style_of
+from grpo.language.rewards import find_rewards
+from grpo.language.scale import true_paths
 from grpo.machine.preflight import check_training
 from grpo.models.adapters import AdapterRecord, describe_adapter
-from grpo.models.loading import load_policy, load_tokenizer, save_adapter, training_arguments
+from grpo.models.chat import check_chat, completion_length, load_chat_tokenizer, tokenize_prompts
+from grpo.models.loading import load_generation_config, load_policy, save_adapter, training_arguments
 from grpo.models.unsloth import require_reference
 from grpo.runs.folder import RunPaths, publish_adapter
 from grpo.runs.processes import num_processes, rank
 from grpo.runs.resume import StageRun
 from grpo.runs.stages import stage_of
-from grpo.sampling.forecaster import GenerateForecaster, LLMForecaster, completion_length, tokenize_prompts
+from grpo.sampling.forecaster import GenerateForecaster, LLMForecaster
 from grpo.sampling.vllm_engine import engine_for, require_vllm
 from grpo.training.config import GrpoConfig
 from grpo.training.launcher import run_training, whole_model
@@ -56,10 +58,13 @@ def train_grpo(
         Headline metrics for the manifest.
     """
     set_seed(config.seed)  # before the adapter is made: PEFT draws its first weights from the global generator
-    tokenizer = load_tokenizer(config.spec())
+    rewards = find_rewards(list(settings.rewards), num_generations=settings.group_size)
+    tokenizer = load_chat_tokenizer(config.spec(), config.prompt)
     row = stage_of(stage.name)
     train, val = read_windows(paths.train_x, paths.train_y), read_windows(paths.val_x, paths.val_y)
     dataset = grpo_dataset(train, config)
+    form = style_of(config.prompt).form
+    check_chat(tokenizer, load_generation_config(config.model), form, train.horizon)
     length = completion_length(tokenizer, config.prompt, train.horizon)
     prompt_ids = tokenize_prompts(list(dataset["prompt"]), tokenizer)
     check_training(config, stage.name, prompt_ids=prompt_ids, completion_length=length, processes=num_processes())
@@ -67,18 +72,17 @@ def train_grpo(
     model, adapter = load_policy(
         config.spec(start_from), config.lora, max_seq_length=config.prompt.max_seq_length, seed=config.seed
     )
-    rewards = [make_reward(name, style=config.prompt.style, horizon=train.horizon) for name in settings.rewards]
     with refused_settings(stage.name):
         trainer = make_trainer(
             config,
             model=model,
-            reward_funcs=rewards,
+            reward_funcs=[reward.function for reward in rewards],
             args=arguments,
             train_dataset=dataset,
             processing_class=tokenizer,
             peft_config=adapter,
             completions_dir=stage.folder / "completions",
-            style=config.prompt.style,
+            form=form,
             horizon=train.horizon,
         )
     if config.backend == "unsloth" and start_from is not None:
@@ -135,16 +139,14 @@ def make_trainer(config: RunConfig, **arguments: Any) -> RecordingGRPOTrainer:
 
 
 def grpo_dataset(windows: WindowSet, config: RunConfig) -> Dataset:
-    """Prompts with what the rewards need: window_id, truth_levels [H], volatility."""
+    """Prompts with what the rewards need: window_id, truth [H] in the window's scale, volatility."""
     context = windows.context
-    volatility = context.feature("volatility")
-    truth = to_levels(windows.truth.future, context.last_price[:, None], volatility[:, None])
     return Dataset.from_dict(
         {
-            "prompt": render_prompts(context, horizon=windows.horizon, style=config.prompt.style),
+            "prompt": style_of(config.prompt).render(context, windows.horizon),
             "window_id": list(range(len(windows))),
-            "truth_levels": truth.tolist(),
-            "volatility": volatility.tolist(),
+            "truth": true_paths(windows).tolist(),
+            "volatility": context.feature("volatility").tolist(),
         }
     )
 

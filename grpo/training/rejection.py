@@ -3,6 +3,8 @@
 The closest samples of each window make good-looking data and a narrow law: a model trained on them forgets how
 uncertain it must be. `energy_subset` therefore chooses the samples that together score best as an ensemble,
 `tempered` accepts each in proportion to exp(energy reward / temperature), and `best_of_k` is kept for contrast.
+All of them compare the samples of a window with one another, so that of few samples even the worst would be kept:
+`max_distance` bounds how far from what happened a sample may lie at all.
 
 Letters: K samples of one window, m kept, H horizon, N windows.
 """
@@ -16,7 +18,7 @@ from grpo.training.config import RejectionConfig
 
 
 def select(paths: np.ndarray, truth: np.ndarray, config: RejectionConfig, rng: np.random.Generator) -> np.ndarray:
-    """Row numbers of the kept samples, at most `config.keep`, none of them invalid.
+    """Row numbers of the kept samples, at most `config.keep`, none of them invalid or too far from what happened.
 
     Args:
         paths: [K, H] paths in the window's scale; rows of NaN are invalid and never kept.
@@ -24,11 +26,11 @@ def select(paths: np.ndarray, truth: np.ndarray, config: RejectionConfig, rng: n
         config: how and how many.
         rng: used by `tempered` alone.
     """
-    valid = np.flatnonzero(np.isfinite(paths).all(-1))
-    if len(valid) <= config.keep:
-        return valid
+    close = np.flatnonzero(path_norm(paths - truth) <= config.max_distance)  # never true of NaN
+    if len(close) <= config.keep:
+        return close
     choose = {"energy_subset": _energy_subset, "tempered": _tempered, "best_of_k": _best_of_k}[config.selection]
-    return valid[choose(paths[valid], truth, config, rng)]
+    return close[choose(paths[close], truth, config, rng)]
 
 
 def _energy_subset(

@@ -7,19 +7,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from datasets import Dataset
-from transformers import PrinterCallback, set_seed
+from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from grpo.config import RunConfig
+from grpo.language.prompts import style_of
 from grpo.machine.preflight import check_training
 from grpo.models.adapters import AdapterRecord, describe_adapter
-from grpo.models.loading import load_policy, load_tokenizer, save_adapter, training_arguments
+from grpo.models.chat import check_chat, load_chat_tokenizer, tokenize_answers, tokenize_prompts
+from grpo.models.loading import load_generation_config, load_policy, save_adapter, training_arguments
 from grpo.runs.folder import RunPaths, publish_adapter
 from grpo.runs.processes import num_processes
 from grpo.runs.resume import StageRun
 from grpo.runs.stages import stage_of
-from grpo.sampling.forecaster import tokenize_prompts
 from grpo.training.grpo import build_trl_config, last_logged, refused_settings
 from grpo.training.launcher import run_training, whole_model
 from grpo.training.validation_guard import StageProgress
@@ -28,8 +30,8 @@ from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet, read_windows
 
 
-def sft_dataset(file: Path) -> Dataset:
-    """Prompts and completions in conversational form.
+def read_examples(file: Path) -> pd.DataFrame:
+    """Columns `prompt` and `completion`, and whatever else the file has, as text.
 
     Raises:
         UserError: the file is no CSV, lacks a column, has no rows, a row of another length or an empty cell.
@@ -50,11 +52,22 @@ def sft_dataset(file: Path) -> Dataset:
         for column in ("prompt", "completion"):
             if not row[header.index(column)].strip():
                 raise UserError(f"{file}: row {number} has an empty '{column}'")
-    prompts, completions = ([row[header.index(column)] for row in rows] for column in ("prompt", "completion"))
+    return pd.DataFrame(rows, columns=pd.Index(header), dtype=str)
+
+
+def sft_dataset(examples: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """Token ids of prompt and answer, and a mask of the answer and its end.
+
+    They are put together here and not by the chat template: the prompt is the one that is asked everywhere, and the
+    answer what is read everywhere. Templates of thinking models write a thought around what is to be taught, or cut it.
+    """
+    prompts = tokenize_prompts([[{"role": "user", "content": text}] for text in examples["prompt"]], tokenizer)
+    answers = tokenize_answers(examples["completion"].tolist(), tokenizer)
+    pairs = list(zip(prompts, answers, strict=True))
     return Dataset.from_dict(
         {
-            "prompt": [[{"role": "user", "content": text}] for text in prompts],
-            "completion": [[{"role": "assistant", "content": text}] for text in completions],
+            "input_ids": [prompt + answer for prompt, answer in pairs],
+            "completion_mask": [[0] * len(prompt) + [1] * len(answer) for prompt, answer in pairs],
         }
     )
 
@@ -63,12 +76,16 @@ def train_sft(config: RunConfig, stage: StageRun, paths: RunPaths, start_from: P
     """Train and leave the adapter at its place in `paths`; returns the headline metrics."""
     set_seed(config.seed)
     row = stage_of(stage.name)
-    tokenizer = load_tokenizer(config.spec())
-    dataset = sft_dataset(paths.sft_data)
-    answers = tokenizer([answer[-1]["content"] for answer in dataset["completion"]], add_special_tokens=False)
-    longest = max(map(len, answers["input_ids"])) + 1  # and its end
-    prompt_ids = tokenize_prompts(list(dataset["prompt"]), tokenizer)
-    check_training(config, stage.name, prompt_ids=prompt_ids, completion_length=longest, processes=num_processes())
+    tokenizer = load_chat_tokenizer(config.spec(), config.prompt)
+    form, horizon = style_of(config.prompt).form, config.data.horizon
+    check_chat(tokenizer, load_generation_config(config.model), form, horizon)
+    examples = read_examples(paths.sft_data)
+    dataset = sft_dataset(examples, tokenizer)
+    answered = [sum(mask) for mask in dataset["completion_mask"]]
+    prompt_ids = [ids[:-answer] for ids, answer in zip(dataset["input_ids"], answered, strict=True)]
+    check_training(
+        config, stage.name, prompt_ids=prompt_ids, completion_length=max(answered), processes=num_processes()
+    )
     arguments = sft_arguments(config, stage)  # from here on ZeRO-3 shards every model that is made
     model, adapter = load_policy(
         config.spec(start_from), config.lora, max_seq_length=config.prompt.max_seq_length, seed=config.seed

@@ -26,12 +26,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from peft import PeftModel
 
-from grpo.language.prompts import Messages, Style, parse_answers
-from grpo.language.rewards import completion_text
+from grpo.language.answers import AnswerForm, Numbers, parse_all
+from grpo.language.prompts import Messages
+from grpo.language.scale import scale_paths
+from grpo.models.chat import decode
 from grpo.sampling.completion_logits import ROUNDING, completion_logits, sharing_error
 from grpo.sampling.generation import in_evaluation, keeps_keys_and_values, sample_completions, trim_completions
 from grpo.sampling.vllm_engine import Completion, VllmEngine, check_log_probs
@@ -49,7 +52,7 @@ class RecordingGRPOTrainer(OpenGRPOTrainer):
     Args:
         *args: of GRPOTrainer.
         completions_dir: folder for one parquet file per step, or None.
-        style: answer style, to log the parsed paths.
+        form: of the answers.
         horizon: number of closes in an answer.
         **kwargs: of GRPOTrainer.
 
@@ -61,7 +64,7 @@ class RecordingGRPOTrainer(OpenGRPOTrainer):
         self,
         *args: Any,
         completions_dir: Path | None = None,
-        style: Style = "direct",
+        form: AnswerForm = Numbers(),  # noqa: B008, it holds no state
         horizon: int = 10,
         **kwargs: Any,
     ) -> None:
@@ -74,8 +77,19 @@ class RecordingGRPOTrainer(OpenGRPOTrainer):
                 "that a group would be split over processes, and with it what its rewards compare"
             )
         self._completions_dir = completions_dir
-        self._style: Style = style
-        self._horizon = horizon
+        self._form, self._horizon = form, horizon
+
+    def before_rewards(self, rows: Sequence[Row], completion_ids: list[list[int]]) -> Sequence[Row]:
+        """Read each answer once, for all rewards and the log: its text, levels and path, NaN where it is invalid.
+
+        The text is decoded here as validation and comparison decode it, so that an answer without an end is as invalid
+        to the rewards as it is to them.
+        """
+        texts = decode(completion_ids, self.eos_token_ids, self.policy_tokenizer)
+        levels = parse_all(texts, horizon=self._horizon, form=self._form)  # [B, H]
+        self.log_metric("valid", float(np.isfinite(levels).all(-1).mean()))
+        read = zip(rows, texts, levels, scale_paths(levels), strict=True)
+        return [{**row, "answer": text, "levels": level, "path": path} for row, text, level, path in read]
 
     def on_rewards(
         self, rows: Sequence[Row], prompts: Sequence[Messages], completions: Sequence[Messages], rewards: torch.Tensor
@@ -83,15 +97,13 @@ class RecordingGRPOTrainer(OpenGRPOTrainer):
         """Rank 0 writes its completions down, with what they were paid."""
         if self._completions_dir is None or not self.accelerator.is_main_process:
             return
-        texts = [completion_text(completion) for completion in completions]
-        paths = parse_answers(texts, horizon=self._horizon, style=self._style)
         table = pd.DataFrame(
             {
                 "step": self.state.global_step,
                 "window_id": [row["window_id"] for row in rows],
                 "prompt": [prompt[-1]["content"] for prompt in prompts],
-                "completion": texts,
-                "levels": [None if (path != path).any() else path.tolist() for path in paths],
+                "completion": [row["answer"] for row in rows],
+                "levels": [row["levels"].tolist() if np.isfinite(row["levels"]).all() else None for row in rows],
             }
         )
         for column, name in enumerate(self.reward_func_names):

@@ -101,6 +101,11 @@ class OpenGRPOTrainer(GRPOTrainer):
         return cast(PreTrainedModel, self.accelerator.unwrap_model(self.model))
 
     @property
+    def policy_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Of the policy."""
+        return cast(PreTrainedTokenizerBase, self._tokenizer)
+
+    @property
     def pad_token_id(self) -> int:
         """Token that fills up a row."""
         return cast(int, cast(PreTrainedTokenizerBase, self._tokenizer).pad_token_id)
@@ -133,6 +138,10 @@ class OpenGRPOTrainer(GRPOTrainer):
         """Whether micro-batches take whole groups, where TRL shuffles single completions."""
         return False
 
+    def before_rewards(self, rows: Sequence[Row], completion_ids: list[list[int]]) -> Sequence[Row]:
+        """What rewards get to see: the rows of this process's completions, with columns added."""
+        return rows
+
     def on_rewards(
         self, rows: Sequence[Row], prompts: Sequence[Messages], completions: Sequence[Messages], rewards: torch.Tensor
     ) -> None:
@@ -157,8 +166,9 @@ class OpenGRPOTrainer(GRPOTrainer):
         completions: Sequence[Messages],
         completion_ids_list: list[list[int]],
     ) -> torch.Tensor:
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self.on_rewards(inputs, prompts, completions, rewards[: len(prompts)])
+        rows = self.before_rewards(inputs, completion_ids_list)
+        rewards = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
+        self.on_rewards(rows, prompts, completions, rewards[: len(prompts)])
         return rewards
 
     def _prepare_inputs(self, generation_batch: list[Row]) -> Batch:

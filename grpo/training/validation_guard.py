@@ -48,7 +48,9 @@ class StageProgress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Show the numbers that matter most."""
         if self.bar is not None and logs:
-            shown = {key: logs[key] for key in ("reward", "loss", "eval_crps", "eval_coverage_80") if key in logs}
+            shown = {
+                key: logs[key] for key in ("reward", "valid", "loss", "eval_crps", "eval_coverage_80") if key in logs
+            }
             if shown:
                 self.bar.set_postfix({key: f"{value:.3f}" for key, value in shown.items()})
 

@@ -15,7 +15,7 @@ from grpo.embedded.corpus import (
     simulate_examples,
     stream_examples,
 )
-from grpo.language.prompts import HIGHEST, LOWEST
+from grpo.language.features import HIGHEST, LOWEST
 from preprocessing.combined_preprocessor import DataConfig
 from preprocessing.simulation import PROCESSES
 

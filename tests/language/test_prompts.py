@@ -1,25 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from grpo.embedded.tokenizer import build_tokenizer
-from grpo.language.prompts import (
-    INSTRUCTIONS,
-    answer_pattern,
-    parse_answer,
-    parse_answers,
-    prompt_numbers,
-    render_answer,
-    render_prompts,
-    to_levels,
-    to_prices,
-)
+from grpo.language.answers import Numbers
+from grpo.language.config import PromptConfig
+from grpo.language.features import prompt_numbers
+from grpo.language.plugins import PluginError
+from grpo.language.prompts import INSTRUCTIONS, STYLES, PromptStyle, find_style, style_of
+from preprocessing.errors import UserError
 from preprocessing.windows import FEATURES, Context
 from tests.windows_factory import simulated_windows
 
@@ -38,6 +32,10 @@ def flat_context(**features: float) -> Context:
     )
 
 
+def shown(text: str) -> PromptStyle:
+    return PromptStyle(template=f"{text} next {{horizon}}", form=Numbers())
+
+
 GOLDEN_BODY = """\
 closes 447 453 458 464 469 474 480 485 490 495 500 505 510 515 520 524 529 534 538 543 548 552 557 561 566 \
 570 574 579 583 500
@@ -47,11 +45,11 @@ past mean -199 sd 500 ar1 987 volatility 999 drift 999
 next 10"""
 
 
-@pytest.mark.parametrize("style", ["direct", "reasoning"])
+@pytest.mark.parametrize("style", list(STYLES))
 def test_golden_prompt(style):
     # sma 102.2: 500 + 10 ln(1.022) / .02 = 510.88; mom -5: 10 (-5/100) / .02 = -25; past_ar1 .987 in thousandths
     context = flat_context(sma=102.2, mom=-5.0, rsi=55.4, past_ar1=0.987)
-    [[message]] = render_prompts(context, horizon=HORIZON, style=style)
+    [[message]] = STYLES[style].render(context, HORIZON)
     assert message == {"role": "user", "content": INSTRUCTIONS[style].format(horizon=10) + "\n" + GOLDEN_BODY}
 
 
@@ -60,26 +58,23 @@ def test_the_reasoning_style_asks_for_tags():
     assert all(tag in text for tag in ("<think>", "</think>", "<answer>", "</answer>"))
 
 
-NOT_IN_PROMPT = {
-    *("norm_mean", "norm_std", "macd_signal", "macd_histogram", "trend_r2", "trend_direction"),
-    *("ewma_volatility", "yang_zhang_volatility"),
-}
-
-
-@pytest.mark.parametrize("name", [name for name in FEATURES if name not in NOT_IN_PROMPT])
-def test_every_feature_reaches_the_prompt(name):
+@pytest.mark.parametrize("name", FEATURES)
+def test_every_feature_can_be_shown(name):
     low, high = (0.01, 0.03) if name == "volatility" else (0.5, 0.9)
-    if name in ("sma", "ema", "min", "max", "mean", "median", "past_mean") or name.startswith("bbands"):
+    if name in ("sma", "ema", "min", "max", "mean", "median", "past_mean", "norm_mean") or name.startswith("bbands"):
         low, high = 95.0, 105.0
-    if name in ("past_std", "past_volatility", "past_drift"):
+    if name in ("past_std", "past_volatility", "past_drift", "ewma_volatility", "yang_zhang_volatility"):
         low, high = 0.01, 0.02
     if name in ("rsi", "willr", "cci", "adx", "stoch_k", "stoch_d") or name.endswith("timestep"):
         low, high = 20.0, 40.0
     if name.startswith("top_lag") and not name.endswith("correlation"):
         low, high = 2.0, 5.0
-    if name in ("mom", "macd", "trend"):
+    if name in ("mom", "macd", "trend", "macd_signal", "macd_histogram", "norm_std"):
         low, high = -3.0, 3.0
-    prompts = [render_prompts(flat_context(**{name: v}), horizon=10, style="direct") for v in (low, high)]
+    if name == "trend_direction":
+        low, high = -1.0, 1.0
+    style = STYLES["direct"] if f"{{{name}}}" in STYLES["direct"].template else shown(f"{{{name}}}")
+    prompts = [style.render(flat_context(**{name: v}), 10) for v in (low, high)]
     assert prompts[0] != prompts[1]
 
 
@@ -92,7 +87,7 @@ def test_no_ticker_date_or_price_level_leaks():
         past=context.past * 37.5,
         features=context.features * np.array([37.5 if name in PRICES else 1.0 for name in FEATURES]),
     )
-    assert render_prompts(context, horizon=10, style="direct") == render_prompts(scaled, horizon=10, style="direct")
+    assert STYLES["direct"].render(context, 10) == STYLES["direct"].render(scaled, 10)
 
 
 PRICES = {
@@ -101,99 +96,10 @@ PRICES = {
 }
 
 
-@given(st.lists(st.integers(-199, 9999), min_size=10, max_size=10), st.sampled_from(["direct", "reasoning"]))
-def test_parse_inverts_render(levels, style):
-    parsed = parse_answer(
-        render_answer(np.array(levels), style=style, thought="up, then down"), horizon=10, style=style
-    )
-    assert parsed is not None
-    assert parsed.tolist() == levels
-
-
-@pytest.mark.parametrize("style", ["direct", "reasoning"])
-@given(data=st.data())
-def test_whatever_has_the_form_of_an_answer_is_one(data, style):
-    text = data.draw(st.from_regex(answer_pattern(HORIZON, style=style), fullmatch=True))
-    parsed = parse_answer(text, horizon=HORIZON, style=style)
-    assert parsed is not None
-    assert len(parsed) == HORIZON
-
-
-@pytest.mark.parametrize("style", ["direct", "reasoning"])
-@given(levels=st.lists(st.integers(0, 999), min_size=HORIZON, max_size=HORIZON))
-def test_every_answer_from_0_to_999_has_the_form(levels, style):
-    pattern = answer_pattern(HORIZON, style=style)
-    assert re.fullmatch(pattern, render_answer(np.array(levels), style=style))
-    assert not re.fullmatch(pattern, render_answer(np.array(levels[1:]), style=style))
-
-
-TEN = "1 2 3 4 5 6 7 8 9 10"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "1 2 3",
-        TEN + " 11",
-        "nan " + TEN[2:],
-        "inf " + TEN[2:],
-        "1e3 " + TEN[2:],
-        "0x1 " + TEN[2:],
-        "-100000 " + TEN[2:],
-        "99999 " + TEN[2:],
-        "prices: " + TEN,
-        TEN + " [cut off]",
-        TEN.replace(" ", ";"),
-        "１ " + TEN[2:],
-        "<answer>[" + TEN.replace(" ", ", ") + "]</answer>",
-    ],
-)
-def test_anything_but_ten_plain_numbers_is_invalid(text):
-    assert parse_answer(text, horizon=10, style="direct") is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        TEN,
-        "<answer>[1,2,3,4,5,6,7,8,9,10]</answer>",
-        "<think>a</think><answer>[1,2]</answer>",
-        "<think>a</think>" + TEN,
-    ],
-)
-def test_the_reasoning_style_needs_its_tags(text):
-    assert parse_answer(text, horizon=10, style="reasoning") is None
-
-
-def test_a_template_that_opens_the_thought_itself_is_understood():
-    # Some chat templates end the prompt with <think>, so that the completion starts inside the thought.
-    text = "rising</think>\n<answer>[" + TEN.replace(" ", ", ") + "]</answer>"
-    assert parse_answer(text, horizon=10, style="reasoning") is not None
-
-
-def test_invalid_answers_are_rows_of_nan():
-    levels = parse_answers([TEN, "no"], horizon=10, style="direct")
-    assert levels[0].tolist() == list(range(1, 11))
-    assert np.isnan(levels[1]).all()
-
-
-@given(st.floats(1e-3, 1e5), st.floats(1e-4, 0.3), st.floats(-3, 3))
-def test_levels_and_prices_are_inverse(last, volatility, change):
-    price = np.array([last * np.exp(change)])
-    back = to_prices(to_levels(price, np.array(last), np.array(volatility)), np.array(last), np.array(volatility))
-    np.testing.assert_allclose(back, price, rtol=1e-9)
-
-
-def test_the_last_close_is_level_500_and_a_daily_deviation_is_10_points():
-    last, volatility = np.array(80.0), np.array(0.01)
-    np.testing.assert_allclose(to_levels(np.array([80.0, 80 * np.exp(0.01)]), last, volatility), [500, 510])
-
-
 def test_every_prompt_is_one_token_per_number_for_the_embedded_model():
     tokenizer = build_tokenizer(HORIZON)
     context = simulated_windows()["full"].context
-    prompts = render_prompts(context, horizon=HORIZON, style="direct")
+    prompts = STYLES["direct"].render(context, HORIZON)
     ids = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, return_dict=True)["input_ids"]
     assert {len(row) for row in ids} == {95}
     assert not any(tokenizer.unk_token_id in row for row in ids)
@@ -209,7 +115,7 @@ def test_the_tokenizer_survives_saving(tmp_path):
     tokenizer = build_tokenizer(HORIZON)
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    prompt = render_prompts(simulated_windows()["val"].context, horizon=HORIZON, style="direct")
+    prompt = STYLES["direct"].render(simulated_windows()["val"].context, HORIZON)
     kwargs = {"add_generation_prompt": True, "return_dict": True}
     assert loaded.apply_chat_template(prompt, **kwargs) == tokenizer.apply_chat_template(prompt, **kwargs)
 
@@ -218,3 +124,72 @@ def test_numbers_are_clipped_to_the_vocabulary():
     numbers = prompt_numbers(flat_context(sma=1e9, mom=-1e9))
     assert numbers["sma"] == 999
     assert numbers["mom"] == -199
+
+
+def text_of(style: PromptStyle) -> str:
+    [[message]] = style.render(flat_context(sma=102.2, rsi=55.4), HORIZON)
+    return message["content"]
+
+
+def test_the_text_of_the_message_may_come_from_a_file(tmp_path):
+    file = tmp_path / "mine.txt"
+    file.write_text("rsi {rsi}, sma {sma}; {{braces}}; {horizon} days\n")
+    prompt = PromptConfig(style="reasoning", template=str(file))
+    assert text_of(style_of(prompt)) == "rsi 55, sma 511; {braces}; 10 days"
+    assert style_of(prompt).form == STYLES["reasoning"].form
+    file.unlink()
+    assert text_of(style_of(PromptConfig(template=prompt.template))) == "rsi 55, sma 511; {braces}; 10 days"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{horizon} days, rsi {rsy}", "prompt.template names {rsy}; there are horizon, closes, sma, "),
+        ("{horizon} {rsi.real}", "names {rsi.real}"),
+        ("rsi {rsi}", "has no {horizon}"),
+        ("{horizon} days {", "a brace that is meant as such is written twice"),
+        ("no field at all", "there is no file no field at all"),
+    ],
+)
+def test_a_text_that_cannot_be_filled_in_is_one_line(text, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        PromptConfig(template=text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_a_field_is_named(tmp_path):
+    file = tmp_path / "mine.txt"
+    file.write_text("forecast")
+    with pytest.raises(UserError, match=r"mine\.txt has no {horizon}"):
+        PromptConfig(template=str(file))
+
+
+OWN = """
+from grpo.language.answers import Numbers
+from grpo.language.prompts import PromptStyle
+
+short = PromptStyle(template="{closes}, {horizon} more", form=Numbers())
+text = "{closes}"
+"""
+
+
+def test_a_style_may_come_from_a_file(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    style = find_style(f"{file}:short")
+    assert text_of(style).endswith("583 500, 10 more")
+    assert style.source == hashlib.sha256(OWN.encode()).hexdigest()
+    with pytest.raises(PluginError, match="is a str, not a PromptStyle"):
+        find_style(f"{file}:text")
+    with pytest.raises(PluginError, match="there is no prompt style 'poem'; there are direct, reasoning, spaced"):
+        find_style("poem")
+    file.write_text(OWN.replace("{horizon}", "ten"))
+    with pytest.raises(PluginError, match=r"mine\.py:short': prompt\.template has no {horizon}"):
+        find_style(f"{file}:short")
+
+
+def test_without_a_style_the_embedded_model_gets_its_own_wording():
+    assert PromptConfig().for_model(embedded=True).style == "direct"
+    assert PromptConfig().for_model(embedded=False).style == "spaced"
+    assert PromptConfig(style="direct").for_model(embedded=False).style == "direct"
+    assert "separated by single spaces" in INSTRUCTIONS["spaced"]

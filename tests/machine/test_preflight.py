@@ -12,7 +12,7 @@ from trl import GRPOConfig
 
 from grpo.config import RunConfig
 from grpo.language.config import PromptConfig
-from grpo.language.prompts import render_prompts
+from grpo.language.prompts import STYLES
 from grpo.machine import memory, preflight
 from grpo.machine.memory import Batch, model_size
 from grpo.machine.preflight import (
@@ -26,6 +26,7 @@ from grpo.machine.preflight import (
     version_problems,
 )
 from grpo.models import hardware as machine
+from grpo.models.chat import tokenize_prompts
 from grpo.models.config import EMBEDDED, LoadingConfig, LoraSettings
 from grpo.models.hardware import Package, declared_packages, free_disk, is_port_free, loading_problems
 from grpo.models.loading import load_tokenizer
@@ -34,7 +35,6 @@ from grpo.publishing.config import HubConfig
 from grpo.runs.folder import stage_manifest
 from grpo.runs.log import stage_entry
 from grpo.sampling.config import GenerationConfig
-from grpo.sampling.forecaster import tokenize_prompts
 from grpo.training.config import GrpoConfig
 from preprocessing.windows_writer import write_windows
 from tests.windows_factory import simulated_windows
@@ -277,7 +277,7 @@ def test_prompts_that_cannot_fit_are_known_before_there_are_windows(tmp_path):
     assert problems_of_run(tight, 1, 0) == []
     train = simulated_windows()["train"]
     write_windows(train, *(tmp_path / "data" / f"{config.stock_slug}_train_{part}.csv" for part in "xy"))
-    ids = tokenize_prompts(render_prompts(train.context, horizon=10, style="direct"), load_tokenizer(config.spec()))
+    ids = tokenize_prompts(STYLES["direct"].render(train.context, 10), load_tokenizer(config.spec()))
     [problem] = problems_of_run(dataclasses.replace(config, prompt=PromptConfig(max_seq_length=90)), 1, 0)
     assert f"the longest prompt has {max(map(len, ids))} tokens" in problem
 

@@ -10,6 +10,7 @@ import pytest
 
 from grpo.config import RunConfig
 from grpo.language.config import PromptConfig
+from grpo.language.prompts import STYLES
 from grpo.models import adapters
 from grpo.models.adapters import (
     RECORD_FILE,
@@ -25,6 +26,7 @@ from preprocessing.indicators import IndicatorPeriods
 from tests.tiny_adapters import record_of
 from tests.windows_factory import simulated_windows
 
+DIRECT = PromptConfig(style="direct")
 TRAIN = simulated_windows()["train"]
 CONFIG = RunConfig(
     stock="sim:ou?rows=300&seed=4",
@@ -81,14 +83,15 @@ def test_a_record_that_cannot_be_used_is_named(damage, message, tmp_path):
 
 
 def test_the_prompt_format_follows_the_wording(monkeypatch):
-    direct, reasoning = prompt_format("direct"), prompt_format("reasoning")
+    direct, reasoning = prompt_format(DIRECT), prompt_format(PromptConfig(style="reasoning"))
     assert direct != reasoning
-    assert direct == prompt_format("direct")
-    monkeypatch.setattr("grpo.language.prompts.TEMPLATE", "sma {sma}")
-    assert prompt_format("direct") != direct
+    assert direct == prompt_format(DIRECT)
+    other = dataclasses.replace(STYLES["direct"], template="sma {sma} next {horizon}")
+    monkeypatch.setitem(STYLES, "direct", other)
+    assert prompt_format(DIRECT) != direct
     monkeypatch.undo()
-    monkeypatch.setattr("grpo.language.prompts.POINTS_PER_DAILY_SD", 20)
-    assert prompt_format("direct") != direct
+    monkeypatch.setattr("grpo.language.features.POINTS_PER_DAILY_SD", 20)
+    assert prompt_format(DIRECT) != direct
 
 
 def test_an_adapter_of_other_embedded_weights_is_refused(tmp_path):
@@ -103,6 +106,6 @@ def test_an_adapter_of_other_embedded_weights_is_refused(tmp_path):
 
 def test_features_beyond_the_prompt_do_not_change_its_format(monkeypatch):
     """Windows may grow columns; adapters stay valid as long as the prompt shows the same."""
-    before = prompt_format("direct")
+    before = prompt_format(DIRECT)
     monkeypatch.setattr(adapters, "FEATURES", (*adapters.FEATURES, "one_more"))
-    assert prompt_format("direct") == before
+    assert prompt_format(DIRECT) == before

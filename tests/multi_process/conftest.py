@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grpo.language.prompts import render_answer, render_prompts
+from grpo.language.prompts import STYLES
 from preprocessing.windows import read_windows
 from tests.tiny_runs import TinyRun, paths_of
 
@@ -19,7 +19,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], TinyR
     made = TinyRun(tmp_path_factory.mktemp("prepared")).stages("preprocess")
     paths = paths_of(made.config("stage2"))
     windows = read_windows(paths.train_x, paths.train_y).take(np.arange(48))
-    prompts = render_prompts(windows.context, horizon=windows.horizon, style="direct")
+    prompts = STYLES["direct"].render(windows.context, windows.horizon)
     noise = np.random.default_rng(0)
     paths.sft_data.parent.mkdir()
     with paths.sft_data.open("w", newline="") as file:
@@ -27,5 +27,5 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], TinyR
         writer.writerow(["prompt", "completion"])
         for row, prompt in enumerate(prompts):
             levels = noise.uniform(400, 600, windows.horizon)[: 2 + row % 9]
-            writer.writerow([prompt[-1]["content"], render_answer(levels, style="direct")])
+            writer.writerow([prompt[-1]["content"], STYLES["direct"].form.render(levels)])
     return lambda folder: TinyRun(Path(shutil.copytree(made.root, folder)))

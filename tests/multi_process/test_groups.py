@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from grpo.language.rewards import energy, group_rewards
+from grpo.language.rewards import REWARDS, group_rewards
 from grpo.training.trainer import SharedPromptGRPOTrainer
 from tests.training.test_trainer import GROUP, make_trainer
 
 
 def test_half_a_group_would_earn_something_else():
     paths = np.arange(6.0)[:, None]  # the truth is 0
-    whole = group_rewards(energy, paths, np.zeros(1))
-    half = group_rewards(energy, paths[:3], np.zeros(1))
+    whole = group_rewards(REWARDS["energy"], paths, np.zeros(1))
+    half = group_rewards(REWARDS["energy"], paths[:3], np.zeros(1))
     assert whole[0] == pytest.approx(3.75)  # 5/4 (1 + 2 + 3 + 4 + 5) / 5
     assert half[0] == pytest.approx(3.0)  # 2/1 (1 + 2) / 2
 

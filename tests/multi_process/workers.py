@@ -16,7 +16,6 @@ import peft
 import safetensors.torch
 import torch
 
-from grpo.language.prompts import render_answer
 from grpo.runs.processes import rank
 from grpo.sampling.completion_logits import unwrapped
 from grpo.training.trainer import SharedPromptGRPOTrainer
@@ -64,7 +63,7 @@ def answers_of_the_table(self: Any, prompt_ids: list[list[int]], *_: Any, **__: 
         copy = copies[tuple(prompt)] = copies.get(tuple(prompt), -1) + 1
         noise = np.random.default_rng([zlib.crc32(np.array(prompt).tobytes()), copy])
         levels = np.clip(500 + np.cumsum(noise.normal(0, 20, self._horizon)), 1, 999)
-        ids = self._tokenizer(render_answer(levels, style=self._style), add_special_tokens=False)["input_ids"]
+        ids = self._tokenizer(self._form.render(levels), add_special_tokens=False)["input_ids"]
         answers.append([*ids, self.eos_token_ids[0]] if copy % 4 else ids[: len(ids) // 2])
     return answers, None
 

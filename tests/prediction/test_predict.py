@@ -19,7 +19,7 @@ from grpo.config import RunConfig
 from grpo.evaluation.harness import evaluate
 from grpo.evaluation.protocol import Forecast
 from grpo.language.config import PromptConfig
-from grpo.language.prompts import render_prompts
+from grpo.language.prompts import STYLES
 from grpo.models.adapters import RECORD_FILE, ModelError
 from grpo.models.spec import ModelSpec
 from grpo.prediction.files import PriceForecast, price_text, to_json, to_table
@@ -93,7 +93,7 @@ def test_the_latest_context_is_the_windows_but_for_a_scale_that_no_prompt_shows(
         if context.feature(name)[0] != window.feature(name)[0]
     ]  # fmt: skip
     assert differing == ["norm_mean", "norm_std"]
-    prompts = [render_prompts(one, horizon=10, style="direct") for one in (context, window)]
+    prompts = [STYLES["direct"].render(one, 10) for one in (context, window)]
     assert prompts[0] == prompts[1]
     closes = until(window.origin[0])["close"]
     assert context.feature("norm_mean")[0] == pytest.approx(closes.mean(), rel=1e-12)
@@ -286,7 +286,7 @@ def test_a_served_model_is_asked_in_the_same_words_and_read_the_same_way():
     assert [body["n"] for body in server.bodies] == [64, 6, 64, 6]
     assert len({body["seed"] for body in server.bodies}) == 4
     assert server.bodies[0]["path"] == "/v1/chat/completions"
-    assert [body["messages"] for body in server.bodies[::2]] == render_prompts(context, horizon=10, style="direct")
+    assert [body["messages"] for body in server.bodies[::2]] == STYLES["direct"].render(context, 10)
     settings = {key: server.bodies[0][key] for key in ("model", "temperature", "top_p", "top_k", "repetition_penalty")}
     assert settings == {"model": "aapl", "temperature": 1, "top_p": 1, "top_k": -1, "repetition_penalty": 1}
     assert forecast.valid.sum(1).tolist() == [68, 68]

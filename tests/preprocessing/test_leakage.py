@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo.language.prompts import render_prompts
+from grpo.language.prompts import STYLES
 from preprocessing import stock_windows
 from preprocessing.config import DataConfig
 from preprocessing.indicators import compute_indicators
@@ -117,7 +117,7 @@ def test_no_prompt_and_no_rebasing_sees_the_future(change: tuple[str, int, list[
         rows = np.flatnonzero(before(was, change[0], day))[-20:]
         was, now = was.take(rows), now.take(rows)
         for style in ("direct", "reasoning"):
-            prompts = [render_prompts(context, horizon=10, style=style) for context in (was, now)]
+            prompts = [STYLES[style].render(context, 10) for context in (was, now)]
             assert prompts[0] == prompts[1]
         for mode in ("last", "window"):
             scaled = [rebase(context.past[:, :, 0], mode).transform(context.past[:, :, 0]) for context in (was, now)]

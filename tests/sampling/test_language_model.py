@@ -11,21 +11,23 @@ import torch
 
 from grpo.evaluation.protocol import Forecaster
 from grpo.language.config import PromptConfig
-from grpo.language.prompts import render_prompts
+from grpo.language.prompts import STYLES
+from grpo.models.chat import (
+    PromptTooLongError,
+    check_lengths,
+    completion_length,
+    decode,
+    end_tokens,
+    tokenize_prompts,
+)
 from grpo.models.loading import load_tokenizer
 from grpo.models.spec import ModelSpec
 from grpo.sampling import forecaster as forecaster_module
 from grpo.sampling.config import GenerationConfig
 from grpo.sampling.forecaster import (
     LLMForecaster,
-    PromptTooLongError,
     VllmForecaster,
-    check_lengths,
-    completion_length,
-    decode,
-    end_tokens,
     load_llm_forecaster,
-    tokenize_prompts,
 )
 from preprocessing.errors import UserError
 from tests.tiny_models import tiny_model
@@ -161,7 +163,7 @@ def test_an_answer_has_room_for_its_numbers_and_an_end():
 
 def test_prompts_end_where_the_answer_begins():
     tokenizer = load_tokenizer(ModelSpec())
-    prompts = tokenize_prompts(render_prompts(CONTEXT, horizon=10, style="direct"), tokenizer)
+    prompts = tokenize_prompts(STYLES["direct"].render(CONTEXT, 10), tokenizer)
     assert {tokenizer.decode(ids[-1:]) for ids in prompts} == {"<|assistant|>"}
 
 

@@ -12,7 +12,7 @@ import torch
 from peft import get_peft_model
 
 from grpo.config import RunConfig
-from grpo.language.prompts import answer_pattern, parse_answer
+from grpo.language.answers import Numbers
 from grpo.models.loading import load_base_model, load_tokenizer, lora_config, save_adapter
 from grpo.sampling.forecaster import load_llm_forecaster
 from grpo.sampling.generation import sample_completions, trim_completions
@@ -229,13 +229,13 @@ def test_the_held_law_is_the_models_own_cut_to_the_form_and_renormalised(bytes_m
         max_new_tokens=12,
         end_ids=[tokenizer.eos_token_id],
         seed=0,
-        pattern=answer_pattern(horizon, style="direct"),
+        pattern=Numbers().pattern(horizon),
     )
     texts = {token: tokenizer.decode([token]) for token in range(2, len(tokenizer))}
     taken = 0.0
     for completion in held:
         assert completion.ids[-1] == tokenizer.eos_token_id
-        assert parse_answer(tokenizer.decode(completion.ids[:-1]), horizon=horizon, style="direct") is not None
+        assert Numbers().parse(tokenizer.decode(completion.ids[:-1]), horizon) is not None
         with torch.no_grad():
             logits = model(torch.tensor([prompt + completion.ids])).logits[0, len(prompt) - 1 : -1]
         own = torch.log_softmax(logits, -1)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.command_line import UsageError
 from tests.tiny_models import save_tiny_model
 from tests.tiny_runs import TinyRun, paths_of
 
@@ -47,7 +46,7 @@ def test_a_folder_that_is_not_a_model(refused, tmp_path):
 
 
 def test_a_model_cut_short(refused, tmp_path):
-    model = save_tiny_model("qwen2", tmp_path / "tiny")
+    model = save_tiny_model("qwen3", tmp_path / "tiny")
     cut(model / "model.safetensors")
     assert f"--model {model} cannot be loaded" in refused("stage1", "--model", model)
 
@@ -85,7 +84,7 @@ def test_an_adapter_of_another_base(finished, refused, sft_data, stage, flag, tm
 
 
 def test_an_adapter_of_a_base_of_the_same_name_but_another_shape(finished, refused, tmp_path):
-    model = save_tiny_model("qwen2", tmp_path / "embedded")
+    model = save_tiny_model("qwen3", tmp_path / "embedded")
     adapter = finished.place("stage2") / "adapter"
     error = refused("stage3", "--model", model, "--sft-saved-lora", adapter)
     assert f"adapter {adapter} cannot be loaded onto embedded: size mismatch" in error
@@ -127,12 +126,18 @@ def test_a_field_that_sft_does_not_know(finished, refused, sft_data):
     assert "stage2.trl: SFTConfig has no field beta" in refused("stage2", *flags, "--stage2.trl", "{beta: 1}")
 
 
-@pytest.mark.parametrize("flags", [("--stage1.rewards", "{mse: 1.0}"), ("--stage3.rewards", "{mse: 1.0}")])
-def test_an_unknown_reward_is_a_usage_error_of_every_stage(run, flags, capsys):
-    with pytest.raises(UsageError) as caught:
-        run.stage("stage1", *flags)
-    assert caught.value.code == 2
-    assert "there is no mse; there are energy, crps" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--stage1.rewards", "{mse: 1.0}"), "there is no reward 'mse'; there are accuracy, crps"),
+        (("--stage1.rewards", "{gone.py:f: 1.0}"), "reward 'gone.py:f': there is no file /"),
+        (("--stage1.num_generations", 2), "num_generations must be at least 3 with the reward energy; got 2"),
+        (("--stage1.trl", "{num_generations: 2}"), "num_generations must be at least 3 with the reward energy; got 2"),
+        (("--prompt.style", "poem"), "there is no prompt style 'poem'; there are direct, reasoning, spaced"),
+    ],
+)
+def test_a_reward_or_style_that_is_not_there_stops_the_stage_at_once(run, refused, flags, message):
+    assert message in refused("stage1", *flags)
     assert not run.place("stage1").exists()
 
 

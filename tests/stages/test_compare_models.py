@@ -17,7 +17,7 @@ import pytest
 from grpo.evaluation import leaderboard, protocol, sampling, source_code
 from grpo.evaluation.protocol import Forecast
 from grpo.language import prompts
-from grpo.language.prompts import to_levels
+from grpo.language.scale import to_levels
 from grpo.runs.log import stage_entry
 from grpo.stages import compare_models
 from preprocessing import laws

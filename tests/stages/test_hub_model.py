@@ -1,4 +1,4 @@
-"""The path of a model from the Hub, with a small Qwen2 checkpoint in a local folder."""
+"""The path of a model from the Hub, with a small Qwen3 checkpoint in a local folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLAGS = ("--max-seq-length", 2048, "--lora-rank", 32, "--gpu-memory-utilization"
 )
 def test_a_model_that_cannot_answer_trains_without_harm(flags, tmp_path):
     """Every answer of its random weights is invalid: all rewards are equal, so nothing moves and nothing breaks."""
-    model = save_tiny_model("qwen2", tmp_path / "Qwen2-Tiny")
+    model = save_tiny_model("qwen3", tmp_path / "Qwen3-Tiny")
     run = TinyRun(tmp_path).stages("preprocess")
     assert run.stage("stage1", "--model", model, *FLAGS, *flags) == 0
     place = run.place("stage1")
@@ -32,6 +32,6 @@ def test_a_model_that_cannot_answer_trains_without_harm(flags, tmp_path):
     assert (kept["step"], kept["eval_valid"]) == (2, 0)
     weights = load_file(place / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors")
     assert all(weight.abs().max() == 0 for name, weight in weights.items() if "lora_B" in name)
-    published = run.models / "Qwen2-Tiny" / SLUG / "grpo_lora_1st"
+    published = run.models / "Qwen3-Tiny" / SLUG / "grpo_lora_1st"
     settings = json.loads((published / "adapter_config.json").read_text())
-    assert (settings["r"], settings["base_model_name_or_path"]) == (32, "Qwen2-Tiny")
+    assert (settings["r"], settings["base_model_name_or_path"]) == (32, "Qwen3-Tiny")

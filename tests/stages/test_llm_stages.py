@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from grpo.config import RunConfig
-from grpo.language.prompts import parse_answers
+from grpo.language.answers import Numbers, parse_all
 from grpo.runs.stages import ADAPTER_STAGES, STAGES
 from grpo.sampling.forecaster import LLMForecaster, load_llm_forecaster
 from grpo.training import grpo as grpo_training
@@ -98,7 +98,7 @@ def test_rejection_accounts_for_every_sample(run):
     assert acceptance["valid"].sum() == (rejected["why"] == "not selected").sum() + len(kept)
     assert kept.groupby("date").size().tolist() == [KEPT] * WINDOWS
     assert set(kept["stock"]) == {STOCK}
-    assert np.isfinite(parse_answers(kept["completion"].tolist(), horizon=10, style="direct")).all()
+    assert np.isfinite(parse_all(kept["completion"].tolist(), horizon=10, form=Numbers())).all()
     metrics = read_manifest(run, "rejection")["metrics"]
     assert (metrics["samples"], metrics["kept"]) == (WINDOWS * SAMPLES, WINDOWS * KEPT)
 
