@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 
 _FOREIGN = re.compile(r"[^0-9eE+\-. \n]")
@@ -23,24 +24,20 @@ _HINTS = {
 }
 
 
-class SequenceFileError(ValueError):
-    """A file that does not hold sequences; the message names file, line and column."""
-
-
 def read_sequences(path: Path) -> np.ndarray:
     """[N, T] float64: N sequences of T values, in the order of the file.
 
     Raises:
-        SequenceFileError: the file is missing, empty or no text, a line is empty or of another length than the first,
+        UserError: the file is missing, empty or no text, a line is empty or of another length than the first,
             or a value is no finite number.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SequenceFileError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not text.strip():
-        raise SequenceFileError(f"{path} is empty: it should hold one sequence a line, its values separated by spaces")
+        raise UserError(f"{path} is empty: it should hold one sequence a line, its values separated by spaces")
     foreign = _FOREIGN.search(text)
     if foreign:
         _refuse_word(path, text, foreign.start())
@@ -75,21 +72,21 @@ def _refuse_word(path: Path, text: str, position: int) -> NoReturn:
     line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
     hint = _HINTS.get(text[position])
     if hint:
-        raise SequenceFileError(f"{path}, line {line}, column {column}: {hint}")
+        raise UserError(f"{path}, line {line}, column {column}: {hint}")
     word = text[start:].split(maxsplit=1)[0]
     column -= position - start
     advice = " (the file has no header)" if line == 1 else ""
-    raise SequenceFileError(f"{path}, line {line}, column {column}: {_shown(word)} is no finite number{advice}")
+    raise UserError(f"{path}, line {line}, column {column}: {_shown(word)} is no finite number{advice}")
 
 
 def _refuse_ragged(path: Path, lines: list[str], rows: list[list[str]]) -> None:
     for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=1):
         if not row:
-            raise SequenceFileError(f"{path}, line {number}, column 1: the line is empty")
+            raise UserError(f"{path}, line {number}, column 1: the line is empty")
         if len(row) != len(rows[0]):
             words = list(re.finditer(r"\S+", line))
             column = len(line.rstrip()) + 1 if len(row) < len(rows[0]) else words[len(rows[0])].start() + 1
-            raise SequenceFileError(
+            raise UserError(
                 f"{path}, line {number}, column {column}: {len(row)} values, but line 1 has {len(rows[0])}; "
                 "all lines have to be equally long"
             )
@@ -105,7 +102,7 @@ def _refuse_number(path: Path, lines: list[str]) -> NoReturn:
                 finite = False
             if not finite:
                 place = f"{path}, line {number}, column {word.start() + 1}"
-                raise SequenceFileError(f"{place}: {_shown(word[0])} is no finite number")
+                raise UserError(f"{place}: {_shown(word[0])} is no finite number")
     raise AssertionError("every word is a finite number")
 
 

@@ -19,8 +19,8 @@ from grpo.evaluation.distributions.analysis import SampleError, compare_distribu
 from grpo.evaluation.distributions.plots import write_pictures
 from grpo.evaluation.distributions.samples import RunFilesError, Samples, samples_of_files, samples_of_run
 from preprocessing.command_line import parse_config
+from preprocessing.errors import UserError
 from preprocessing.files import AtomicFiles
-from preprocessing.sequence_files import SequenceFileError
 from preprocessing.windows import WindowsError
 
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             files.open(config.output_dir / "report.md").write(text.encode())
         pair = {"real": samples.real, "generated": samples.generated}
         write_pictures(pair, report, samples.unit, config.output_dir)
-    except (SequenceFileError, RunFilesError, WindowsError, SampleError, OSError) as error:
+    except (UserError, RunFilesError, WindowsError, SampleError, OSError) as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
     print(text)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from preprocessing.errors import UserError
 
-class MissingPackageError(ValueError):
+
+class MissingPackageError(UserError):
     """A package that a forecaster needs is not installed; the message says how to install it."""
 
 

@@ -9,20 +9,9 @@ import numpy as np
 
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
+from preprocessing.errors import UserError
 from preprocessing.returns import future_log_returns
 from preprocessing.windows import Context, WindowSet
-
-
-class UnknownStockError(ValueError):
-    """A stock that the training windows did not hold."""
-
-
-class NoValidationError(ValueError):
-    """Something has to be chosen on validation windows, and there are none."""
-
-
-class HorizonError(ValueError):
-    """A forecast further ahead than the forecaster was fitted for."""
 
 
 def forecast_from_log_returns(context: Context, cumulative: np.ndarray) -> Forecast:
@@ -73,12 +62,12 @@ def rows_of_stocks(name: str, stocks: np.ndarray, context: Context) -> np.ndarra
     """[B] position of each window's stock in `stocks` [K], the sorted names of the training windows.
 
     Raises:
-        UnknownStockError: a stock is not among them; the message names it and the forecaster.
+        UserError: a stock is not among them; the message names it and the forecaster.
     """
     items = np.array(context.item_id)
     unknown = np.setdiff1d(items, stocks)
     if len(unknown):
-        raise UnknownStockError(
+        raise UserError(
             f"{name}: no training windows of {', '.join(unknown)}; fit it on windows of every stock it forecasts."
         )
     return np.searchsorted(stocks, items)
@@ -88,17 +77,17 @@ def require_horizon(name: str, *, fitted: int, asked: int) -> None:
     """Refuse to forecast further ahead than the training windows reach.
 
     Raises:
-        HorizonError: the message names both horizons.
+        UserError: the message names both horizons.
     """
     if asked > fitted:
-        raise HorizonError(f"{name} was fitted for {fitted} days ahead and cannot forecast {asked}; fit it again.")
+        raise UserError(f"{name} was fitted for {fitted} days ahead and cannot forecast {asked}; fit it again.")
 
 
 def require_validation(name: str, val: WindowSet) -> None:
     """Refuse to choose on an empty validation split.
 
     Raises:
-        NoValidationError: there is no window.
+        UserError: there is no window.
     """
     if len(val) == 0:
-        raise NoValidationError(f"{name} is tuned on validation windows and there are none; give val a larger share.")
+        raise UserError(f"{name} is tuned on validation windows and there are none; give val a larger share.")

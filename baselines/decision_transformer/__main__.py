@@ -1,7 +1,7 @@
 """The trader's Decision Transformer, from trade files to a trained model.
 
-    python -m baselines.decision_transformer simulate --output downloads/merged_trades --markets 60
-    python -m baselines.decision_transformer download --bucket NAME --endpoint-url URL --output downloads/merged_trades
+    python -m baselines.decision_transformer simulate --output-dir downloads/merged_trades --markets 60
+    python -m baselines.decision_transformer download --bucket NAME --endpoint-url URL
     python -m baselines.decision_transformer pipeline --data-dir downloads/merged_trades
     python -m baselines.decision_transformer train --data data/processed_trader_data.parquet --output-dir models
 
@@ -13,27 +13,22 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 
-COMMANDS = {
-    "simulate": "baselines.trader.simulation:main",
-    "download": "baselines.trader.download:main",
-    "pipeline": "baselines.trader.pipeline:main",
-    "train": "baselines.trader.train_command:main",
-}
+from baselines.building_blocks.commands import run_command
+
+COMMANDS = {"simulate": "simulation", "download": "download", "pipeline": "pipeline", "train": "train_command"}
+"""Commands, and the modules of `baselines.trader` whose `run` they are; each is imported when it is asked for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; gives its exit code."""
-    command, *arguments = (sys.argv[1:] if argv is None else [*argv]) or ["--help"]
-    if command in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    if command not in COMMANDS:
-        named = f"'{command}' is no command; take {', '.join(COMMANDS)} (see --help)"
-        print(f"python -m baselines.decision_transformer: error: {named}", file=sys.stderr)
-        return 2
-    module, function = COMMANDS[command].split(":")
-    return getattr(importlib.import_module(module), function)(arguments)
+    commands = {name: partial(_run, module) for name, module in COMMANDS.items()}
+    return run_command("python -m baselines.decision_transformer", str(__doc__), commands, argv)
+
+
+def _run(module: str, flags: Sequence[str], program: str) -> None:
+    importlib.import_module(f"baselines.trader.{module}").run(flags, program)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ class DecisionTransformerForecaster(FittedForecaster):
         """Train, going on where a killed fit in `out_dir` stopped; learning curves are written there.
 
         Raises:
-            NoValidationError: there are no validation windows.
+            UserError: there are no validation windows.
             SavedFileError: `out_dir` holds a killed fit of other windows, settings or seed.
         """
         require_validation(cls.name, val)
@@ -137,7 +137,7 @@ class DecisionTransformerForecaster(FittedForecaster):
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
 
         Raises:
-            HorizonError: further ahead than it was fitted for.
+            UserError: further ahead than it was fitted for.
         """
         require_horizon(self.name, fitted=self.horizon, asked=horizon)
         inputs, generators = self.scaling.inputs(context), window_generators(context, seed)

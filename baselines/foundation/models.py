@@ -31,12 +31,13 @@ from baselines.building_blocks.paths import forecast_from_log_returns
 from baselines.building_blocks.quantiles import random_walk_scores, values_at
 from baselines.building_blocks.saving import SavedForecaster
 from grpo.evaluation.protocol import Forecast
+from preprocessing.errors import UserError
 from preprocessing.windows import Context, WindowSet
 
 DECILES = np.arange(1, 10) / 10
 
 
-class MissingWeightsError(ValueError):
+class MissingWeightsError(UserError):
     """A checkpoint that is neither a local folder nor to be had from the Hub; the message names it."""
 
 

@@ -59,8 +59,8 @@ class GailPretrained(FittedForecaster):
         """Train, going on where a killed fit in `out_dir` stopped; learning curves are written there.
 
         Raises:
-            NoValidationError: there are no validation windows.
-            TokensError: there are too few training windows for the tokens.
+            UserError: there are no validation windows.
+            UserError: there are too few training windows for the tokens.
             SavedFileError: `out_dir` holds a killed fit of other windows, settings or seed.
         """
         require_validation(cls.name, val)
@@ -81,7 +81,7 @@ class GailPretrained(FittedForecaster):
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
 
         Raises:
-            HorizonError: further ahead than it was fitted for.
+            UserError: further ahead than it was fitted for.
         """
         require_horizon(self.name, fitted=self.horizon, asked=horizon)
         uniforms = np.stack([rng.random((num_samples, horizon, 2)) for rng in window_generators(context, seed)])

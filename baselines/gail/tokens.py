@@ -11,16 +11,14 @@ from typing import Literal, Self
 import numpy as np
 import torch
 
+from preprocessing.errors import UserError
+
 KNOTS = 32
 """R, intervals by which a bin's quantile function is kept."""
 LEVELS = (1 - np.cos(np.pi * np.arange(KNOTS + 1) / KNOTS)) / 2
 """[R + 1] levels of the knots, dense at both ends: the outermost bins end in single extreme returns."""
 
 Decode = Literal["mean", "uniform", "quantile"]
-
-
-class TokensError(ValueError):
-    """Too few training returns for so many tokens; the message names both."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,11 @@ class Tokenizer:
         """Cut the training values into bins of equal counts; bins that ties leave empty are dropped.
 
         Raises:
-            TokensError: fewer than two values per bin.
+            UserError: fewer than two values per bin.
         """
         values = np.asarray(values, dtype=np.float64).ravel()
         if len(values) < 2 * num_tokens:
-            raise TokensError(f"{num_tokens} tokens need at least {2 * num_tokens} training returns; got {len(values)}")
+            raise UserError(f"{num_tokens} tokens need at least {2 * num_tokens} training returns; got {len(values)}")
         edges = np.unique(np.quantile(values, np.arange(1, num_tokens) / num_tokens))
         counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
         edges = edges[counts[:-1] > 0]

@@ -63,7 +63,7 @@ def fit_networks(
         title: of the learning curves.
 
     Raises:
-        TokensError: there are too few training returns for the tokens.
+        UserError: there are too few training returns for the tokens.
         SavedFileError: the folder holds a fit of something else that was cut short.
     """
     tokenizer = Tokenizer.fit(train.returns.numpy(), config.num_tokens)

@@ -154,7 +154,7 @@ class GFlowNetForecaster(FittedForecaster):
         A training that was stopped goes on where `out_dir` holds its last checkpoint.
 
         Raises:
-            NoValidationError: there are no validation windows.
+            UserError: there are no validation windows.
             SavedFileError: `out_dir` holds a training with other settings or data.
         """
         require_validation(cls.name, val)
@@ -179,7 +179,7 @@ class GFlowNetForecaster(FittedForecaster):
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
 
         Raises:
-            HorizonError: further ahead than the training windows reach.
+            UserError: further ahead than the training windows reach.
         """
         require_horizon(self.name, fitted=self.environment.num_steps, asked=horizon)
         shape = (num_samples, self.environment.num_steps, 2)

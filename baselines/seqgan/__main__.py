@@ -18,52 +18,38 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 
-from baselines.building_blocks.tensor_files import SavedFileError
-from baselines.seqgan.standalone.train_and_sample import SampleConfig, SeqGanError, TrainConfig, TrainedGenerator, train
+from baselines.building_blocks.commands import run_command
+from baselines.seqgan.standalone.train_and_sample import SampleConfig, TrainConfig, TrainedGenerator, train
 from preprocessing.command_line import parse_config
-from preprocessing.sequence_files import SequenceFileError, write_sequences
+from preprocessing.sequence_files import write_sequences
 
 SWITCHES = ("show_config", "skip_gen_pretrain", "skip_dis_pretrain", "skip_adversarial")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; gives its exit code."""
-    command, *arguments = (sys.argv[1:] if argv is None else [*argv]) or ["--help"]
-    prog = f"python -m baselines.seqgan {command}"
-    try:
-        if command == "train":
-            about = "Train on a file of sequences: by likelihood, then the discriminator, then adversarially."
-            return run_train(parse_config(TrainConfig, _switched_on(arguments), prog=prog, description=about))
-        if command == "sample":
-            about = "Draw sequences from a generator that `train` wrote."
-            return run_sample(parse_config(SampleConfig, arguments, prog=prog, description=about))
-    except (SequenceFileError, SeqGanError, SavedFileError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if command in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    print(f"{prog}: error: '{command}' is no command; take train or sample (see --help)", file=sys.stderr)
-    return 2
+    return run_command("python -m baselines.seqgan", str(__doc__), {"train": run_train, "sample": run_sample}, argv)
 
 
-def run_train(config: TrainConfig) -> int:
+def run_train(flags: Sequence[str], program: str) -> None:
     """Train, or show the settings, or say that all is done."""
+    about = "Train on a file of sequences: by likelihood, then the discriminator, then adversarially."
+    config = parse_config(TrainConfig, _switched_on(flags), prog=program, description=about)
     if config.show_config:
         print(config.as_json(), end="")
-        return 0
+        return
     trained = train(config)
     print(f"{config.output_dir}: {'trained and written' if trained else 'this training is there and finished'}")
-    return 0
 
 
-def run_sample(config: SampleConfig) -> int:
+def run_sample(flags: Sequence[str], program: str) -> None:
     """Draw and write."""
+    about = "Draw sequences from a generator that `train` wrote."
+    config = parse_config(SampleConfig, flags, prog=program, description=about)
     generator = TrainedGenerator.load(config.generator)
     samples = generator.sample(config.num_samples, seed=config.seed, temperature=config.temperature)
     write_sequences(config.output, samples)
     print(f"{config.output}: {len(samples)} sequences of {generator.num_steps} values")
-    return 0
 
 
 def _switched_on(arguments: Sequence[str]) -> list[str]:

@@ -100,7 +100,7 @@ class SeqGanMle(FittedForecaster):
         """Train, going on where a killed fit in `out_dir` stopped; learning curves are written there.
 
         Raises:
-            NoValidationError: there are no validation windows.
+            UserError: there are no validation windows.
             SavedFileError: `out_dir` holds a killed fit of other windows, settings or seed.
         """
         require_validation(cls.name, val)
@@ -140,7 +140,7 @@ class SeqGanMle(FittedForecaster):
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
 
         Raises:
-            HorizonError: further ahead than it was fitted for.
+            UserError: further ahead than it was fitted for.
         """
         require_horizon(self.name, fitted=self.horizon, asked=horizon)
         noise = torch.from_numpy(standard_normal(context, num_samples=num_samples, horizon=horizon, seed=seed))

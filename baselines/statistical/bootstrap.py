@@ -58,7 +58,7 @@ class HistoricalBootstrap(SavedForecaster):
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
 
         Raises:
-            HorizonError: further ahead than the training windows reach.
+            UserError: further ahead than the training windows reach.
         """
         require_horizon(self.name, fitted=self.paths.shape[1], asked=horizon)
         rows = draw_rows(context, len(self.paths), shape=(num_samples,), seed=seed)  # [B, S]
@@ -105,7 +105,7 @@ class FilteredHistoricalSimulation(SavedForecaster):
         """Filter the future of every training window.
 
         Raises:
-            HorizonError: a block is longer than the training windows reach.
+            UserError: a block is longer than the training windows reach.
         """
         if config.block is not None:
             name = f"{cls.name} with a block of {config.block} days"

@@ -38,7 +38,7 @@ class RandomWalkCalibrated(RandomWalk):
         """Choose the factor on the validation windows.
 
         Raises:
-            NoValidationError: there are none.
+            UserError: there are none.
         """
         require_validation(cls.name, val)
         return cls(config, np.array(choose_spread(RandomWalk(config), val, seed=seed)))

@@ -28,6 +28,7 @@ from baselines.building_blocks.paths import forecast_from_log_returns, rows_of_s
 from baselines.building_blocks.saving import SavedForecaster
 from baselines.building_blocks.training_closes import longest_stretches
 from grpo.evaluation.protocol import Forecast
+from preprocessing.errors import UserError
 from preprocessing.returns import window_log_returns
 from preprocessing.windows import Context, WindowSet
 
@@ -36,10 +37,6 @@ PERCENT = 100.0
 PARAMETERS = ("mu", "omega", "alpha[1]", "beta[1]", "nu")
 """What arch calls the mean, omega, alpha, beta and the degrees of freedom, in the order of `GarchT.parameters`."""
 _log = logging.getLogger(__name__)
-
-
-class TooFewReturnsError(ValueError):
-    """Training windows that hold too few consecutive days of a stock."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +79,12 @@ class GarchT(SavedForecaster):
 
         Raises:
             MissingPackageError: `arch` is not installed.
-            TooFewReturnsError: a stock has fewer than `config.min_returns` consecutive returns.
+            UserError: a stock has fewer than `config.min_returns` consecutive returns.
         """
         closes = longest_stretches(train)
         for stock, series in closes.items():
             if len(series) - 1 < config.min_returns:
-                raise TooFewReturnsError(
+                raise UserError(
                     f"garch_t: {stock} has {len(series) - 1} consecutive training returns, {config.min_returns} are "
                     "needed; give a longer history, a stride of at most the horizon, or a smaller min_returns."
                 )
@@ -99,7 +96,7 @@ class GarchT(SavedForecaster):
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
 
         Raises:
-            UnknownStockError: a stock without training windows.
+            UserError: a stock without training windows.
         """
         rows = rows_of_stocks(self.name, self.stocks, context)
         mean, omega, alpha, beta, dof = self.parameters[rows].T[:, :, None]  # [B, 1] each

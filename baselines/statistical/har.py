@@ -87,7 +87,7 @@ class Har(SavedForecaster):
         """Fit the variance and keep the scaled future of every training window; then choose the spread.
 
         Raises:
-            NoValidationError: the spread is to be chosen and there are no validation windows.
+            UserError: the spread is to be chosen and there are no validation windows.
         """
         if config.calibrate == "spread":
             require_validation(cls.name, val)
@@ -117,7 +117,7 @@ class Har(SavedForecaster):
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
 
         Raises:
-            HorizonError: further ahead than the training windows reach.
+            UserError: further ahead than the training windows reach.
         """
         require_horizon(self.name, fitted=self.paths.shape[1], asked=horizon)
         rows = draw_rows(context, len(self.paths), shape=(num_samples,), seed=seed)  # [B, S]

@@ -93,7 +93,7 @@ class LightgbmQuantile(SavedForecaster):
 
         Raises:
             MissingPackageError: lightgbm is not installed.
-            NoValidationError: there are no validation windows.
+            UserError: there are no validation windows.
         """
         require_validation(cls.name, val)
         lightgbm = _library()
@@ -138,7 +138,7 @@ class LightgbmQuantile(SavedForecaster):
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
 
         Raises:
-            HorizonError: further ahead than the training windows reach.
+            UserError: further ahead than the training windows reach.
         """
         require_horizon(self.name, fitted=len(self.models), asked=horizon)
         rows = draw_rows(context, len(self.scores), shape=(num_samples,), seed=seed)  # [B, S]

@@ -18,6 +18,7 @@ from baselines.building_blocks.paths import daily_drift, forecast_from_log_retur
 from baselines.building_blocks.saving import SavedForecaster
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import standard_normal
+from preprocessing.errors import UserError
 from preprocessing.returns import window_log_returns
 from preprocessing.statistics import MIN_VOLATILITY
 from preprocessing.windows import Context, WindowSet
@@ -97,7 +98,7 @@ class RandomWalkDrift(RandomWalk):
         """[B] the training drift of each window's stock.
 
         Raises:
-            UnknownStockError: a stock without training windows.
+            UserError: a stock without training windows.
         """
         return self.drift[rows_of_stocks(self.name, self.stocks, context)]
 
@@ -197,11 +198,7 @@ class SeasonalNaive(SavedForecaster):
     def _require_two_seasons(self, context: Context) -> None:
         returns = context.past.shape[1] - 1
         if returns < 2 * self.config.period:
-            raise SeasonError(
+            raise UserError(
                 f"seasonal_naive: windows of {returns} daily returns hold no two seasons of "
                 f"{self.config.period}; take a shorter period or longer windows."
             )
-
-
-class SeasonError(ValueError):
-    """A season that does not fit twice into the window."""

@@ -74,7 +74,7 @@ class Ridge(SavedForecaster):
         """Solve for every penalty and keep the one that validates best.
 
         Raises:
-            NoValidationError: a penalty is to be chosen and there are no validation windows.
+            UserError: a penalty is to be chosen and there are no validation windows.
         """
         inputs, targets = _inputs(train.context, config), _targets(train, config)  # [N, F], [N, H]
         centre, intercept, spread = inputs.mean(axis=0), targets.mean(axis=0), inputs.std(axis=0)
@@ -104,7 +104,7 @@ class Ridge(SavedForecaster):
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
 
         Raises:
-            HorizonError: further ahead than the training windows reach.
+            UserError: further ahead than the training windows reach.
         """
         require_horizon(self.name, fitted=len(self.intercept), asked=horizon)
         rows = draw_rows(context, len(self.residuals), shape=(num_samples,), seed=seed)  # [B, S]

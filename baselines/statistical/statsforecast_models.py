@@ -38,6 +38,7 @@ from baselines.building_blocks.paths import forecast_from_log_returns
 from baselines.building_blocks.saving import SavedForecaster
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import standard_normal
+from preprocessing.errors import UserError
 from preprocessing.statistics import MIN_VOLATILITY
 from preprocessing.windows import Context, WindowSet
 
@@ -47,10 +48,6 @@ MIN_SHOCK = PERCENT * MIN_VOLATILITY
 
 Law = tuple[np.ndarray, np.ndarray]
 """[H] mean and [H, H] lower-triangular root of the covariance of a path, in percent of log price."""
-
-
-class ModelFitError(ValueError):
-    """statsforecast could not fit a window; the message names stock and date."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +95,7 @@ class StatsforecastForecaster(SavedForecaster):
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch.
 
         Raises:
-            ModelFitError: a window that cannot be fitted.
+            UserError: a window that cannot be fitted.
         """
         paths = standard_normal(context, num_samples=num_samples, horizon=horizon, seed=seed)  # [B, S, H]
         progress = tqdm(self._laws(context, horizon), self.name, total=len(context), unit="window", leave=False)
@@ -130,7 +127,7 @@ def _law_or_place(cls: type[StatsforecastForecaster], window: np.ndarray, place:
     try:
         return cls.law(window, horizon=horizon)
     except Exception as error:  # statsforecast raises bare Exception
-        raise ModelFitError(f"{cls.name}: the window of {place} cannot be fitted: {error}") from error
+        raise UserError(f"{cls.name}: the window of {place} cannot be fitted: {error}") from error
 
 
 class AutoArima(StatsforecastForecaster):

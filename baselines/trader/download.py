@@ -22,7 +22,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +32,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from baselines.building_blocks.packages import MissingPackageError, import_optional
+from baselines.building_blocks.packages import import_optional
 from baselines.trader.ingestion import TraderDataError
 from preprocessing.command_line import parse_config
 
@@ -59,8 +58,8 @@ class DownloadConfig:
     endpoint_url: str | None = None
     """Address of the service; null: Amazon's."""
     prefix: str = "merged_trades/"
-    """Objects whose keys begin with it are downloaded; the rest of a key is the path under `output`."""
-    output: Path = Path("downloads/merged_trades")
+    """Objects whose keys begin with it are downloaded; the rest of a key is the path under `output_dir`."""
+    output_dir: Path = Path("downloads/merged_trades")
     """Folder for the files."""
     env_file: Path = Path(".env")
     """File with credentials, one NAME=VALUE a line, if it is there."""
@@ -201,7 +200,9 @@ def list_files(client: Any, config: DownloadConfig) -> Iterator[RemoteFile]:
             relative = key.removeprefix(config.prefix).removeprefix("/") or PurePosixPath(key).name
             if "\\" in relative or "\0" in relative or {"", ".", ".."} & set(relative.split("/")):
                 raise TraderDataError(f"bucket {config.bucket}: the key {key!r} is no path under a folder")
-            yield RemoteFile(key=key, path=config.output / relative, size=entry["Size"], etag=entry["ETag"].strip('"'))
+            yield RemoteFile(
+                key=key, path=config.output_dir / relative, size=entry["Size"], etag=entry["ETag"].strip('"')
+            )
 
 
 def bring_file(client: Any, bucket: str, remote: RemoteFile) -> tuple[Check, bool]:
@@ -286,21 +287,12 @@ def _digests(path: Path, part_size: int) -> Iterator[bytes]:
                 return
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; gives its exit code."""
-    config = parse_config(
-        DownloadConfig,
-        argv,
-        prog="python -m baselines.decision_transformer download",
-        description="Download trade files from an S3-compatible bucket; interrupted downloads are gone on with.",
-    )
-    try:
-        summary = download(config)
-    except (TraderDataError, MissingPackageError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def run(flags: Sequence[str], program: str) -> None:
+    """The command `download`."""
+    about = "Download trade files from an S3-compatible bucket; interrupted downloads are gone on with."
+    config = parse_config(DownloadConfig, flags, prog=program, description=about)
+    summary = download(config)
     told = f"{summary.files} files, {summary.present} were there already"
     if summary.by_length:
         told += f"; {summary.by_length} checked by length alone, their ETags tell no more"
-    print(f"{config.output}: {told}")
-    return 0
+    print(f"{config.output_dir}: {told}")

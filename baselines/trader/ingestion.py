@@ -25,6 +25,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from preprocessing.errors import UserError
+
 MalformedTrades = Literal["exclude", "skip"]
 FILE_PATTERN = "*_prices.json"
 USDC_TOLERANCE = 0.01
@@ -38,7 +40,7 @@ MAX_BARS = 1_000_000
 SIDES = {"BUY": 1.0, "SELL": -1.0}
 
 
-class TraderDataError(ValueError):
+class TraderDataError(UserError):
     """Trade files, or a file made of them, that cannot be used; the message is one line with a way out."""
 
 

@@ -30,15 +30,12 @@ from baselines.neural.checkpoints import read_tensors, write_tensors
 from baselines.neural.early_stopping import BestWeights
 from baselines.neural.training_run import Measured, Stage, TrainingRun
 from baselines.trader.dataset import TraderDataset
+from preprocessing.errors import UserError
 from preprocessing.seeds import generator
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 FORMAT = "trader's decision transformer"
 _WEIGHTS = "network."
-
-
-class TrainingError(ValueError):
-    """A training that cannot be done; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +158,7 @@ def fit_network(
 
     Raises:
         SavedFileError: the folder holds a training of other settings or data, or a damaged one.
-        TrainingError: no epoch ended with a finite validation loss.
+        UserError: no epoch ended with a finite validation loss.
     """
     cuda = [torch.device(config.device)] if torch.device(config.device).type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
@@ -169,7 +166,7 @@ def fit_network(
         training = _Training(model, config, data, folder, notes or {})
         best = training.train(title)
     if not best.weights:
-        raise TrainingError(f"{title}: the validation loss was never finite; lower the learning rate")
+        raise UserError(f"{title}: the validation loss was never finite; lower the learning rate")
     best.restore(training.network)
     return FittedNetwork(training.network.eval(), best.step, training.epochs, best.loss)
 

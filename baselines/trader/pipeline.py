@@ -36,7 +36,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from baselines.building_blocks.packages import MissingPackageError
 from baselines.trader.actions import Action, fit_thresholds, label_actions
 from baselines.trader.dataset import METADATA_KEY, SPLITS, WINDOW
 from baselines.trader.features import (
@@ -61,7 +60,7 @@ from baselines.trader.positions import Books, bar_rewards, fit_capital, keep_boo
 from baselines.trader.states import STATE_NAMES, StateScaling, market_states
 from preprocessing.command_line import parse_config
 from preprocessing.files import AtomicFiles
-from preprocessing.parallel import WorkerError, open_workers
+from preprocessing.parallel import open_workers
 from preprocessing.splits import check_ratios, cut_calendar
 
 REPORT_FILE = "data_report.json"
@@ -357,19 +356,12 @@ def _why(reports: list[FileReport]) -> str:
     return f"{first.path} {first.refused}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; gives its exit code."""
+def run(flags: Sequence[str], program: str) -> None:
+    """The command `pipeline`."""
     about = "Turn a trader's files into the rows that a Decision Transformer is trained on."
-    config = parse_config(
-        PipelineConfig, argv, prog="python -m baselines.decision_transformer pipeline", description=about
-    )
-    try:
-        report = run_pipeline(config)
-    except (TraderDataError, MissingPackageError, WorkerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    config = parse_config(PipelineConfig, flags, prog=program, description=about)
+    report = run_pipeline(config)
     for line in notices(report):
         print(f"warning: {line} (see {config.output.parent / REPORT_FILE})", file=sys.stderr)
     counts = ", ".join(f"{name} {part['rows']} ({part['markets']} markets)" for name, part in report["splits"].items())
     print(f"{config.output}: rows {counts}")
-    return 0

@@ -1,6 +1,6 @@
 """Trade files of a trader whose policy is known, so that what can be learnt from them is known too.
 
-    python -m baselines.decision_transformer simulate --output downloads/merged_trades --markets 60 --policy noisy_rsi
+    python -m baselines.decision_transformer simulate --output-dir downloads/merged_trades --policy noisy_rsi
 
 The policy `rsi` decides at the close of each bar, from three features of the state alone (`rsi_policy`): it buys while
 RSI is low and its inventory small, and sells while its profit is high. It trades at the next open. A model that sees
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +66,7 @@ POLICY_FILE = "policy.json"
 class SimulationConfig:
     """What the simulated trader does, and how long."""
 
-    output: Path
+    output_dir: Path
     """Folder for the files; it must hold no trade files yet."""
     markets: int = 60
     """Number of markets, one after another in time."""
@@ -220,13 +219,13 @@ def write_markets(config: SimulationConfig) -> int:
     Raises:
         TraderDataError: the folder holds trade files already.
     """
-    if any(config.output.rglob(FILE_PATTERN)):
-        raise TraderDataError(f"--output {config.output} holds trade files already; name another folder.")
+    if any(config.output_dir.rglob(FILE_PATTERN)):
+        raise TraderDataError(f"--output-dir {config.output_dir} holds trade files already; name another folder.")
     count = 0
     for number in range(config.markets):
         market = simulate_market(config, number)
         content = json.dumps({"slug": market.slug, "prices": market.events}, separators=(",", ":"))
-        write_atomically(config.output / config.policy / f"{market.slug}_prices.json", content)
+        write_atomically(config.output_dir / config.policy / f"{market.slug}_prices.json", content)
         count += len(market.events)
     told = {
         "policy": config.policy,
@@ -237,23 +236,15 @@ def write_markets(config: SimulationConfig) -> int:
         "bars": config.bars,
         "bar_seconds": config.bar_seconds,
     }
-    write_atomically(config.output / POLICY_FILE, json.dumps(told, indent=2) + "\n")
+    write_atomically(config.output_dir / POLICY_FILE, json.dumps(told, indent=2) + "\n")
     return count
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; gives its exit code."""
-    config = parse_config(
-        SimulationConfig,
-        argv,
-        prog="python -m baselines.decision_transformer simulate",
-        description="Write trade files of a trader whose policy is known.",
-    )
-    try:
-        events = write_markets(config)
-    except (TraderDataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def run(flags: Sequence[str], program: str) -> None:
+    """The command `simulate`."""
+    about = "Write trade files of a trader whose policy is known."
+    config = parse_config(SimulationConfig, flags, prog=program, description=about)
+    events = write_markets(config)
     accuracy = bayes_accuracy(config.randomness)
-    print(f"{config.output}: {config.markets} markets, {events} events, best accuracy from the state {accuracy:.4f}")
-    return 0
+    told = f"{config.markets} markets, {events} events, best accuracy from the state {accuracy:.4f}"
+    print(f"{config.output_dir}: {told}")

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.decision_transformer.model import ModelConfig
 from baselines.trader.action_scores import (
     QUANTILES,
@@ -36,9 +34,9 @@ from baselines.trader.action_scores import (
     return_errors,
 )
 from baselines.trader.dataset import SPLITS, TraderDataset, load_dataset, load_fitted
-from baselines.trader.ingestion import TraderDataError
-from baselines.trader.network_fitting import FitConfig, FittedNetwork, TrainingError, fit_network
+from baselines.trader.network_fitting import FitConfig, FittedNetwork, fit_network
 from preprocessing.command_line import parse_config
+from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 
 DESCRIPTION = (
@@ -102,13 +100,13 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
     Raises:
         TraderDataError: the data cannot be used.
-        TrainingError: a split is empty, or the loss was never finite.
+        UserError: a split is empty, or the loss was never finite.
         SavedFileError: the folder holds a training of other settings.
     """
     data = load_dataset(config.data, window=config.window)
     for split in SPLITS:
         if len(data[split]) == 0:
-            raise TrainingError(f"{config.data} holds no {split} market; give the pipeline more markets")
+            raise UserError(f"{config.data} holds no {split} market; give the pipeline more markets")
     main = fit_network(
         config.model(use_returns=True),
         config.fit(),
@@ -141,18 +139,12 @@ def target_returns(train: TraderDataset) -> dict[str, float]:
     return {str(level): float(np.quantile(totals, level)) for level in QUANTILES}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command `train`; gives its exit code."""
-    prog = "python -m baselines.decision_transformer train"
-    config = parse_config(TrainConfig, argv, prog=prog, description=DESCRIPTION)
-    try:
-        train(config)
-    except (TraderDataError, TrainingError, SavedFileError, OSError) as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return 2
+def run(flags: Sequence[str], program: str) -> None:
+    """The command `train`."""
+    config = parse_config(TrainConfig, flags, prog=program, description=DESCRIPTION)
+    train(config)
     print((config.output_dir / "report.md").read_text())
     print(f"written to {config.output_dir}")
-    return 0
 
 
 def _report(

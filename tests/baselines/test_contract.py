@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 
 from baselines.building_blocks.packages import MissingPackageError
-from baselines.building_blocks.paths import HorizonError, UnknownStockError
 from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.neural.learning_curves import LearningCurve
 from baselines.statistical.bootstrap import FhsConfig
@@ -27,6 +26,7 @@ from grpo.evaluation.protocol import (
     forecaster_plugin,
 )
 from preprocessing.config import DataConfig
+from preprocessing.errors import UserError
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows
 from preprocessing.windows import FEATURES, Context, WindowSet
@@ -225,7 +225,7 @@ def test_the_future_of_a_window_changes_nothing(name, context):
 def test_a_shorter_horizon_is_forecast_and_a_longer_one_forecast_or_refused(name, context):
     samples(fitted(name), context, horizon=2)
     if name in NO_FURTHER:
-        with pytest.raises(HorizonError, match=f"{name} was fitted for 5 days ahead and cannot forecast 6"):
+        with pytest.raises(UserError, match=f"{name} was fitted for 5 days ahead and cannot forecast 6"):
             samples(fitted(name), context, horizon=6)
     else:
         samples(fitted(name), context, horizon=12)
@@ -236,7 +236,7 @@ def test_an_unknown_stock_is_named_where_it_matters(name, context):
         item_id=("ZZZ",) * len(context), origin=context.origin, past=context.past, features=context.features
     )
     if name in ("random_walk_drift", "garch_t"):
-        with pytest.raises(UnknownStockError, match=f"{name}: no training windows of ZZZ"):
+        with pytest.raises(UserError, match=f"{name}: no training windows of ZZZ"):
             samples(fitted(name), other)
     else:
         samples(fitted(name), other)

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 
-from baselines.building_blocks.paths import HorizonError, NoValidationError
 from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.decision_transformer.forecaster import (
     DecisionTransformerBc,
@@ -29,6 +28,7 @@ from baselines.decision_transformer.return_policy import (
 )
 from baselines.neural.inputs import WindowInputs
 from preprocessing.config import DataConfig
+from preprocessing.errors import UserError
 from preprocessing.returns import daily_volatility
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows
@@ -245,7 +245,7 @@ def test_other_windows_and_horizons_work(window, tmp_path):
     forecaster = fit(DecisionTransformerForecaster, tmp_path, splits=splits, horizon=13)
     context = splits["test"].context
     assert forecaster.predict(context, horizon=13, num_samples=3, seed=0).samples.shape == (len(context), 3, 13)
-    with pytest.raises(HorizonError, match="decision_transformer was fitted for 13 days ahead"):
+    with pytest.raises(UserError, match="decision_transformer was fitted for 13 days ahead"):
         forecaster.predict(context, horizon=14, num_samples=3, seed=0)
 
 
@@ -282,5 +282,5 @@ def test_wrong_settings_are_refused(tmp_path):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             DecisionTransformerConfig(**wrong)
     splits = data()
-    with pytest.raises(NoValidationError, match="decision_transformer is tuned on validation windows"):
+    with pytest.raises(UserError, match="decision_transformer is tuned on validation windows"):
         fit(DecisionTransformerForecaster, tmp_path, splits={**splits, "val": splits["val"].take(np.arange(0))})

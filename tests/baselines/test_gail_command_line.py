@@ -33,7 +33,7 @@ PICTURES = ("tokens", "boxes", "prices", "roc", "learning_curves")
 
 
 def test_train_writes_all_it_names_and_is_done_the_second_time(tmp_path, capsys):
-    arguments = ["train", "--out-dir", str(tmp_path / "out"), *TINY]
+    arguments = ["train", "--output-dir", str(tmp_path / "out"), *TINY]
     assert main(arguments) == 0
     assert "trained and written" in capsys.readouterr().out
     folder = tmp_path / "out"
@@ -59,9 +59,10 @@ def test_train_writes_all_it_names_and_is_done_the_second_time(tmp_path, capsys)
     assert main(arguments) == 0
     assert "this training is there and finished" in capsys.readouterr().out
     assert (folder / "metrics.json").stat().st_mtime_ns == before
-    assert main([*arguments, "--seed", "1"]) == 2
+    assert main([*arguments, "--seed", "1"]) == 1
     assert capsys.readouterr().err == (
-        f"error: {folder} holds a training with other settings; give another --out-dir or delete it\n"
+        f"python -m baselines.gail train: error: {folder} holds a training with other settings; "
+        "give another --output-dir\n"
     )
 
 
@@ -69,18 +70,18 @@ def test_a_csv_of_bars_gives_windows_with_context(tmp_path, capsys):
     bars = parse_simulated_stock("sim:ou?rows=900&seed=1").bars()
     table = bars.rename(columns=str.capitalize).assign(**{"Adj Close": bars["close"]})
     table.rename_axis("Date").to_csv(tmp_path / "AAA.csv")
-    arguments = ["train", "--out-dir", str(tmp_path / "out"), "--data", str(tmp_path / "AAA.csv"), *TINY]
+    arguments = ["train", "--output-dir", str(tmp_path / "out"), "--data", str(tmp_path / "AAA.csv"), *TINY]
     assert main(arguments) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert min(metrics["demonstrations"].values()) > 20
     (tmp_path / "empty").mkdir()
-    assert main(["train", "--out-dir", str(tmp_path / "x"), "--data", str(tmp_path / "empty"), *TINY]) == 2
+    assert main(["train", "--output-dir", str(tmp_path / "x"), "--data", str(tmp_path / "empty"), *TINY]) == 1
     assert not (tmp_path / "x").exists()
     assert "holds no CSV file of bars" in capsys.readouterr().err
 
 
 def test_a_search_goes_on_and_writes_settings_that_train_reads(tmp_path, capsys):
-    arguments = ["train", "--out-dir", str(tmp_path), *TINY, "--tune"]
+    arguments = ["train", "--output-dir", str(tmp_path), *TINY, "--tune"]
     assert main([*arguments, "1"]) == 0
     assert "the best of 1 trials" in capsys.readouterr().out
     assert main([*arguments, "2"]) == 0
@@ -95,7 +96,7 @@ def test_a_search_goes_on_and_writes_settings_that_train_reads(tmp_path, capsys)
     found = GailConfig(**settings["gail"])
     assert found.num_tokens == 5
     assert found.learning_rate != GailConfig().learning_rate
-    assert main(["train", "--config", str(tmp_path / tuning.BEST), *TINY, "--out-dir", str(tmp_path / "x")]) == 0
+    assert main(["train", "--config", str(tmp_path / tuning.BEST), *TINY, "--output-dir", str(tmp_path / "x")]) == 0
 
 
 def exit_code(arguments: list[str]) -> int:
@@ -107,20 +108,20 @@ def exit_code(arguments: list[str]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        (["fit"], "'fit' is no command; take train"),
-        (["train", "--data", "nowhere.csv"], "--data nowhere.csv is neither gbm, nor sim:PROCESS"),
-        (["train", "--data", "sim:nothing"], "unknown process 'nothing'"),
-        (["train", "--gail.num_tokens", "1"], "num_tokens must be at least 2; got 1"),
-        (["train", "--gail.batch", "0"], "batch must be positive; got 0"),
-        (["train", "--gbm.sigma", "-1"], "gbm.sigma must be positive; got -1"),
-        (["train", "--gail.colour", "red"], "colour"),
+        (["fit"], 2, "'fit' is no command; take train"),
+        (["train", "--data", "nowhere.csv"], 1, "--data nowhere.csv is neither gbm, nor sim:PROCESS"),
+        (["train", "--data", "sim:nothing"], 1, "unknown process 'nothing'"),
+        (["train", "--gail.num_tokens", "1"], 2, "num_tokens must be at least 2; got 1"),
+        (["train", "--gail.batch", "0"], 2, "batch must be positive; got 0"),
+        (["train", "--gbm.sigma", "-1"], 2, "gbm.sigma must be positive; got -1"),
+        (["train", "--gail.colour", "red"], 2, "colour"),
     ],
 )
-def test_wrong_input_is_one_line(arguments, message, tmp_path, capsys, monkeypatch):
+def test_wrong_input_is_one_line(arguments, code, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert exit_code(arguments) == 2
+    assert exit_code(arguments) == code
     shown = capsys.readouterr().err
     assert message in shown
     assert shown.count("\n") == 1

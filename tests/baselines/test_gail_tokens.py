@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from baselines.gail.standalone.gbm import GbmConfig, simulate_gbm
-from baselines.gail.tokens import LEVELS, Tokenizer, TokensError
+from baselines.gail.tokens import LEVELS, Tokenizer
+from preprocessing.errors import UserError
 
 
 def test_bins_hold_equal_counts_and_decode_to_what_they_hold():
@@ -57,7 +58,7 @@ def test_values_that_tie_make_fewer_bins_and_none_is_empty():
 
 
 def test_too_few_values_are_refused():
-    with pytest.raises(TokensError, match="33 tokens need at least 66 training returns; got 65"):
+    with pytest.raises(UserError, match="33 tokens need at least 66 training returns; got 65"):
         Tokenizer.fit(np.arange(65.0), 33)
 
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from baselines.statistical.garch import GarchT, GarchTConfig, TooFewReturnsError
+from baselines.statistical.garch import GarchT, GarchTConfig
 from grpo.evaluation.metrics import score_windows
+from preprocessing.errors import UserError
 from tests.baselines.series import fit, random_walk, windows_of
 
 pytest.importorskip("arch")
@@ -81,8 +82,8 @@ def test_its_scores_are_near_those_of_the_true_law(fitted):
 
 def test_too_few_consecutive_days_are_refused():
     train = windows_of({"A": random_walk(300, seed=1), "B": random_walk(200, seed=2)}, length=30, horizon=5)
-    with pytest.raises(TooFewReturnsError, match="B has 199 consecutive training returns, 250 are needed"):
+    with pytest.raises(UserError, match="B has 199 consecutive training returns, 250 are needed"):
         fit(GarchT, train)
     sparse = windows_of({"A": random_walk(900, seed=1)}, length=30, horizon=5, stride=6)
-    with pytest.raises(TooFewReturnsError, match="a stride of at most the horizon"):
+    with pytest.raises(UserError, match="a stride of at most the horizon"):
         fit(GarchT, sparse)

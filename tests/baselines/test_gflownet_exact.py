@@ -84,7 +84,7 @@ def test_the_grid_has_as_many_ends_as_places_and_is_no_tree():
 
 
 def test_too_large_an_environment_is_refused():
-    with pytest.raises(exact.TooManyStatesError, match="hypergrid has more than"):
+    with pytest.raises(exact.UserError, match="hypergrid has more than"):
         exact.enumerate_states(Hypergrid(dimensions=4, side=30))
 
 

@@ -12,6 +12,7 @@ import torch
 from baselines.gflownet.__main__ import main
 from baselines.gflownet.generator import GeneratorConfig
 from baselines.gflownet.learner import LearnerConfig
+from baselines.gflownet.standalone.train import task_named_by
 from baselines.gflownet.toys import exact, tfbind8
 from baselines.gflownet.toys.task_training import TrainConfig, Training, mean_hamming, sample_quality
 
@@ -29,7 +30,7 @@ def same_random_state_after():
 
 
 def trained(out_dir: Path, **settings) -> Training:
-    training = Training(TrainConfig(out_dir=out_dir, learner=settings.pop("learner", FAST), **settings))
+    training = Training(TrainConfig(output_dir=out_dir, learner=settings.pop("learner", FAST), **settings))
     training.run()
     return training
 
@@ -110,25 +111,25 @@ def test_a_table_is_read_in_any_order_and_checked(tmp_path):
     table = tfbind8.read_table(file)
     np.testing.assert_array_equal(table.scores, scores)
     tfbind8.read_table(file, table.sha256.upper())
-    with pytest.raises(tfbind8.TableError, match=r"has the SHA-256 .* not abc"):
+    with pytest.raises(tfbind8.UserError, match=r"has the SHA-256 .* not abc"):
         tfbind8.read_table(file, "abc")
     lines = [f"{tfbind8.spell(row)},{score}" for row, score in zip(tokens, scores, strict=True)]
     csv = tmp_path / "scores.csv"
     csv.write_text("\n".join(["sequence,score", *lines]))
     np.testing.assert_array_equal(tfbind8.read_table(csv).scores, scores)
     csv.write_text("\n".join(["sequence,score", *lines[:-1]]))
-    with pytest.raises(tfbind8.TableError, match="holds 65535 of the 65536"):
+    with pytest.raises(tfbind8.UserError, match="holds 65535 of the 65536"):
         tfbind8.read_table(csv)
     csv.write_text("\n".join(["sequence,score", *lines, "AAAAAAAA,7"]))
-    with pytest.raises(tfbind8.TableError, match="AAAAAAAA comes twice"):
+    with pytest.raises(tfbind8.UserError, match="AAAAAAAA comes twice"):
         tfbind8.read_table(csv)
     csv.write_text("sequence,score\nACGTACGX,1\n")
-    with pytest.raises(tfbind8.TableError, match="line 2 needs 8 letters"):
+    with pytest.raises(tfbind8.UserError, match="line 2 needs 8 letters"):
         tfbind8.read_table(csv)
     file = write_arrays(tmp_path, tokens[:, :7], scores)
-    with pytest.raises(tfbind8.TableError, match="must be integers 0 to 3"):
+    with pytest.raises(tfbind8.UserError, match="must be integers 0 to 3"):
         tfbind8.read_table(file)
-    with pytest.raises(tfbind8.TableError, match="TFBind8 is not shipped"):
+    with pytest.raises(tfbind8.UserError, match="TFBind8 is not shipped"):
         tfbind8.read_table(tmp_path / "nothing.npy")
 
 
@@ -150,7 +151,7 @@ def test_the_synthetic_landscape_scores_by_distance_to_its_motifs():
 def test_the_commands_train_go_on_and_sample(tmp_path, capsys):
     folder = tmp_path / "tree"
     flags = ["--task", "tree", "--length", "2", "--steps", "4", "--check-every", "2", "--batch", "8"]
-    flags += ["--model.width", "8", "--out-dir", str(folder)]
+    flags += ["--model.width", "8", "--output-dir", str(folder)]
     assert main(["train", *flags]) == 0
     assert "L1 to R/Z" in capsys.readouterr().out
     assert main(["train", *flags]) == 0
@@ -160,22 +161,22 @@ def test_the_commands_train_go_on_and_sample(tmp_path, capsys):
     assert lines[0] == "end,reward"
     assert len(lines) == 6
     assert all(re.fullmatch(r"[0-3] [0-3],[\d.e-]+", line) for line in lines[1:])
-    assert main(["train", *flags, "--stick", ".1"]) == 2
+    assert main(["train", *flags, "--stick", ".1"]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
+    assert error.startswith("python -m baselines.gflownet train: error: ")
     assert "is of a training with other model.stick (0.25, not 0.1);" in error
 
 
 def test_wrong_input_is_one_line(tmp_path, capsys):
-    assert main(["sample", "--run", str(tmp_path)]) == 2
+    assert main(["sample", "--run", str(tmp_path)]) == 1
     assert "training.safetensors cannot be read" in capsys.readouterr().err
     with pytest.raises(SystemExit) as refused:
-        main(["train", "--task", "tfbind8", "--out-dir", str(tmp_path)])
+        main(["train", "--task", "tfbind8", "--output-dir", str(tmp_path)])
     assert refused.value.code == 2
     assert "needs --table" in capsys.readouterr().err
-    assert main(["feasibility", "--task", "tfbind8", "--table", str(tmp_path / "none.csv")]) == 2
+    assert main(["feasibility", "--task", "tfbind8", "--table", str(tmp_path / "none.csv")]) == 1
     assert "TFBind8 is not shipped" in capsys.readouterr().err
-    assert main(["feasibility", "--task", "hypergrid", "--dimensions", "4", "--side", "40"]) == 2
+    assert main(["feasibility", "--task", "hypergrid", "--dimensions", "4", "--side", "40"]) == 1
     assert "has more than" in capsys.readouterr().err
     assert main(["dance"]) == 2
     assert main(["--help"]) == 0
@@ -183,7 +184,7 @@ def test_wrong_input_is_one_line(tmp_path, capsys):
 
 def test_price_paths_are_trained_and_sampled(tmp_path, capsys):
     folder = str(tmp_path / "paths")
-    flags = ["--task", "price_paths", "--stock", "sim:ou?rows=500", "--data.horizon", "3", "--out-dir", folder]
+    flags = ["--task", "price_paths", "--stock", "sim:ou?rows=500", "--data.horizon", "3", "--output-dir", folder]
     flags += ["--forecaster.steps", "4", "--forecaster.check-every", "2", "--forecaster.check-windows", "8"]
     assert main(["train", *flags]) == 0
     assert main(["train", *flags]) == 0
@@ -193,5 +194,29 @@ def test_price_paths_are_trained_and_sampled(tmp_path, capsys):
     assert shown.out.splitlines()[0] == "day,mean,quantile_0.1,quantile_0.5,quantile_0.9"
     assert len(shown.out.splitlines()) == 4
     assert "log Z" in shown.err
-    assert main(["sample", "--run", folder]) == 2
+    assert main(["sample", "--run", folder]) == 1
     assert "say whose future by --stock" in capsys.readouterr().err
+
+
+def test_the_task_is_what_the_flag_says_and_no_other_word(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("task: price_paths\nstock: sim:ou\n")
+    assert task_named_by(["--task", "tree", "--output-dir", "price_paths"]) == "tree"
+    assert task_named_by(["--output-dir", "price_paths"]) is None
+    assert task_named_by(["--task=price_paths"]) == "price_paths"
+    assert task_named_by(["--task", "tree", "--task", "price_paths"]) == "price_paths"
+    assert task_named_by(["--config", str(file)]) == "price_paths"
+    assert task_named_by(["--config", str(file), "--task", "tree"]) == "tree"
+    assert task_named_by(["--config", str(tmp_path / "none.yaml")]) is None
+    assert task_named_by(["--task"]) is None
+
+
+def test_a_folder_may_be_called_as_a_task(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--task", "tree", "--length", "2", "--steps", "2", "--check-every", "2", "--model.width", "8"]
+    assert main(["train", *flags, "--output-dir", "price_paths"]) == 0
+    assert "L1 to R/Z" in capsys.readouterr().out
+    assert main(["train", *flags, "--out-dir", "price_paths"]) == 0  # its former name
+    shown = capsys.readouterr()
+    assert "price_paths is trained" in shown.out
+    assert "note: --out-dir is called --output-dir now" in shown.err

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from baselines.building_blocks.gamma_regression import qlike
-from baselines.building_blocks.paths import NoValidationError
 from baselines.statistical.har import Har, HarConfig
+from preprocessing.errors import UserError
 from preprocessing.returns import VolatilityConfig, daily_volatility, future_log_returns
 from preprocessing.windows import WindowSet
 from tests.baselines.series import fit, windows_of
@@ -99,7 +99,7 @@ def test_the_spread_is_chosen_on_validation_windows(small):
     har, wider = fit(Har, small, val=small), fit(Har, small, val=wide)
     assert har.spread == pytest.approx(1, abs=0.1)
     assert wider.spread == pytest.approx(2 * har.spread, rel=0.02)
-    with pytest.raises(NoValidationError, match="har is tuned on validation windows and there are none"):
+    with pytest.raises(UserError, match="har is tuned on validation windows and there are none"):
         fit(Har, small, val=small.take(np.arange(0)))
 
 

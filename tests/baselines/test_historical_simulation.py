@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from baselines.building_blocks.paths import HorizonError
 from baselines.statistical.bootstrap import (
     FhsConfig,
     FilteredHistoricalSimulation,
@@ -16,6 +15,7 @@ from baselines.statistical.bootstrap import (
 from grpo.evaluation.harness import evaluate
 from grpo.evaluation.metrics import summarise
 from grpo.evaluation.optimum import Optimum
+from preprocessing.errors import UserError
 from preprocessing.returns import daily_volatility
 from tests.baselines.series import fit, random_walk, windows_of
 from tests.windows_factory import simulated_windows
@@ -87,7 +87,7 @@ def test_fhs_goes_further_than_its_blocks():
 
 
 def test_a_block_longer_than_the_training_futures_is_refused():
-    with pytest.raises(HorizonError, match="fhs with a block of 3 days was fitted for 2 days ahead"):
+    with pytest.raises(UserError, match="fhs with a block of 3 days was fitted for 2 days ahead"):
         fit(FilteredHistoricalSimulation, TRAIN, FhsConfig(block=3))
 
 

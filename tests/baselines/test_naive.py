@@ -11,9 +11,9 @@ from baselines.statistical.naive import (
     RandomWalkPanelDrift,
     SeasonalNaive,
     SeasonalNaiveConfig,
-    SeasonError,
     StraightLine,
 )
+from preprocessing.errors import UserError
 from preprocessing.statistics import MIN_VOLATILITY
 from preprocessing.windows import FEATURES, Context, Truth, WindowSet
 from tests.baselines.series import fit, random_walk, windows_of
@@ -126,7 +126,7 @@ def test_shocks_of_one_weekday_add_up_from_season_to_season():
 def test_a_season_that_does_not_fit_twice_is_refused():
     windows = windows_of({"A": random_walk(40, seed=1)}, length=10, horizon=2)
     fit(SeasonalNaive, windows, SeasonalNaiveConfig(period=4))
-    with pytest.raises(SeasonError, match="windows of 9 daily returns hold no two seasons of 5"):
+    with pytest.raises(UserError, match="windows of 9 daily returns hold no two seasons of 5"):
         fit(SeasonalNaive, windows)
 
 

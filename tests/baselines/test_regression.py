@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from baselines.building_blocks.paths import NoValidationError
 from baselines.statistical.lightgbm_quantile import LightgbmQuantile
 from baselines.statistical.regression import PENALTIES, Ridge, RidgeConfig, solve_ridge
+from preprocessing.errors import UserError
 from preprocessing.returns import daily_volatility
 from preprocessing.windows import WindowSet
 from tests.baselines.series import fit, random_walk, windows_of
@@ -82,7 +82,7 @@ def test_the_penalty_is_the_one_that_validates_best():
 
 @pytest.mark.parametrize("plugin", [Ridge, LightgbmQuantile])
 def test_without_validation_windows_nothing_is_chosen(plugin):
-    with pytest.raises(NoValidationError, match=f"{plugin.name} is tuned on validation windows and there are none"):
+    with pytest.raises(UserError, match=f"{plugin.name} is tuned on validation windows and there are none"):
         fit(plugin, TRAIN, None, VAL.take(np.zeros(len(VAL), dtype=bool)))
 
 

@@ -16,6 +16,7 @@ FLOORS = [
     {"seqgan", "gail", "decision_transformer", "gflownet.losses"},
     {"gflownet", "trader"},
     {"gail.standalone", "seqgan.standalone", "seqgan.toys", "gflownet.toys"},
+    {"gflownet.standalone"},
 ]
 MODULES = {name.removeprefix("baselines."): file for name, file in modules().items() if name.startswith("baselines.")}
 ROOMS = set().union(*FLOORS)

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from baselines.building_blocks.paths import NoValidationError
 from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.neural.early_stopping import scaled_crps
 from baselines.seqgan.forecaster import SeqGan, SeqGanConfig, SeqGanMle, SeqGanMleConfig
 from baselines.seqgan.three_stages import TRAINING_FILE
 from baselines.statistical.naive import RandomWalk, RandomWalkConfig
 from preprocessing.config import DataConfig
+from preprocessing.errors import UserError
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.stock_windows import split_windows
 
@@ -72,7 +72,7 @@ def test_the_file_of_the_other_is_refused(splits, tmp_path):
 
 def test_without_validation_windows_it_says_so(splits, tmp_path):
     empty = splits["val"].take(np.arange(0))
-    with pytest.raises(NoValidationError, match="seqgan_mle is tuned on validation windows"):
+    with pytest.raises(UserError, match="seqgan_mle is tuned on validation windows"):
         SeqGanMle.fit(SeqGanMleConfig(), splits["train"], empty, horizon=5, seed=0, out_dir=tmp_path)
 
 

@@ -143,8 +143,8 @@ def test_samples_at_a_temperature(folder):
         SampleConfig(temperature=0)
 
 
-def refused(arguments: list[str], capsys) -> str:
-    assert command.main(arguments) == 2
+def refused(arguments: list[str], capsys, code: int = 1) -> str:
+    assert command.main(arguments) == code
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     return said
@@ -163,7 +163,7 @@ def test_wrong_input_is_one_line(folder, capsys):
     assert "device moon is not there; this machine has cpu" in refused([*good, "--device", "moon"], capsys)
     assert "none/generator.safetensors" in refused([*good, "--start-from", "none"], capsys)
     assert "generator.safetensors cannot be read" in refused(["sample"], capsys)
-    assert "'tell' is no command; take train or sample" in refused(["tell"], capsys)
+    assert "'tell' is no command; take train, sample" in refused(["tell"], capsys, code=2)
     assert command.main(good) == 0
     assert "of a training with other seed (88, not 3), first weights; restore that" in refused(
         [*good, "--seed", "3"], capsys

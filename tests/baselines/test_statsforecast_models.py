@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from baselines.statistical.statsforecast_models import AutoArima, AutoEts, AutoTheta, ModelFitError, StatsforecastConfig
+from baselines.statistical.statsforecast_models import AutoArima, AutoEts, AutoTheta, StatsforecastConfig
+from preprocessing.errors import UserError
 from preprocessing.statistics import MIN_VOLATILITY
 from tests.baselines.series import fit, random_walk, windows_of
 
@@ -164,5 +165,5 @@ def test_two_processes_forecast_as_one():
 
 def test_a_window_that_cannot_be_fitted_is_named():
     windows = windows_of({"A": random_walk(6, seed=2)}, length=3, horizon=2)
-    with pytest.raises(ModelFitError, match="auto_theta: the window of A 2001-01-03 cannot be fitted"):
+    with pytest.raises(UserError, match="auto_theta: the window of A 2001-01-03 cannot be fitted"):
         fit(AutoTheta, windows).predict(windows.context, horizon=2, num_samples=2, seed=0)

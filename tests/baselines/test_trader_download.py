@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ResponseStreamingError
 from moto.server import ThreadedMotoServer
 
+from baselines.decision_transformer.__main__ import main
 from baselines.trader import download as module
 from baselines.trader.download import (
     DownloadConfig,
@@ -18,7 +19,6 @@ from baselines.trader.download import (
     bring_file,
     check_file,
     download,
-    main,
     part_path,
     read_env_file,
 )
@@ -57,7 +57,7 @@ def client(endpoint, monkeypatch, tmp_path):
 
 
 def config(endpoint: str, folder: Path, **settings) -> DownloadConfig:
-    defaults = {"bucket": BUCKET, "endpoint_url": endpoint, "output": folder / "out", "env_file": folder / ".env"}
+    defaults = {"bucket": BUCKET, "endpoint_url": endpoint, "output_dir": folder / "out", "env_file": folder / ".env"}
     return DownloadConfig(**defaults | settings)
 
 
@@ -203,8 +203,8 @@ def test_an_object_that_changes_meanwhile_is_not_mixed(client, endpoint, tmp_pat
         return iter(found)
 
     monkeypatch.setattr(module, "list_files", then_change)
-    arguments = ["--bucket", BUCKET, "--endpoint-url", endpoint, "--output", str(tmp_path / "out")]
-    assert main([*arguments, "--env-file", str(tmp_path / ".env")]) == 2
+    arguments = ["--bucket", BUCKET, "--endpoint-url", endpoint, "--output-dir", str(tmp_path / "out")]
+    assert main(["download", *arguments, "--env-file", str(tmp_path / ".env")]) == 1
     assert "PreconditionFailed" in capsys.readouterr().err
     assert not (tmp_path / "out" / "k.json").exists()
 
@@ -260,7 +260,7 @@ def test_reads_an_env_file(tmp_path):
 def test_a_malformed_env_file_names_the_line_and_hides_what_it_says(tmp_path, capsys):
     path = tmp_path / ".env"
     path.write_text("AWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY='hush\n")
-    assert main(["--bucket", BUCKET, "--output", str(tmp_path / "out"), "--env-file", str(path)]) == 2
+    assert main(["download", "--bucket", BUCKET, "--output-dir", str(tmp_path / "out"), "--env-file", str(path)]) == 1
     error = capsys.readouterr().err
     assert f"{path} line 2 is not NAME=VALUE" in error
     assert "hush" not in error
@@ -285,12 +285,12 @@ def test_an_env_file_alone_is_enough(client, endpoint, tmp_path, monkeypatch):
 
 
 def test_what_is_wrong_is_one_line(client, endpoint, tmp_path, capsys):
-    common = ["--output", str(tmp_path / "out"), "--env-file", str(tmp_path / ".env")]
-    assert main(["--bucket", "no-such-bucket", "--endpoint-url", endpoint, *common]) == 2
-    assert main(["--bucket", BUCKET, "--endpoint-url", endpoint, "--prefix", "nothing/", *common]) == 2
-    assert main(["--bucket", BUCKET, "--endpoint-url", "nonsense", *common]) == 2
+    common = ["--output-dir", str(tmp_path / "out"), "--env-file", str(tmp_path / ".env")]
+    assert main(["download", "--bucket", "no-such-bucket", "--endpoint-url", endpoint, *common]) == 1
+    assert main(["download", "--bucket", BUCKET, "--endpoint-url", endpoint, "--prefix", "nothing/", *common]) == 1
+    assert main(["download", "--bucket", BUCKET, "--endpoint-url", "nonsense", *common]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert [line[:7] for line in lines] == ["error: "] * 3
+    assert all(line.startswith("python -m baselines.decision_transformer download: error: ") for line in lines)
     assert "NoSuchBucket" in lines[0]
     assert "holds nothing under --prefix nothing/" in lines[1]
     assert "nonsense" in lines[2]
@@ -299,7 +299,7 @@ def test_what_is_wrong_is_one_line(client, endpoint, tmp_path, capsys):
 
 def test_the_command_says_what_it_did(client, endpoint, tmp_path, capsys):
     client.put_object(Bucket=BUCKET, Key="merged_trades/k.json", Body=b"x")
-    arguments = ["--bucket", BUCKET, "--endpoint-url", endpoint, "--output", str(tmp_path / "out")]
+    arguments = ["--bucket", BUCKET, "--endpoint-url", endpoint, "--output-dir", str(tmp_path / "out")]
     for present in (0, 1):
-        assert main([*arguments, "--env-file", str(tmp_path / ".env")]) == 0
+        assert main(["download", *arguments, "--env-file", str(tmp_path / ".env")]) == 0
         assert f"1 files, {present} were there already" in capsys.readouterr().out

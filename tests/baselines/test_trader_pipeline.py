@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from baselines.trader import pipeline, simulation
+from baselines.decision_transformer.__main__ import main
+from baselines.trader import simulation
 from baselines.trader.actions import Action
 from baselines.trader.dataset import load_dataset, load_fitted, scaling_of
 from baselines.trader.features import PERIODS, WARM_UP
@@ -26,7 +27,7 @@ MARKETS, BARS = 20, 220
 
 
 def simulate(folder: Path, **settings) -> SimulationConfig:
-    config = SimulationConfig(output=folder / "files", **{"markets": MARKETS, "bars": BARS} | settings)
+    config = SimulationConfig(output_dir=folder / "files", **{"markets": MARKETS, "bars": BARS} | settings)
     write_markets(config)
     return config
 
@@ -273,7 +274,7 @@ def test_the_report_names_what_was_not_used(tmp_path, capsys):
     }
     (files[2].parent / "short_prices.json").write_text(json.dumps(short))
     out = tmp_path / "out" / "data.parquet"
-    assert pipeline.main(["--data-dir", str(tmp_path / "files"), "--output", str(out)]) == 0
+    assert main(["pipeline", "--data-dir", str(tmp_path / "files"), "--output", str(out)]) == 0
     report = json.loads((out.parent / "data_report.json").read_text())
     refused = report["files"]["refused"]
     assert set(refused) == {
@@ -301,16 +302,16 @@ def test_the_report_names_what_was_not_used(tmp_path, capsys):
 def test_markets_of_minutes_are_told_the_length_of_a_bar_that_fits(tmp_path, capsys):
     simulate(tmp_path, bar_seconds=10, markets=3)
     arguments = ["--data-dir", str(tmp_path / "files"), "--output", str(tmp_path / "x" / "y.parquet")]
-    assert pipeline.main(arguments) == 2
+    assert main(["pipeline", *arguments]) == 1
     told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("error: none of the 3 files")
+    assert told.startswith("python -m baselines.decision_transformer pipeline: error: none of the 3 files")
     assert "give --bar-seconds 10" in told
     assert not (tmp_path / "x").exists()
 
 
 def test_too_few_markets_for_three_splits(tmp_path, capsys):
     simulate(tmp_path, markets=2)
-    assert pipeline.main(["--data-dir", str(tmp_path / "files"), "--output", str(tmp_path / "y.parquet")]) == 2
+    assert main(["pipeline", "--data-dir", str(tmp_path / "files"), "--output", str(tmp_path / "y.parquet")]) == 1
     assert "no market lies wholly within" in capsys.readouterr().err
 
 
@@ -326,7 +327,7 @@ def test_too_few_markets_for_three_splits(tmp_path, capsys):
 )
 def test_wrong_flags_are_one_line(flags, told, capsys):
     with pytest.raises(SystemExit) as stop:
-        pipeline.main(flags)
+        main(["pipeline", *flags])
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1

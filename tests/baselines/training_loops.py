@@ -117,7 +117,8 @@ def _gail(config: PretrainedConfig) -> Callable:
 
 def gflownet_on_a_tree(folder: Path, changed: Changed = None) -> Outcome:
     config = TaskTrainConfig(
-        out_dir=folder, task="tree", tokens=3, length=2, min_share=0.1, batch=16, steps=12, check_every=4, data_batch=4,
+        output_dir=folder, task="tree", tokens=3, length=2, min_share=0.1, batch=16, steps=12, check_every=4,
+        data_batch=4,
         generator="kl", model=GeneratorConfig(width=8, stick=0.2, gamma=0.5, kl_share=0.5, explicit_z=True),
         learner=LearnerConfig(buffer=500, dynamics_batch=64, learning_rate=1e-3 if changed == "setting" else 2e-2),
         task_seed=1 if changed == "data" else 0,

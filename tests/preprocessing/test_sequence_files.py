@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from preprocessing.sequence_files import SequenceFileError, read_sequences, write_sequences
+from preprocessing.errors import UserError
+from preprocessing.sequence_files import read_sequences, write_sequences
 
 
 def test_reads_one_sequence_a_line(tmp_path):
@@ -48,7 +49,7 @@ def test_round_trip_is_exact(tmp_path):
 def test_refuses_anything_else_where_it_stands(tmp_path, content, place, reason):
     file = tmp_path / "real_data.txt"
     file.write_text(content)
-    with pytest.raises(SequenceFileError) as refused:
+    with pytest.raises(UserError) as refused:
         read_sequences(file)
     message = str(refused.value)
     assert str(file) in message
@@ -62,7 +63,7 @@ def test_refuses_a_file_without_sequences(tmp_path, content):
     file = tmp_path / "real_data.txt"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(SequenceFileError) as refused:
+    with pytest.raises(UserError) as refused:
         read_sequences(file)
     assert str(file) in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -20,6 +20,7 @@ from baselines.gail.two_stages import FittedNetworks, fit_networks
 from baselines.neural.checkpoints import write_tensors
 from baselines.neural.inputs import InputScaling
 from preprocessing.config import DataConfig
+from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.market_data import load_stocks
 from preprocessing.returns import VolatilityConfig
@@ -30,10 +31,6 @@ GBM = "gbm"
 SETTINGS_FILE, WEIGHTS_FILE, METRICS_FILE = "settings.json", "networks.safetensors", "metrics.json"
 
 
-class GailError(ValueError):
-    """Settings or a folder that cannot be used; the message names the flag or the folder."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Flags of `train`."""
@@ -41,7 +38,7 @@ class TrainConfig:
     data: str = GBM
     """`gbm`: simulated paths as --gbm describes them, without context. A CSV of bars, a folder of them, or
     `sim:PROCESS?...`: windows of stocks, each with its past as context."""
-    out_dir: Path = Path("results/gail")
+    output_dir: Path = Path("results/gail")
     """Folder of the results."""
     seed: int = 0
     """Seed of every random choice."""
@@ -62,7 +59,7 @@ class TrainConfig:
     def plain(self) -> dict[str, Any]:
         """What the result depends on, as plain JSON."""
         settings = dataclasses.asdict(self)
-        for name in ("out_dir", "tune"):
+        for name in ("output_dir", "tune"):
             del settings[name]
         return json.loads(json.dumps(settings))
 
@@ -71,7 +68,7 @@ def load_demonstrations(config: TrainConfig) -> dict[str, Demonstrations]:
     """Train, val and test.
 
     Raises:
-        GailError: `data` names nothing that is there.
+        UserError: `data` names nothing that is there.
         MarketDataError, SimulationError: it cannot be read, or gives too few windows.
     """
     if config.data == GBM:
@@ -84,7 +81,7 @@ def load_demonstrations(config: TrainConfig) -> dict[str, Demonstrations]:
     elif path.is_file():
         stock, folder = path.stem, path.parent
     else:
-        raise GailError(f"--data {config.data} is neither gbm, nor sim:PROCESS, nor a CSV file or folder that exists")
+        raise UserError(f"--data {config.data} is neither gbm, nor sim:PROCESS, nor a CSV file or folder that exists")
     settings = DataConfig(data_dir=folder, window=config.window, horizon=config.horizon)
     splits = split_windows(load_stocks(stock, settings)[0], settings)[0]
     volatility = VolatilityConfig(decay=config.gail.decay, recent_weight=config.gail.recent_weight)
@@ -102,9 +99,9 @@ def train(config: TrainConfig) -> bool:
     """Train, judge, and write all results; False where that was done before.
 
     Raises:
-        GailError: the folder holds results of other settings, or `data` is not there.
+        UserError: the folder holds results of other settings, or `data` is not there.
     """
-    folder = config.out_dir
+    folder = config.output_dir
     if _is_done(config):
         return False
     parts = load_demonstrations(config)
@@ -122,7 +119,7 @@ def write_results(
     config: TrainConfig, fitted: FittedNetworks, parts: dict[str, Demonstrations], seconds: float
 ) -> None:
     """Judge on the test demonstrations and write weights, pictures and numbers, the numbers last."""
-    folder, test = config.out_dir, parts["test"]
+    folder, test = config.output_dir, parts["test"]
     assert fitted.imitation is not None
     networks = {"pretrained": fitted.pretrained, "gail": fitted.imitation.best}
     judged = {n: judge(network, config.gail, fitted, test, seed=config.seed) for n, network in networks.items()}
@@ -163,11 +160,11 @@ def _is_done(config: TrainConfig) -> bool:
     """Whether the folder holds finished results of these settings.
 
     Raises:
-        GailError: it holds results of others.
+        UserError: it holds results of others.
     """
-    settings = config.out_dir / SETTINGS_FILE
+    settings = config.output_dir / SETTINGS_FILE
     if not settings.exists():
         return False
     if json.loads(settings.read_text()) != config.plain():
-        raise GailError(f"{config.out_dir} holds a training with other settings; give another --out-dir or delete it")
-    return (config.out_dir / METRICS_FILE).exists()
+        raise UserError(f"{config.output_dir} holds a training with other settings; give another --output-dir")
+    return (config.output_dir / METRICS_FILE).exists()

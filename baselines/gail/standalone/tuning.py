@@ -40,11 +40,11 @@ def tune(config: TrainConfig) -> tuple[int, float]:
 
     Raises:
         MissingPackageError: optuna is not installed.
-        GailError: the data are not there.
+        UserError: the data are not there.
     """
     optuna = import_optional("optuna", needed_by="gail --tune", install="grpo-forecast[gail]")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = config.out_dir
+    folder = config.output_dir
     folder.mkdir(parents=True, exist_ok=True)
     parts = load_demonstrations(config)
     looked_at = spread_evenly(parts["val"], config.gail.validation_steps // parts["val"].returns.shape[1])

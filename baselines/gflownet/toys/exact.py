@@ -13,14 +13,11 @@ from scipy.special import logsumexp
 
 from baselines.gflownet.environment import Environment
 from baselines.gflownet.generator import StochasticDBGFlowNetGenerator
+from preprocessing.errors import UserError
 
 MAX_STATES = 200_000
 """More states than this are not enumerated."""
 CHUNK = 8192
-
-
-class TooManyStatesError(ValueError):
-    """An environment that is too large to be enumerated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +63,7 @@ def enumerate_states(environment: Environment, *, exponent: float = 1.0, floor: 
         floor: of the reward, before the exponent.
 
     Raises:
-        TooManyStatesError: there are more than MAX_STATES.
+        UserError: there are more than MAX_STATES.
     """
     frontier, parts, links, levels, first = environment.initial(1), [], [], [], 0
     for _ in range(environment.num_steps):
@@ -83,7 +80,7 @@ def enumerate_states(environment: Environment, *, exponent: float = 1.0, floor: 
         first += len(frontier)
         frontier = following
         if first + len(frontier) > MAX_STATES:
-            raise TooManyStatesError(f"{environment.name} has more than {MAX_STATES} states; it is not enumerated")
+            raise UserError(f"{environment.name} has more than {MAX_STATES} states; it is not enumerated")
     parts.append(frontier)
     links.append(np.full((len(frontier), environment.num_actions), -1))
     states, children = torch.cat(parts), np.concatenate(links)

@@ -76,7 +76,7 @@ class TaskConfig:
 class TrainConfig(TaskConfig):
     """Flags of `train`."""
 
-    out_dir: Path
+    output_dir: Path
     """Folder of checkpoint and curves; a second call with the same settings goes on."""
     generator: Literal["db", "kl"] = "db"
     """Plain squared residuals, or the KL and entropy-ratio weighting."""
@@ -108,7 +108,7 @@ def build_task(config: TaskConfig) -> Environment:
     """The environment of a task.
 
     Raises:
-        TableError: the table of tfbind8 cannot be used.
+        UserError: the table of tfbind8 cannot be used.
     """
     if config.task == "tree":
         return random_tree(
@@ -198,7 +198,7 @@ class Training:
         self.learner = Learner(self.generator, config.learner)
         self.data = self._data() if config.data_batch else None
         self.state = TrainingRun(
-            config.out_dir / CHECKPOINT,
+            config.output_dir / CHECKPOINT,
             settings(config) | {"rewards": float(self.graph.log_rewards.sum())},
             modules={"generator": self.generator},
             optimizers=self.learner.optimizers,
@@ -217,7 +217,7 @@ class Training:
             name="training", steps=config.steps, look_every=config.check_every, step=self._step, look=self._look
         )
         worked = self.state.train([stage], title=f"train {config.task}")
-        self.state.curve.write(config.out_dir, title=f"{config.task}: {config.model.balance}")
+        self.state.curve.write(config.output_dir, title=f"{config.task}: {config.model.balance}")
         return worked
 
     def _step(self, step: int) -> Measured:
@@ -243,7 +243,7 @@ class Training:
 def settings(config: TrainConfig) -> dict[str, Any]:
     """The settings, without the folder."""
     plain = dataclasses.asdict(config)
-    del plain["out_dir"]
+    del plain["output_dir"]
     return plain
 
 
@@ -261,7 +261,7 @@ def read_config(folder: Path) -> TrainConfig:
         table = plain.pop("table")
         model, learner = GeneratorConfig(**plain.pop("model")), LearnerConfig(**plain.pop("learner"))
         return TrainConfig(
-            out_dir=Path(folder), model=model, learner=learner, table=None if table is None else Path(table), **plain
+            output_dir=Path(folder), model=model, learner=learner, table=None if table is None else Path(table), **plain
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SavedFileError(f"{file} is not of this training ({' '.join(str(error).split())})") from error

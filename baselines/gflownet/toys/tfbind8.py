@@ -19,14 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from baselines.gflownet.toys.tree import TableTask
+from preprocessing.errors import UserError
 
 LETTERS = "ACGT"
 NUM_TOKENS, NUM_STEPS = 4, 8
 NUM_SEQUENCES = NUM_TOKENS**NUM_STEPS
-
-
-class TableError(ValueError):
-    """A table of scores that cannot be used; the message names the file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,43 +47,43 @@ def read_table(path: Path, sha256: str | None = None) -> ScoreTable:
         sha256: what the file's checksum must be; null: any.
 
     Raises:
-        TableError: the file is missing, has another checksum, or does not hold every 8-mer with one score.
+        UserError: the file is missing, has another checksum, or does not hold every 8-mer with one score.
     """
     path = Path(path)
     if not path.is_file():
-        raise TableError(
+        raise UserError(
             f"{path} does not exist. TFBind8 is not shipped: give tf_bind_8-y-0.npy of design-bench (with "
             "tf_bind_8-x-0.npy beside it) or a CSV with the columns sequence and score, or use --task motifs."
         )
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if sha256 is not None and found != sha256.lower():
-        raise TableError(f"{path} has the SHA-256 {found}, not {sha256}; download it again or correct --table-sha256.")
+        raise UserError(f"{path} has the SHA-256 {found}, not {sha256}; download it again or correct --table-sha256.")
     tokens, scores = _read_csv(path) if path.suffix == ".csv" else _read_arrays(path)
     rows = tokens @ (NUM_TOKENS ** np.arange(NUM_STEPS - 1, -1, -1))
     table = np.full(NUM_SEQUENCES, np.nan)
     table[rows] = scores
     if np.isnan(table).any():
-        raise TableError(f"{path} holds {(~np.isnan(table)).sum()} of the {NUM_SEQUENCES} 8-mers; all are needed.")
+        raise UserError(f"{path} holds {(~np.isnan(table)).sum()} of the {NUM_SEQUENCES} 8-mers; all are needed.")
     differ = np.flatnonzero(table[rows] != scores)
     if len(differ):
-        raise TableError(f"{path}: {spell(tokens[differ[0]])} comes twice, with different scores.")
+        raise UserError(f"{path}: {spell(tokens[differ[0]])} comes twice, with different scores.")
     if not np.all(np.isfinite(table) & (table >= 0)) or table.max() <= 0:
-        raise TableError(f"{path}: scores must be finite and 0 or more, and some above 0.")
+        raise UserError(f"{path}: scores must be finite and 0 or more, and some above 0.")
     return ScoreTable(table, found)
 
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
     other = path.with_name(path.name.replace("-y-", "-x-"))
     if other == path or not other.is_file():
-        raise TableError(f"{path}: its sequences must lie beside it, scores in ...-y-0.npy, sequences in ...-x-0.npy.")
+        raise UserError(f"{path}: its sequences must lie beside it, scores in ...-y-0.npy, sequences in ...-x-0.npy.")
     try:
         tokens, scores = np.load(other, allow_pickle=False), np.load(path, allow_pickle=False)
         scores = np.asarray(scores, dtype=np.float64).reshape(-1)
     except (ValueError, EOFError) as error:
-        raise TableError(f"{path} or {other.name} is not an array ({' '.join(str(error).split())}).") from error
+        raise UserError(f"{path} or {other.name} is not an array ({' '.join(str(error).split())}).") from error
     integers = np.issubdtype(tokens.dtype, np.integer)
     if tokens.shape != (len(scores), NUM_STEPS) or not integers or tokens.min() < 0 or tokens.max() >= NUM_TOKENS:
-        raise TableError(f"{other}: tokens must be integers 0 to 3 of shape [{len(scores)}, 8]; got {tokens.shape}.")
+        raise UserError(f"{other}: tokens must be integers 0 to 3 of shape [{len(scores)}, 8]; got {tokens.shape}.")
     return tokens.astype(np.int64), scores
 
 
@@ -100,11 +97,11 @@ def _read_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
             except ValueError:
                 score = np.nan
             if len(letters) != NUM_STEPS or set(letters) - set(LETTERS) or not np.isfinite(score):
-                raise TableError(f"{path}: line {reader.line_num} needs 8 letters of ACGT and a score.")
+                raise UserError(f"{path}: line {reader.line_num} needs 8 letters of ACGT and a score.")
             tokens.append([LETTERS.index(letter) for letter in letters])
             scores.append(score)
     if not tokens:
-        raise TableError(f"{path} holds no row with the columns sequence and score.")
+        raise UserError(f"{path} holds no row with the columns sequence and score.")
     return np.array(tokens), np.array(scores)
 
 

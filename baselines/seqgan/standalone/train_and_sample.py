@@ -20,6 +20,7 @@ from baselines.seqgan.discriminator import Discriminator
 from baselines.seqgan.generator import Generator, Sampler
 from baselines.seqgan.settings import AdversarialSettings, GeneratorSettings
 from baselines.seqgan.three_stages import ADVERSARIAL, PRETRAINING, Schedule, SeqGanTraining, SequenceData
+from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
 from preprocessing.sequence_files import read_sequences, write_sequences
 
@@ -27,10 +28,6 @@ GENERATOR_FILE, DISCRIMINATOR_FILE, CONFIG_FILE = "generator.safetensors", "disc
 PRETRAINED_SAMPLE_FILE, EVAL_FILE, FINAL_FILE = "generator_sample.txt", "eval_file.txt", "final_samples.txt"
 _AT_ONCE = 20_000
 """Sequences that are sampled at once."""
-
-
-class SeqGanError(ValueError):
-    """Data or settings that cannot be trained on; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,13 +150,13 @@ def train(config: TrainConfig) -> bool:
         Whether anything was left to do.
 
     Raises:
-        SequenceFileError: the file does not hold sequences.
-        SeqGanError: it holds too few, or equal ones; or the device is not there.
+        UserError: the file does not hold sequences.
+        UserError: it holds too few, or equal ones; or the device is not there.
         SavedFileError: `output_dir` holds another training, or `start_from` no such networks.
     """
     real = read_sequences(config.real)
     if min(real.shape) < 2 or not real.std() > 0:
-        raise SeqGanError(f"{config.real} needs two sequences of two values at least, not all of them equal")
+        raise UserError(f"{config.real} needs two sequences of two values at least, not all of them equal")
     device = _device(config.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -204,7 +201,7 @@ def _networks(config: TrainConfig, real: np.ndarray) -> tuple[TrainedGenerator, 
         return TrainedGenerator(config, network, num_steps, float(real.mean()), float(real.std())), discriminator
     generator = TrainedGenerator.load(config.start_from / GENERATOR_FILE)
     if generator.num_steps != num_steps:
-        raise SeqGanError(
+        raise UserError(
             f"{config.start_from} was trained on sequences of {generator.num_steps} values; "
             f"those of {config.real} have {num_steps}"
         )
@@ -229,7 +226,7 @@ def _device(name: str) -> torch.device:
         torch.zeros(1, device=device)
         return device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SeqGanError(f"device {name} is not there; this machine has cpu{_cuda()}") from error
+        raise UserError(f"device {name} is not there; this machine has cpu{_cuda()}") from error
 
 
 def _cuda() -> str:

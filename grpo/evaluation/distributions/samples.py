@@ -47,7 +47,7 @@ def samples_of_files(real: Path, generated: Path) -> Samples:
     """Sequences of two files of equally long lines (`preprocessing.sequence_files`).
 
     Raises:
-        SequenceFileError: a file is missing or malformed.
+        UserError: a file is missing or malformed.
     """
     return Samples(read_sequences(real), read_sequences(generated), f"Real: {real}. Generated: {generated}.", "value")
 
