@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from grpo.evaluation.dates import average_by_date
+from grpo.evaluation.markdown import markdown
 from grpo.evaluation.significance import diebold_mariano
 
 ROOT = Path(__file__).parents[1]
@@ -99,11 +100,12 @@ def table(rows: pd.DataFrame) -> str:
     if "optimum" in crps:
         skill = (1 - relative).div(1 - relative["optimum"], axis=0)
         columns = {"skill": skill, **columns}
-    lines = [f"| forecaster | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for name in relative.mean().sort_values().index:
-        cells = [f"{values[name].mean():.3f} ± {values[name].std():.3f}" for values in columns.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    names = [str(name) for name in relative.mean().sort_values().index]
+    cells = {
+        header: [f"{values[name].mean():.3f} ± {values[name].std():.3f}" for name in names]
+        for header, values in columns.items()
+    }
+    return markdown({"forecaster": names, **cells})
 
 
 def pair(rows: pd.DataFrame, first: str, second: str) -> str:

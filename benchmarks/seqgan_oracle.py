@@ -32,6 +32,7 @@ from baselines.seqgan.toys.oracle import (
     negative_log_likelihood,
     uniform_negative_log_likelihood,
 )
+from grpo.evaluation.markdown import markdown
 
 PUBLISHED = {"uniform": 10.310, MLE: 9.038, ADVERSARIAL: 8.736}
 """Table 1 of the paper, T = 20; with the parameters of the published program's own oracle."""
@@ -61,18 +62,17 @@ def report(benchmark: OracleBenchmark) -> str:
         f"V {schedule.vocabulary}, T {schedule.length}, {schedule.sequences} sequences of the oracle, "
         f"step {benchmark.done} of {benchmark.steps}, {benchmark.seconds / 60:.1f} minutes",
         "",
-        "| generator | oracle NLL | NLL of fresh data | published oracle NLL |",
-        "|---|---|---|---|",
-        f"| uniform tokens | {uniform:.3f} | {math.log(schedule.vocabulary):.3f} | {PUBLISHED['uniform']:.3f} |",
     ]
+    own = f"{entropy:.3f} ± {error:.3f}"
+    rows = [("uniform tokens", f"{uniform:.3f}", f"{math.log(schedule.vocabulary):.3f}", f"{PUBLISHED['uniform']:.3f}")]
     for stage, title in ((MLE, "maximum likelihood, epoch"), (ADVERSARIAL, "SeqGAN, round")):
         row = _last(benchmark, stage)
         if row:
-            lines.append(
-                f"| {title} {row['step']} | {row['oracle']:.3f} ± {row['oracle_error']:.3f} | "
-                f"{row['data']:.3f} ± {row['data_error']:.3f} | {PUBLISHED[stage]:.3f} |"
-            )
-    lines.append(f"| the oracle itself | {entropy:.3f} ± {error:.3f} | {entropy:.3f} ± {error:.3f} | |")
+            found = [f"{row[name]:.3f} ± {row[f'{name}_error']:.3f}" for name in ("oracle", "data")]
+            rows.append((f"{title} {row['step']}", *found, f"{PUBLISHED[stage]:.3f}"))
+    rows.append(("the oracle itself", own, own, ""))
+    headers = ("generator", "oracle NLL", "NLL of fresh data", "published oracle NLL")
+    lines.append(markdown(dict(zip(headers, zip(*rows, strict=True), strict=True))))
     rounds = [row for row in benchmark.training.curve.rows if row["phase"] == ADVERSARIAL]
     if len(rounds) > 1:
         each = (rounds[-1]["seconds"] - rounds[0]["seconds"]) / (rounds[-1]["step"] - rounds[0]["step"])

@@ -21,6 +21,7 @@ import pandas as pd
 from baselines.seqgan.forecaster import SeqGanMle, SeqGanMleConfig
 from baselines.statistical.naive import RandomWalk
 from grpo.evaluation.harness import choose_windows, evaluate
+from grpo.evaluation.markdown import markdown
 from grpo.evaluation.metrics import summarise
 from grpo.evaluation.optimum import Optimum
 from preprocessing.config import DataConfig
@@ -73,11 +74,8 @@ def main() -> None:
     tables = pd.concat([sweep(arguments.stock, int(seed), temperatures) for seed in arguments.seeds.split(",")])
     groups = tables.groupby(level="temperature")
     means, spreads = groups.mean(), groups.std()
-    print(f"| temperature | {' | '.join(means.columns)} |")
-    print("|---" * (len(means.columns) + 1) + "|")
-    for temperature in means.index:
-        cells = [f"{means.loc[temperature, c]:.3f} ± {spreads.loc[temperature, c]:.3f}" for c in means.columns]
-        print(f"| {temperature:g} | {' | '.join(cells)} |")
+    cells = {name: [f"{means.loc[t, name]:.3f} ± {spreads.loc[t, name]:.3f}" for t in means.index] for name in means}
+    print(markdown({"temperature": [f"{temperature:g}" for temperature in means.index], **cells}))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from grpo.evaluation.markdown import markdown
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -42,20 +44,24 @@ def run(stock: str, seed: int, folder: Path, flags: list[str], threads: int) -> 
 
 def table(boards: pd.DataFrame) -> str:
     """Markdown: mean and standard deviation over seeds."""
-    lines = ["| forecaster | skill | rel. CRPS | rel. MAE | coverage 80 | valid |", "|---|---|---|---|---|---|"]
     groups = {str(name): group for name, group in boards.groupby("forecaster")}
-    for name in sorted(groups, key=lambda name: groups[name]["rel_crps"].mean()):
-        group = groups[name]
+    names = sorted(groups, key=lambda name: groups[name]["rel_crps"].mean())
 
-        def cell(column: str, group: pd.DataFrame = group) -> str:
-            values = group[column].dropna()
-            if values.empty:
-                return ""
-            return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+    def cell(name: str, column: str) -> str:
+        values = groups[name][column].dropna()
+        if values.empty:
+            return ""
+        return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
 
-        columns = ("skill", "rel_crps", "rel_mae", "coverage_80", "valid")
-        lines.append(f"| {name} | " + " | ".join(cell(column) for column in columns) + " |")
-    return "\n".join(lines)
+    columns = {
+        "skill": "skill",
+        "rel. CRPS": "rel_crps",
+        "rel. MAE": "rel_mae",
+        "coverage 80": "coverage_80",
+        "valid": "valid",
+    }
+    cells = {header: [cell(name, column) for name in names] for header, column in columns.items()}
+    return markdown({"forecaster": names, **cells})
 
 
 def main() -> None:

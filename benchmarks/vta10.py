@@ -18,6 +18,7 @@ import numpy as np
 
 from baselines.statistical.naive import RandomWalk, RandomWalkConfig, RandomWalkDrift, RandomWalkPanelDrift
 from baselines.statistical.regression import Ridge, RidgeConfig
+from grpo.evaluation.markdown import markdown
 from grpo.evaluation.significance import average_by_date, diebold_mariano
 from preprocessing.market_data import load_stocks
 from preprocessing.presets import preset
@@ -68,18 +69,18 @@ def main() -> None:
     test = splits["test"]
     scale = test.context.feature("norm_std")[:, None]
     print(f"{len(set(test.context.item_id))} stocks, {len(test)} test windows\n")
-    print("| forecaster | MSE | MAE | t | p | MSE / MAE, 88 stocks |\n|---|---|---|---|---|---|")
-    reference = None
+    rows, reference = [], None
     for name in ("random_walk", "random_walk_drift", "random_walk_panel_drift", "ridge_per_stock", "ridge"):
         error = (points(name, splits) - test.truth.future) / scale  # [B, H] in z-scores
         squared = (error**2).mean(axis=1)
         reference = squared if reference is None else reference
         test_of = diebold_mariano(average_by_date(squared - reference, test.context.origin), horizon=test.horizon)
-        p = "| | " if np.isnan(test_of.p_value) else f"| {test_of.statistic:+.2f} | {test_of.p_value:.3f} "
+        tested = ("", "") if np.isnan(test_of.p_value) else (f"{test_of.statistic:+.2f}", f"{test_of.p_value:.3f}")
         on_88 = " / ".join(f"{value:.4f}" for value in ON_88.get(name, ()))
-        print(f"| {name} | {squared.mean():.4f} | {abs(error).mean():.4f} {p}| {on_88} |", flush=True)
-    for name, (mse, mae) in SYSTEMS.items():
-        print(f"| {name} | | | | | {mse:.4f} / {mae:.4f} |")
+        rows.append((name, f"{squared.mean():.4f}", f"{abs(error).mean():.4f}", *tested, on_88))
+    rows += [(name, "", "", "", "", f"{mse:.4f} / {mae:.4f}") for name, (mse, mae) in SYSTEMS.items()]
+    headers = ("forecaster", "MSE", "MAE", "t", "p", "MSE / MAE, 88 stocks")
+    print(markdown(dict(zip(headers, zip(*rows, strict=True), strict=True))))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from baselines.decision_transformer.model import DecisionTransformer
 from baselines.trader.actions import Action
 from baselines.trader.dataset import TraderDataset
 from baselines.trader.network_fitting import Batch, batches
+from grpo.evaluation.markdown import markdown
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95)
 """Of the training markets' returns, kept with the weights as targets."""
@@ -257,15 +258,14 @@ def as_json(rows: list[Judgement], errors: ReturnErrors, about: Mapping[str, Any
 def as_markdown(rows: list[Judgement], errors: ReturnErrors, about: Mapping[str, Any]) -> str:
     """The report to read."""
     names = [action.name for action in Action]
+    counts = {name: [str(row[i]) for row in rows[0].confusion] for i, name in enumerate(names)}
     lines = [
         "# What the trader does next",
         "",
         f"{rows[0].scores.bars} test bars of {rows[0].scores.markets} markets that lie after those of the training; "
         "each action is predicted from the recorded bars before it. Intervals: 95 %, whole markets resampled.",
         "",
-        "| model | accuracy | interval | balanced accuracy | macro F1 | log loss | own weights | sees the future |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_line(row) for row in rows),
+        _scores_table(rows),
         "",
         "The recorded return to go of a bar holds what came of its action: decision_transformer is no forecast. "
         f"target_return begins at the {TARGET_QUANTILE:.0%} quantile of the training markets' returns instead, "
@@ -275,9 +275,7 @@ def as_markdown(rows: list[Judgement], errors: ReturnErrors, about: Mapping[str,
         "",
         "## Confusion of decision_transformer",
         "",
-        f"| taken \\ predicted | {' | '.join(names)} |",
-        "|---" * (len(names) + 1) + "|",
-        *(f"| {names[i]} | {' | '.join(str(n) for n in counts)} |" for i, counts in enumerate(rows[0].confusion)),
+        markdown({"taken \\ predicted": names, **counts}),
         "",
         "## Next return to go",
         "",
@@ -290,13 +288,19 @@ def as_markdown(rows: list[Judgement], errors: ReturnErrors, about: Mapping[str,
     return "\n".join(lines)
 
 
-def _line(row: Judgement) -> str:
-    s = row.scores
-    loss = "" if s.log_loss is None else f"{s.log_loss:.4f}"
-    return (
-        f"| {row.name} | {s.accuracy:.4f} | {s.accuracy_low:.4f} to {s.accuracy_high:.4f} | "
-        f"{s.balanced_accuracy:.4f} | {s.macro_f1:.4f} | {loss} | {'yes' if row.own_weights else 'no'} | "
-        f"{'yes' if row.sees_future else 'no'} |"
+def _scores_table(rows: list[Judgement]) -> str:
+    scores = [row.scores for row in rows]
+    return markdown(
+        {
+            "model": [row.name for row in rows],
+            "accuracy": [f"{each.accuracy:.4f}" for each in scores],
+            "interval": [f"{each.accuracy_low:.4f} to {each.accuracy_high:.4f}" for each in scores],
+            "balanced accuracy": [f"{each.balanced_accuracy:.4f}" for each in scores],
+            "macro F1": [f"{each.macro_f1:.4f}" for each in scores],
+            "log loss": ["" if each.log_loss is None else f"{each.log_loss:.4f}" for each in scores],
+            "own weights": ["yes" if row.own_weights else "no" for row in rows],
+            "sees the future": ["yes" if row.sees_future else "no" for row in rows],
+        }
     )
 
 

@@ -1,4 +1,4 @@
-"""What trading on each forecaster's median would have earned, and how far luck among all trials goes."""
+"""What trading on each forecaster's median would have earned, with Sharpe ratios deflated by the number of trials."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from grpo.evaluation.spread import SpreadPlugin, split_calibration
 from preprocessing.windows import Context, WindowSet
 
 
-def key_of(identity: Mapping[str, Any]) -> str:
+def key_of(identity: Mapping[str, object]) -> str:
     """Short hash of plain JSON values, whatever the order of their names."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -38,7 +37,7 @@ def windows_hash(windows: WindowSet) -> str:
     return _digest((context_hash(windows.context),), truth.future, truth.dates.astype("datetime64[ns]"), *opens)
 
 
-def plugin_identity(name: str, settings: Mapping[str, Any], reference: str | None = None) -> dict[str, Any]:
+def plugin_identity(name: str, settings: Mapping[str, object], reference: str | None = None) -> dict[str, object]:
     """What makes a plugin's fits differ from another's, apart from windows and seed: package, code, settings.
 
     Args:

@@ -11,6 +11,7 @@ import pandas as pd
 from grpo.evaluation.metrics import INTERVALS
 
 Row = Mapping[str, Any]
+"""One row of a table, by column: numbers, text, or nothing."""
 
 
 def leaderboard_markdown(table: pd.DataFrame) -> str:

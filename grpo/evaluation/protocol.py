@@ -135,7 +135,7 @@ def missing_packages(plugin: object) -> tuple[str, ...]:
     return tuple(module for module in getattr(plugin, "requires", ()) if importlib.util.find_spec(module) is None)
 
 
-def forecaster_config(name: str, settings: Mapping[str, Any], reference: str | None = None) -> Any:
+def forecaster_config(name: str, settings: Mapping[str, object], reference: str | None = None) -> Any:
     """The plugin's `Config` with some fields set; the rest keep their defaults.
 
     Args:

@@ -1,4 +1,4 @@
-"""What trading on the median would have earned: real fills, real costs, one equity curve, and how far luck goes.
+"""What trading on the median would have earned: real fills, real costs, and Sharpe ratios that allow for many trials.
 
 A signal of the origin's close is filled at the next open and closed at the close of day H. Periods do not overlap: the
 next origin is the first that does not lie before the exit. All stocks of an origin get equal money, and between an

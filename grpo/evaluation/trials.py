@@ -33,7 +33,7 @@ class Trials:
     unreadable: int
 
 
-def log_trials(file: Path, record: Mapping[str, Any]) -> bool:
+def log_trials(file: Path, record: Mapping[str, object]) -> bool:
     """Append one comparison to the log, unless a line with the same `key` is there; whether it was appended.
 
     Several processes may write at the same time: the file is locked while it is read and written.

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from grpo.config import RunConfig
+from grpo.evaluation.markdown import markdown
 from grpo.models.adapters import AdapterRecord
 from grpo.models.config import EMBEDDED
 from grpo.runs.folder import stage_folder, stage_manifest
@@ -70,18 +71,19 @@ def _metrics(config: RunConfig, stage: Stage, adapter: Path) -> str:
     scores = {key: _of(metrics, key, stage.forecaster) for key in ("rel_crps", "skill", "coverage_80")}
     if not compared or scores["rel_crps"] is None:
         return "It has not been compared with the random walk yet, so nothing is known of its quality."
-    lines = [
-        "On the test windows, which neither training nor the choice of the adapter has seen:\n",
-        "| score | value | good is |",
-        "|---|---|---|",
-        f"| CRPS relative to the random walk's | {scores['rel_crps']:.4f} | below 1 |",
-    ]
+    rows = [("CRPS relative to the random walk's", f"{scores['rel_crps']:.4f}", "below 1")]
     if scores["skill"] is not None:
-        lines.append(f"| skill (share of what can be learnt, known for simulated stocks) | {scores['skill']:.3f} | 1 |")
+        rows.append(("skill (share of what can be learnt, known for simulated stocks)", f"{scores['skill']:.3f}", "1"))
     if scores["coverage_80"] is not None:
-        lines.append(f"| coverage of the 80 % interval | {scores['coverage_80']:.3f} | 0.8 |")
-    verdict = metrics.get("verdict")
-    return "\n".join(lines + ([f"\nThe comparison's verdict: {verdict}"] if verdict else []))
+        rows.append(("coverage of the 80 % interval", f"{scores['coverage_80']:.3f}", "0.8"))
+    names, values, good = zip(*rows, strict=True)
+    parts = [
+        "On the test windows, which neither training nor the choice of the adapter has seen:",
+        markdown({"score": names, "value": values, "good is": good}),
+    ]
+    if metrics.get("verdict"):
+        parts.append(f"The comparison's verdict: {metrics['verdict']}")
+    return "\n\n".join(parts)
 
 
 def _of(metrics: Mapping[str, Any], key: str, forecaster: str) -> float | None:

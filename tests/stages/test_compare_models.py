@@ -21,6 +21,7 @@ from grpo.language.scale import to_levels
 from grpo.runs.log import stage_entry
 from grpo.stages import compare_models
 from preprocessing import laws
+from preprocessing.simulation import parse_simulated_stock
 
 STOCK = "sim:ou?half_life=5&rows=700"
 SLUG = "sim_ou_half_life-5_rows-700"
@@ -287,6 +288,25 @@ def test_without_windows_they_are_made_first(tmp_path, monkeypatch):
     assert set(pd.read_csv(folder / "model_comparison" / "leaderboard.csv")["forecaster"]) == {
         *("random_walk", "random_walk_drift", "optimum")
     }
+
+
+def test_buy_and_hold_is_invested_between_the_windows_that_were_drawn(tmp_path, monkeypatch):
+    stocks = ["sim:gbm?rows=500&seed=1", "sim:gbm?rows=500&seed=2"]
+    flags = ["--stock", ",".join(stocks), "--run-dir", str(tmp_path), "--results-dir", str(tmp_path)]
+    flags += ["--forecasters", "random_walk_drift", "--num-samples", "10", "--max-windows", "4"]
+    monkeypatch.setattr(sys, "argv", ["compare_models", *flags])
+    assert stage_entry(compare_models.main) == 0
+    out = tmp_path / "model_comparison"
+    drawn = pd.read_csv(out / "rows.csv", parse_dates=["date"])["date"]
+    bars = [parse_simulated_stock(stock).bars() for stock in stocks]
+    calendar = bars[0].index
+    first, last = calendar.searchsorted(drawn.min()), calendar.searchsorted(drawn.max()) + 10
+    growth = np.mean([own["close"].iloc[last] / own["open"].iloc[first + 1] for own in bars])
+    cost = 5e-4 * (1 + growth)
+    years = (calendar[last] - calendar[first]).days / 365.25
+    hold = pd.read_csv(out / "trading.csv").set_index("forecaster").loc["buy and hold"]
+    assert hold["annual_return"] == pytest.approx((growth - cost) ** (1 / years) - 1)
+    assert hold["trades"] == 2
 
 
 def test_windows_that_are_only_partly_there_are_not_overwritten(run, capsys):

@@ -19,6 +19,7 @@ from baselines.gail.standalone.plots import draw_all
 from baselines.gail.two_stages import FittedNetworks, fit_networks
 from baselines.neural.checkpoints import write_tensors
 from baselines.neural.inputs import InputScaling
+from grpo.evaluation.markdown import markdown
 from preprocessing.config import DataConfig
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
@@ -146,10 +147,8 @@ def write_results(
 def summary(folder: Path) -> str:
     """A table of the metrics in a folder of results."""
     metrics = json.loads((folder / METRICS_FILE).read_text())
-    lines = ["| test measure | pretrained | gail |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {metrics['pretrained'][name]:.4f} | {metrics['gail'][name]:.4f} |" for name in metrics["gail"]
-    ]
+    columns = {stage: [f"{metrics[stage][name]:.4f}" for name in metrics["gail"]] for stage in ("pretrained", "gail")}
+    lines = [markdown({"test measure": list(metrics["gail"]), **columns})]
     simple, trip = metrics["simple"], metrics["round_trip"]["test"]
     lines.append(f"\nnats per token: i.i.d. {simple['iid_nll']:.4f}, Markov chain {simple['markov_nll']:.4f}")
     lines.append(f"tokens lose {trip['rmse']:.1%} of a return (root mean square); {trip['outside']:.2%} lie outside")

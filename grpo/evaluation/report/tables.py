@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from grpo.evaluation.markdown import Row
 from grpo.evaluation.report.svg import tag
 
 DASH = "–"
@@ -237,8 +237,8 @@ def table(
     columns: Sequence[str],
     *,
     caption: str,
-    drawings: Mapping[str, Callable[[Mapping[str, Any]], Markup]] | None = None,
-    row_class: Callable[[Mapping[str, Any]], str | None] = lambda record: None,
+    drawings: Mapping[str, Callable[[Row], Markup]] | None = None,
+    row_class: Callable[[Row], str | None] = lambda record: None,
 ) -> Markup:
     """A table that sorts by its columns; the first column names the row.
 
@@ -274,17 +274,17 @@ def table(
     return tag("div", content, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
-def _is_numeric(values: Any) -> bool:
+def _is_numeric(values: pd.Series | pd.DataFrame) -> bool:
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
 def _cell(
-    record: Mapping[str, Any],
+    record: Row,
     name: str,
     numeric: bool,
     *,
     first: bool,
-    drawing: Callable[[Mapping[str, Any]], Markup] | None,
+    drawing: Callable[[Row], Markup] | None,
 ) -> Markup:
     value = record[name]
     element = "th" if first else "td"

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,6 +14,7 @@ from markupsafe import Markup
 from grpo.evaluation.chart_data import History
 from grpo.evaluation.harness import Evaluation
 from grpo.evaluation.leaderboard import OPTIMUM, REFERENCE
+from grpo.evaluation.markdown import Row
 from grpo.evaluation.report import charts, tables
 from grpo.evaluation.report.charts import Rule
 from grpo.evaluation.report.drawings import SKILL_LIMITS, SKILL_RULES, Drawings, draw
@@ -119,7 +119,7 @@ def _leaderboard(table: pd.DataFrame, columns: Sequence[str]) -> Markup:
     low, high = domain(pd.concat(parts), include=[rule.value for rule in rules])
     bounds = (max(low, limits[0]), min(high, limits[1]))
 
-    def draw(record: Mapping[str, Any]) -> Markup:
+    def draw(record: Row) -> Markup:
         low, high = (record.get(f"{judged}{end}", math.nan) for end in ("_low", "_high"))
         return charts.whisker(record[judged], low, high, bounds, rules)
 
@@ -132,11 +132,11 @@ def _leaderboard(table: pd.DataFrame, columns: Sequence[str]) -> Markup:
     )
 
 
-def _row_class(record: Mapping[str, Any]) -> str | None:
+def _row_class(record: Row) -> str | None:
     return "yardstick" if record["forecaster"] in (REFERENCE, OPTIMUM) else None
 
 
-def _completions(completions: pd.DataFrame | None) -> list[dict[str, Any]]:
+def _completions(completions: pd.DataFrame | None) -> list[dict[str, object]]:
     """Heading, rewards and text of each example answer."""
     if completions is None:
         return []
