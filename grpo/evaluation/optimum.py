@@ -1,7 +1,8 @@
 """The best forecast there can be, on simulated stocks whose conditional law is known exactly.
 
-The law is that given the stock's whole past, which its name determines, and its parameters: more than a window
-shows. See `preprocessing.laws` for what is known of each process.
+The law is conditional on the stock's parameters and its whole past, both of which follow from its name. A window shows
+less than that, so a forecaster need not reach the optimum to have learnt all that its windows hold. See
+`preprocessing.laws` for what is known of each process.
 
 Letters: B windows, S samples, H horizon.
 """

@@ -13,7 +13,6 @@ from typing import Any
 
 from grpo.evaluation.source_code import source_hash
 from preprocessing.errors import UserError
-from preprocessing.files import sha256
 
 
 class PluginError(UserError):
@@ -35,16 +34,16 @@ def load_reference(reference: str) -> Any:
 
 
 def source_of(reference: str) -> str:
-    """Hash of the code behind a reference: of the file, or of the module and what it imports.
+    """Hash of the code behind a reference: of the file or module, and of what it imports of this project.
 
     Raises:
         PluginError: no such file or module.
     """
     place = reference.rpartition(":")[0]
-    if _is_file(place):
-        return sha256(_file(reference, place))
     try:
-        return source_hash(place)
+        return source_hash(file=_file(reference, place)) if _is_file(place) else source_hash(place)
+    except SyntaxError as error:
+        raise PluginError(f"{place}, line {error.lineno}: {error.msg}") from error
     except ModuleNotFoundError as error:
         raise PluginError(f"'{reference}': {error}") from error
 

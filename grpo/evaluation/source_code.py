@@ -16,32 +16,36 @@ PROJECT = ("grpo", "preprocessing", "baselines")
 """Top-level packages that are always followed."""
 
 
-def source_hash(*modules: str) -> str:
-    """Hash of the code of modules and of what they import.
+def source_hash(*modules: str, file: Path | None = None) -> str:
+    """Hash of the code of modules, or of a file that is in no package, and of what they import.
 
     Raises:
-        ModuleNotFoundError: one of them is not there, or not written in Python.
+        ModuleNotFoundError: a module is not there, or not written in Python.
         SyntaxError: code that Python cannot read.
+        OSError: the file cannot be read.
     """
-    code = reached_code(*modules)
+    code = reached_code(*modules, file=file)
     lines = [f"{name}\0{hashlib.sha256(text.encode()).hexdigest()}\n" for name, text in sorted(code.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def reached_code(*modules: str) -> dict[str, str]:
-    """The code of modules and of what they import, by full name, without comments and docstrings."""
+def reached_code(*modules: str, file: Path | None = None) -> dict[str, str]:
+    """The code of modules, or of a file, and of what they import, by full name, without comments and docstrings."""
     for name in modules:
         if _source_file(name) is None:
             raise ModuleNotFoundError(f"no source of {name} is found", name=name)
     followed = {*PROJECT, *(name.partition(".")[0] for name in modules)}
     code: dict[str, str] = {}
     todo = list(modules)
+    if file is not None:
+        code[file.name], imports = _read(read_source(file), "")
+        todo += imports
     while todo:
         name = todo.pop()
-        if name in code or name.partition(".")[0] not in followed or (file := _source_file(name)) is None:
+        if name in code or name.partition(".")[0] not in followed or (found := _source_file(name)) is None:
             continue
-        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        code[name], imports = _read(read_source(file), package)
+        package = name if found.name == "__init__.py" else name.rpartition(".")[0]
+        code[name], imports = _read(read_source(found), package)
         todo += imports
     return code
 

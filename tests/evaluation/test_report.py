@@ -188,6 +188,13 @@ def test_extra_tables_are_shown_with_index_and_gaps(inputs):
     assert "Nothing" not in page.tables
 
 
+def test_a_long_table_is_folded(inputs):
+    extra = {"Long": pd.DataFrame({"day": range(31)}), "Short": pd.DataFrame({"day": range(30)})}
+    page = checked(replace(inputs, extra_tables=extra))
+    assert [text for inside, text in page.texts if inside == "summary"] == ["31 rows"]
+    assert (len(page.table("Long")), len(page.table("Short"))) == (31, 30)
+
+
 def test_training_curves_say_what_was_logged(inputs):
     histories = {"stage 1": [{"step": 1, "reward": -1.5}, {"step": 2, "eval_crps": 1.25}], "stage 2": []}
     page = checked(replace(inputs, histories=histories))

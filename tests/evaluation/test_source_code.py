@@ -84,6 +84,18 @@ def test_a_module_that_is_not_there_is_no_empty_code(package):
         source_hash("grpo.nowhere")
 
 
+def test_a_file_of_ones_own_is_followed_into_the_project(tmp_path, monkeypatch):
+    file = tmp_path / "mine.py"
+    file.write_text("from grpo.evaluation.sampling import standard_normal\nimport numpy\n")
+    assert set(reached_code(file=file)) >= {"mine.py", "grpo.evaluation.sampling", "preprocessing.seeds"}
+    before = source_hash(file=file)
+    file.write_text(file.read_text() + "# the same\n")
+    assert source_hash(file=file) == before
+    more = {Path(seeds.__file__): b"\ny = 1"}
+    monkeypatch.setattr(source_code, "read_source", lambda file: file.read_bytes() + more.get(file, b""))
+    assert source_hash(file=file) != before
+
+
 def changed_by(monkeypatch, module, *, of):
     """Whether another line of code in a module changes the hash of another module."""
     before = source_hash(of.__name__)

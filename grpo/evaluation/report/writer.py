@@ -19,12 +19,13 @@ from grpo.evaluation.report import charts, tables
 from grpo.evaluation.report.charts import Rule
 from grpo.evaluation.report.drawings import SKILL_LIMITS, SKILL_RULES, Drawings, draw
 from grpo.evaluation.report.pictures import colour_rules, write_pictures
-from grpo.evaluation.report.svg import domain
+from grpo.evaluation.report.svg import domain, tag
 from preprocessing.files import write_atomically
 from preprocessing.windows import WindowSet
 
 PAGE = "report.html"
 _RATIO_LIMITS = (0.5, 1.5)
+_UNFOLDED_ROWS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +158,11 @@ def _reward(value: float) -> str:
 
 
 def _extra_table(title: str, frame: pd.DataFrame) -> Markup:
-    """Any table; an index that says something becomes columns, and one without rows is left to its note."""
+    """Any table, a long one folded; an index that says something becomes columns, no rows are left to the note."""
     if frame.empty:
         return Markup()
     flat = (frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()).rename(columns=str)
-    return tables.table(flat, tables.visible_columns(flat), caption=title)
+    whole = tables.table(flat, tables.visible_columns(flat), caption=title)
+    if len(flat) <= _UNFOLDED_ROWS:
+        return whole
+    return tag("details", tag("summary", f"{len(flat)} rows"), whole, class_="folded")
