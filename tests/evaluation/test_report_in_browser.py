@@ -83,6 +83,24 @@ def open_page(browser, path):
     assert {url for url in requests if not url.startswith("data:")} == {path.as_uri()}
 
 
+def test_one_line_runs_down_the_small_pictures_of_all_rows(browser, tmp_path, make_windows):
+    windows = build_windows(make_windows)
+    inputs = build_inputs(windows, [evaluate_law(name, windows) for name in NAMES])
+    spread = inputs.table["forecaster"].map({"sft": 0.01, "optimum": 0.02})  # the random walk has none
+    table = inputs.table.assign(skill_sd=spread, rel_crps_sd=spread)
+    write_report(replace(inputs, table=table), tmp_path)
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    marks = "marks => marks.map(mark => mark.getBoundingClientRect())"
+    pictures = page.eval_on_selector_all("#leaderboard .whisker", marks)
+    rows = page.eval_on_selector_all("#leaderboard tbody tr", marks)
+    page.close()
+    assert len(pictures) == len(rows) == 3
+    assert len({picture["left"] for picture in pictures}) == 1
+    for picture, row in zip(pictures, rows, strict=True):
+        assert row["top"] < picture["top"] < picture["bottom"] < row["bottom"]
+
+
 def column(page, caption, number):
     return page.eval_on_selector_all(
         f"table:has(caption:text-is('{caption}')) tbody tr",

@@ -295,13 +295,19 @@ def _cell(
         return tag(element, _plain(value), scope=scope, title=_plain(value) if first else None)  # it may be cut
     parts: list[object] = [drawing(record)] if drawing else []
     parts.append(tag("span", number(float(value), _digits(name, value))))
-    spread = record.get(f"{name}{_SPREAD}", math.nan)
-    if not _is_missing(spread):
-        said = "standard deviation over seeds"
-        parts.append(tag("small", f"±\N{NO-BREAK SPACE}{number(float(spread), _digits(name, value))}", title=said))
+    if f"{name}{_SPREAD}" in record:
+        parts.append(_spread(record[f"{name}{_SPREAD}"], _digits(name, value)))
     if f"{name}_low" in record:
         parts.append(_range(record[f"{name}_low"], record[f"{name}_high"], _digits(name, value)))
     return tag(element, *parts, scope=scope, class_="number", data_value=_javascript(float(value)))
+
+
+def _spread(spread: float, digits: int | None) -> Markup:
+    """A standard deviation in small figures; empty, but as wide, where there is none."""
+    if _is_missing(spread):
+        return tag("small", class_="spread")
+    text = f"±\N{NO-BREAK SPACE}{number(float(spread), digits)}"
+    return tag("small", text, class_="spread", title="standard deviation over seeds")
 
 
 def _range(low: float, high: float, digits: int | None) -> Markup:
