@@ -29,6 +29,7 @@ from preprocessing.statistics import (
     window_statistics,
     yang_zhang_volatility,
 )
+from preprocessing.variance_memories import variance_memories
 from preprocessing.windows import FEATURES, Context, Truth, WindowSet, concatenate
 from preprocessing.windows_writer import EncodedRows, FileFormat, encode
 
@@ -83,7 +84,7 @@ def make_contexts(
     columns = window_statistics(past)
     columns["volatility"] = trailing_volatility(past)
     columns["ewma_volatility"] = ewma_volatility(closes)[origins]
-    ohlc = (bars[name].to_numpy(dtype=np.float64) for name in ("open", "high", "low", "close"))
+    ohlc = [bars[name].to_numpy(dtype=np.float64) for name in ("open", "high", "low", "close")]
     columns["yang_zhang_volatility"] = yang_zhang_volatility(
         *(sliding_window_view(prices, config.window)[origins - config.window + 1] for prices in ohlc)
     )
@@ -96,6 +97,7 @@ def make_contexts(
         origin=bars.index.to_numpy(dtype="datetime64[ns]")[origins],
         past=past[:, :, None].copy(),
         features=np.stack([columns[name] for name in FEATURES], axis=1),
+        memories=variance_memories(*ohlc)[origins],
     )
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from preprocessing.errors import UserError
+from preprocessing.variance_memories import MEMORIES
 
 INDICATORS = (
     "sma",
@@ -84,12 +85,15 @@ class Context:
         origin: [B] datetime64[ns], last observed day.
         past: [B, L, C] float64; channel 0 is the adjusted close in price units, oldest first.
         features: [B, F] indicators, statistics and scales at the origin, named by `FEATURES`.
+        memories: [B, M] logs of how much the price has moved, named by `MEMORIES`. None where the windows come
+            without them.
     """
 
     item_id: tuple[str, ...]
     origin: np.ndarray
     past: np.ndarray
     features: np.ndarray
+    memories: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.item_id)
@@ -111,6 +115,7 @@ class Context:
             origin=self.origin[rows],
             past=self.past[rows],
             features=self.features[rows],
+            memories=None if self.memories is None else self.memories[rows],
         )
 
 
@@ -162,30 +167,39 @@ def concatenate(sets: Sequence[WindowSet]) -> WindowSet:
     """Join window sets of equal window length and horizon, in the order given.
 
     Raises:
-        ValueError: some have `next_open` and some have not.
+        ValueError: some have `next_open` or `memories` and some have not.
     """
-    opens = [windows.truth.next_open for windows in sets if windows.truth.next_open is not None]
-    if opens and len(opens) < len(sets):
-        raise ValueError("some of these windows have next_open and some have not: make all with one command")
+    opens = _of_all("next_open", [windows.truth.next_open for windows in sets])
+    memories = _of_all("memories", [windows.context.memories for windows in sets])
     return WindowSet(
         context=Context(
             item_id=tuple(item for windows in sets for item in windows.context.item_id),
             origin=np.concatenate([windows.context.origin for windows in sets]),
             past=np.concatenate([windows.context.past for windows in sets]),
             features=np.concatenate([windows.context.features for windows in sets]),
+            memories=memories,
         ),
         truth=Truth(
             future=np.concatenate([windows.truth.future for windows in sets]),
             dates=np.concatenate([windows.truth.dates for windows in sets]),
-            next_open=np.concatenate(opens) if opens else None,
+            next_open=opens,
         ),
     )
+
+
+def _of_all(name: str, arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Joined, or None where none is there."""
+    present = [array for array in arrays if array is not None]
+    if present and len(present) < len(arrays):
+        raise ValueError(f"some of these windows have {name} and some have not: make all with one command")
+    return np.concatenate(present) if present else None
 
 
 # Files
 
 
 X_COLUMNS = ("date", "stock", "sequence", *FEATURES)
+"""What X must have; all of `MEMORIES` may stand beside them."""
 Y_COLUMNS = ("date", "stock", "sequence", "dates")
 """What Y must have; `next_open` may stand beside them."""
 
@@ -199,7 +213,7 @@ def read_windows(x_path: Path, y_path: Path) -> WindowSet:
     Raises:
         WindowsError: a file, column, row or value is missing or malformed; the message says which.
     """
-    x, y = _read_table(x_path, X_COLUMNS), _read_table(y_path, Y_COLUMNS, optional=("next_open",))
+    x, y = _read_table(x_path, X_COLUMNS, optional=MEMORIES), _read_table(y_path, Y_COLUMNS, optional=("next_open",))
     if len(x) != len(y):
         raise WindowsError(f"{x_path} has {len(x)} rows but {y_path} has {len(y)}; make both with one command.")
     disagree = (x.columns["date"] != y.columns["date"]) | (x.columns["stock"] != y.columns["stock"])
@@ -209,7 +223,11 @@ def read_windows(x_path: Path, y_path: Path) -> WindowSet:
     origin = _parse_dates(x)
     return WindowSet(
         context=Context(
-            item_id=tuple(x.columns["stock"]), origin=origin, past=past[:, :, None], features=_parse_features(x)
+            item_id=tuple(x.columns["stock"]),
+            origin=origin,
+            past=past[:, :, None],
+            features=_parse_features(x, FEATURES),
+            memories=_parse_memories(x),
         ),
         truth=Truth(
             future=future, dates=_parse_target_dates(y, origin, future.shape[1]), next_open=_parse_next_open(y)
@@ -256,11 +274,23 @@ def _read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] 
     return _Table(path, {name: table[name].to_numpy() for name in present})
 
 
-def _parse_features(table: _Table) -> np.ndarray:
-    features = np.stack([_parse_numbers(table.columns[name]) for name in FEATURES], axis=1)
+def _parse_features(table: _Table, names: Sequence[str]) -> np.ndarray:
+    features = np.stack([_parse_numbers(table.columns[name]) for name in names], axis=1)
     for row, column in np.argwhere(~np.isfinite(features))[:1]:
-        raise table.refuse(row, f"column '{FEATURES[column]}' is not a finite number.")
+        raise table.refuse(row, f"column '{names[column]}' is not a finite number.")
     return features
+
+
+def _parse_memories(table: _Table) -> np.ndarray | None:
+    missing = [name for name in MEMORIES if name not in table.columns]
+    if len(missing) == len(MEMORIES):
+        return None
+    if missing:
+        raise WindowsError(
+            f"{table.path} has only some of the columns {', '.join(MEMORIES)}: it lacks {', '.join(missing)}. "
+            "Give all of them or none."
+        )
+    return _parse_features(table, MEMORIES)
 
 
 def _parse_next_open(table: _Table) -> np.ndarray | None:

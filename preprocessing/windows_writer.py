@@ -1,8 +1,9 @@
 """Windows to files, X and Y, as CSV or Parquet, at once or stock by stock.
 
-X has date, stock, sequence (the past closes) and the features; Y has date, stock, sequence (the closes to
-predict), their dates and, where it is known, next_open. In CSV, sequences and dates are JSON lists and every
-number reads back to the same float64; daily bars have days as YYYY-MM-DD, others times as YYYY-MM-DDTHH:MM:SS.
+X has date, stock, sequence (the past closes), the features and, where they are known, the memories; Y has date, stock,
+sequence (the closes to predict), their dates and, where it is known, next_open. In CSV, sequences and dates are JSON
+lists and every number reads back to the same float64; daily bars have days as YYYY-MM-DD, others times as
+YYYY-MM-DDTHH:MM:SS.
 
 Letters: B windows, L window length, H horizon.
 """
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from preprocessing.files import AtomicFiles
+from preprocessing.variance_memories import MEMORIES
 from preprocessing.windows import X_COLUMNS, Y_COLUMNS, WindowSet
 
 FileFormat = Literal["csv", "parquet"]
@@ -144,7 +146,10 @@ def _x_table(windows: WindowSet, file_format: FileFormat) -> pa.Table:
     context = windows.context
     lists = _json_lists if file_format == "csv" else _lists
     features = [pa.array(column) for column in np.ascontiguousarray(context.features.T)]
-    return pa.table([*_key(windows, file_format), lists(context.past[:, :, 0]), *features], names=[*X_COLUMNS])
+    known = pa.table([*_key(windows, file_format), lists(context.past[:, :, 0]), *features], names=[*X_COLUMNS])
+    for name, column in zip(MEMORIES, () if context.memories is None else context.memories.T, strict=False):
+        known = known.append_column(name, pa.array(np.ascontiguousarray(column)))
+    return known
 
 
 def _y_table(windows: WindowSet, file_format: FileFormat) -> pa.Table:

@@ -33,7 +33,7 @@ LEVELS = [
 PREPROCESSING_LEVELS = [
     {"errors"},
     {"files", "command_line", "parallel", "bars_store", "seeds", "sequence_files"},
-    {"simulation", "laws", "indicators", "statistics", "scaling", "splits"},
+    {"simulation", "laws", "indicators", "statistics", "variance_memories", "scaling", "splits"},
     {"config"},
     {"bars"},
     {"reading", "checks", "notices"},

@@ -2,13 +2,15 @@
 
 The log of the mean daily variance over the horizon is linear in logs of variances of several memories, after the
 heterogeneous autoregression of Corsi (2009), and in recent signed returns, as a fall raises the volatility more than a
-rise (leverage). The weights come from gamma quasi-likelihood on the realised variance of training windows, all stocks
-together (`baselines.building_blocks.gamma_regression`). Samples are whole futures of training windows, in units of the
-fitted volatility at their origin, scaled by that of the window to forecast; then one factor of the spread is chosen on
+rise (leverage). The memories are those of `preprocessing.variance_memories`, of squared returns and of the range within
+days; windows that come without them serve with what their closes and features tell. The weights come from gamma
+quasi-likelihood on the realised variance of training windows, all stocks together
+(`baselines.building_blocks.gamma_regression`). Samples are whole futures of training windows, in units of the fitted
+volatility at their origin, scaled by that of the window to forecast; then one factor of the spread is chosen on
 validation windows (`grpo.evaluation.spread`).
 
-Deviations from Corsi: exponential memories in place of means over a day, a week and a month; the logarithm, which keeps
-the variance positive; and what a window tells of days before it, in place of realised variances within the day.
+Deviations from Corsi: exponential memories in place of means over a day, a week and a month; logarithms, which keep the
+variance positive; daily bars in place of realised variances within the day.
 
 Letters: N training windows, B windows, S samples, H horizon, F inputs.
 """
@@ -27,23 +29,25 @@ from baselines.building_blocks.paths import draw_rows, forecast_from_log_returns
 from baselines.building_blocks.saving import SavedForecaster
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.spread import KINDS, choose_spread, scale_spread
+from preprocessing.errors import UserError
 from preprocessing.returns import ewma_variance, future_log_returns, window_log_returns
 from preprocessing.statistics import MIN_VOLATILITY
+from preprocessing.variance_memories import MEMORIES
 from preprocessing.windows import Context, WindowSet
 
-VARIANCE_HALF_LIVES = (1, 4, 10, 30)
-"""Days after which a squared return weighs half; the average starts at the variance of the whole past."""
 RETURN_HALF_LIVES = (1, 4, 20)
-"""The same for the signed returns, over the window alone."""
-VOLATILITIES = ("past_volatility", "ewma_volatility", "yang_zhang_volatility")
-"""Features that tell of the days before the window, and of the range within days."""
+"""Days after which a signed return weighs half, over the window alone."""
+VARIANCE_HALF_LIVES = (1, 4, 10, 30)
+"""The same for squared returns where the window has no memories; they start at the variance of the whole past."""
+VOLATILITIES = ("ewma_volatility", "yang_zhang_volatility")
+"""Features that then tell of the days before the window, and of the range within days."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HarConfig:
     """Fit, drift and spread."""
 
-    penalty: float = 0.01
+    penalty: float = 0.001
     """Times half the squared weights of the standardised inputs is added to the loss."""
     drift: bool = True
     """Whether the paths keep the mean, in units of the volatility, that they have over all training windows."""
@@ -109,8 +113,16 @@ class Har(SavedForecaster):
         return dataclasses.replace(har, spread=np.array(choose_spread(har, val, seed=seed)))
 
     def daily_volatility(self, context: Context) -> np.ndarray:
-        """[B] root of the mean daily variance that is expected over the horizon, before the spread's factor."""
-        log_variance = self.weights[0] + (variance_inputs(context) - self.centre) / self.scale @ self.weights[1:]
+        """[B] root of the mean daily variance that is expected over the horizon, before the spread's factor.
+
+        Raises:
+            UserError: the windows have memories and those of training had none, or the other way round.
+        """
+        inputs = variance_inputs(context)
+        if inputs.shape[1] != len(self.centre):
+            had, has = ("with", "without") if context.memories is None else ("without", "with")
+            raise UserError(f"har was fitted on windows {had} {MEMORIES[0]} and so on, and these are {has}; fit again")
+        log_variance = self.weights[0] + (inputs - self.centre) / self.scale @ self.weights[1:]
         return np.exp(np.clip(log_variance, *self.bounds) / 2)
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
@@ -128,9 +140,13 @@ class Har(SavedForecaster):
 def variance_inputs(context: Context) -> np.ndarray:
     """[B, F] logs of variances, then means of signed returns in units of the volatility of the whole past."""
     past = context.feature("past_volatility")
-    recent = [np.sqrt(ewma_variance(context, 0.5 ** (1 / days))) for days in VARIANCE_HALF_LIVES]
-    known = [context.feature(name) for name in VOLATILITIES]
-    columns = [2 * np.log(np.maximum(volatility, MIN_VOLATILITY)) for volatility in (*recent, *known)]
+    columns = [2 * np.log(past)]
+    if context.memories is not None:
+        columns += list(context.memories.T)
+    else:
+        recent = [np.sqrt(ewma_variance(context, 0.5 ** (1 / days))) for days in VARIANCE_HALF_LIVES]
+        known = [context.feature(name) for name in VOLATILITIES]
+        columns += [2 * np.log(np.maximum(volatility, MIN_VOLATILITY)) for volatility in (*recent, *known)]
     returns = window_log_returns(context) / past[:, None]  # [B, L - 1]
     age = np.arange(returns.shape[1])[::-1]
     for days in RETURN_HALF_LIVES:

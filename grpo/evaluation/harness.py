@@ -158,4 +158,5 @@ def _copy(context: Context) -> Context:
         origin=context.origin.copy(),
         past=context.past.copy(),
         features=context.features.copy(),
+        memories=None if context.memories is None else context.memories.copy(),
     )

@@ -27,7 +27,8 @@ def key_of(identity: Mapping[str, object]) -> str:
 
 def context_hash(context: Context) -> str:
     """Hash of what a forecaster may see of some windows, to the last bit and in their order."""
-    return _digest(context.item_id, context.origin.astype("datetime64[ns]"), context.past, context.features)
+    memories = [] if context.memories is None else [context.memories]
+    return _digest(context.item_id, context.origin.astype("datetime64[ns]"), context.past, context.features, *memories)
 
 
 def windows_hash(windows: WindowSet) -> str:

@@ -232,9 +232,7 @@ def test_a_shorter_horizon_is_forecast_and_a_longer_one_forecast_or_refused(name
 
 
 def test_an_unknown_stock_is_named_where_it_matters(name, context):
-    other = Context(
-        item_id=("ZZZ",) * len(context), origin=context.origin, past=context.past, features=context.features
-    )
+    other = dataclasses.replace(context, item_id=("ZZZ",) * len(context))
     if name in ("random_walk_drift", "garch_t"):
         with pytest.raises(UserError, match=f"{name}: no training windows of ZZZ"):
             samples(fitted(name), other)

@@ -9,6 +9,7 @@ from baselines.building_blocks.gamma_regression import qlike
 from baselines.statistical.har import Har, HarConfig
 from preprocessing.errors import UserError
 from preprocessing.returns import VolatilityConfig, daily_volatility, future_log_returns
+from preprocessing.variance_memories import MEMORIES
 from preprocessing.windows import WindowSet
 from tests.baselines.series import fit, windows_of
 
@@ -109,6 +110,31 @@ def test_no_volatility_goes_beyond_those_of_training(small):
     stormy[:, ::2] *= 3
     volatility = har.daily_volatility(dataclasses.replace(small.context, past=stormy))
     np.testing.assert_allclose(volatility, np.exp(har.bounds[1] / 2), rtol=1e-12)
+
+
+def with_memories(windows: WindowSet, memories: np.ndarray) -> WindowSet:
+    return dataclasses.replace(windows, context=dataclasses.replace(windows.context, memories=memories))
+
+
+def test_memories_take_the_place_of_what_the_window_tells():
+    """One of them is the log of the true variance: it gets all the weight, and the others none."""
+    plain, expected = garch_windows(0)
+    memories = np.random.default_rng(1).standard_normal((len(plain), len(MEMORIES)))
+    memories[:, 3] = np.log(expected)
+    train = with_memories(plain, memories)
+    har = fit(Har, train, NO_SPREAD)
+    weights = har.weights[1:] / har.scale
+    assert weights[4] == pytest.approx(1, abs=0.08)  # the first input is the whole past
+    assert abs(np.delete(weights, 4)[:-3]).max() < 0.05
+    assert abs(weights[-3:]).max() < 0.2  # of mean returns, which hardly vary
+    np.testing.assert_allclose(har.daily_volatility(train.context) ** 2 / expected, 1, atol=0.25)
+
+
+def test_windows_with_other_columns_than_in_training_are_refused(small):
+    known = with_memories(small, np.random.default_rng(1).standard_normal((len(small), len(MEMORIES))))
+    for train, other, problem in ((small, known, "without .* these are with;"), (known, small, "with .* without;")):
+        with pytest.raises(UserError, match=f"har was fitted on windows {problem} fit again"):
+            fit(Har, train, NO_SPREAD).daily_volatility(other.context)
 
 
 @pytest.mark.parametrize("settings, message", [({"penalty": -1.0}, "penalty"), ({"calibrate": "wide"}, "calibrate")])

@@ -62,7 +62,7 @@ def test_a_forecaster_gets_the_context_and_nothing_of_the_truth(windows):
     evaluate(spy, windows, num_samples=4, seed=7)
     assert spy.settings == {"horizon": 3, "num_samples": 4, "seed": 7}
     fields = {field.name for field in dataclasses.fields(spy.context)}
-    assert fields == {"item_id", "origin", "past", "features"}
+    assert fields == {"item_id", "origin", "past", "features", "memories"}
     np.testing.assert_array_equal(spy.past, windows.context.past)
     for array in (spy.context.past, spy.context.features, spy.context.origin):
         assert array.base is None  # a view would reach into the memory of the whole series

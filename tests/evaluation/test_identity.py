@@ -58,6 +58,7 @@ def test_the_hash_of_windows_changes_with_all_that_a_forecast_depends_on(make_wi
     contexts = [
         context,
         context.take(np.array([1, 0])),
+        dataclasses.replace(context, memories=np.zeros((2, 3))),
         dataclasses.replace(context, past=past),
         dataclasses.replace(context, features=features),
         dataclasses.replace(context, origin=origin),

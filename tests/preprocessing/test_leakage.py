@@ -85,6 +85,9 @@ def test_no_column_of_x_sees_the_future(split: str, change: tuple[str, int, list
         earlier = before(was, change[0], day)
         columns = OTHERS if name.endswith("train") else range(len(FEATURES))
         np.testing.assert_array_equal(now.past[earlier], was.past[earlier])
+        assert now.memories is not None
+        assert was.memories is not None
+        np.testing.assert_array_equal(now.memories[earlier], was.memories[earlier])
         for column in columns:
             np.testing.assert_array_equal(
                 now.features[earlier, column], was.features[earlier, column], FEATURES[column]
@@ -135,6 +138,7 @@ def test_an_origin_needs_no_bar_after_it(origin: int, window: int) -> None:
     for column, name in enumerate(FEATURES):
         assert shorter.features[0, column] == longer.features[0, column], name
     np.testing.assert_array_equal(shorter.past, longer.past)
+    np.testing.assert_array_equal(shorter.memories, longer.memories)
 
 
 @pytest.mark.parametrize("indicator", INDICATORS)

@@ -15,6 +15,7 @@ from preprocessing.indicators import IndicatorPeriods, compute_indicators
 from preprocessing.laws import DRAWS, LAWS
 from preprocessing.simulation import PROCESSES, parse_simulated_stock
 from preprocessing.stock_windows import split_windows
+from preprocessing.variance_memories import MEMORIES
 from preprocessing.windows import INDICATORS, SCALES, WINDOW_STATISTICS
 from preprocessing.windows_writer import write_windows
 
@@ -39,6 +40,7 @@ def names_of(heading: str) -> list[str]:
         ("Indicators, at the origin, on the whole past", INDICATORS),
         ("Statistics of the window", WINDOW_STATISTICS),
         ("Scales", SCALES),
+        ("Memories", MEMORIES),
     ],
 )
 def test_every_feature_is_documented_and_every_documented_one_exists(heading: str, names: tuple[str, ...]) -> None:
@@ -50,7 +52,8 @@ def test_the_other_columns_are_those_of_the_files(tmp_path: Path) -> None:
     windows = split_windows({"A": stock.bars()}, DataConfig())[0]["test"]
     write_windows(windows, tmp_path / "x.csv", tmp_path / "y.csv")
     headers = {part: (tmp_path / f"{part}.csv").read_text().splitlines()[0].split(",") for part in "xy"}
-    assert [*names_of("X: what a forecaster may see"), *INDICATORS, *WINDOW_STATISTICS, *SCALES] == headers["x"]
+    columns = [*names_of("X: what a forecaster may see"), *INDICATORS, *WINDOW_STATISTICS, *SCALES, *MEMORIES]
+    assert columns == headers["x"]
     assert names_of("Y: what came after") == headers["y"]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from preprocessing import windows_writer
+from preprocessing.variance_memories import MEMORIES
 from preprocessing.windows import (
     FEATURES,
     Context,
@@ -298,3 +299,31 @@ def test_take_and_concatenate_are_inverse() -> None:
     np.testing.assert_array_equal(
         odd.context.feature("rsi"), windows.context.features[[1, 3, 5], FEATURES.index("rsi")]
     )
+
+
+def with_memories(windows: WindowSet) -> WindowSet:
+    memories = RNG.normal(size=(len(windows), len(MEMORIES)))
+    return dataclasses.replace(windows, context=dataclasses.replace(windows.context, memories=memories))
+
+
+def test_memories_stand_beside_the_features_and_read_back(any_paths: tuple[Path, Path]) -> None:
+    want = with_memories(make_set(5))
+    write_windows(want, *any_paths)
+    got = read_windows(*any_paths)
+    assert_equal(got, want)
+    np.testing.assert_array_equal(got.context.memories, want.context.memories)
+    both = concatenate([got.take(np.arange(3, 5)), got.take(np.arange(3))]).context.memories
+    assert want.context.memories is not None
+    np.testing.assert_array_equal(both, want.context.memories[[3, 4, 0, 1, 2]])
+
+
+def test_files_without_memories_are_read_and_some_of_them_are_refused(paths: tuple[Path, Path]) -> None:
+    plain, known = make_set(5), with_memories(make_set(5))
+    write_windows(plain, *paths)
+    assert read_windows(*paths).context.memories is None
+    with pytest.raises(ValueError, match="some of these windows have memories and some have not"):
+        concatenate([plain, known])
+    write_windows(known, *paths)
+    paths[0].write_text(paths[0].read_text().replace(f",{MEMORIES[2]},", ",other,"))
+    with pytest.raises(WindowsError, match=rf"x\.csv has only some of the columns .*: it lacks {MEMORIES[2]}\. Give"):
+        read_windows(*paths)
