@@ -83,6 +83,7 @@ def bootstrap_interval(
     )
     if num_dates < lag + 2 or not np.isfinite(influence).all():
         return unknown
+    # a block shorter than the horizon would tear apart windows that share days
     length = block_length or max(horizon, politis_white_block_length(influence))
     indices = date_bootstrap_indices(num_dates, block_length=length, num_resamples=num_resamples, seed=seed)
     rows = columns[indices]  # [R, D, K]
@@ -96,6 +97,7 @@ def bootstrap_interval(
             distance = np.abs(values - estimate)
             # a resample without any variation says nothing about the scale: count it as far out
             scaled = np.where(errors > 0, distance / errors, np.where(distance > 0, np.inf, 0.0))
+            # "higher": an interval is rather too wide than too narrow
             half = np.quantile(scaled, level, method="higher") * _standard_error(influence, lag)
             low, high = estimate - half, estimate + half
     return Interval(
@@ -116,6 +118,7 @@ def _standard_error(series: np.ndarray, lag: int) -> np.ndarray:
 def _linearised(statistic: Statistic, rows: np.ndarray, means: np.ndarray) -> np.ndarray:
     """[R, D] influence of each row [R, D, K] on the statistic at the means [R, K], from central differences."""
     spread = np.abs(rows).max(axis=1)
+    # the cube root balances the rounding of a central difference against its truncation
     steps = np.cbrt(np.finfo(float).eps) * np.where(spread > 0, spread, 1.0)  # [R, K]
     influence = np.zeros(rows.shape[:2])
     for k in range(rows.shape[-1]):
@@ -148,9 +151,10 @@ def date_bootstrap_indices(
     position = np.arange(num_dates)
     if kind == "stationary":
         begins = rng.random((num_resamples, num_dates)) < 1 / block_length
-        begins[:, 0] = True
+        begins[:, 0] = True  # a resample begins with a block, whatever the coin says
     else:
         begins = np.broadcast_to(position % round(block_length) == 0, (num_resamples, num_dates))
+    # where the block that holds each position began; from there the dates run on without a gap
     block_start = np.maximum.accumulate(np.where(begins, position, 0), axis=1)
     drawn = np.take_along_axis(rng.integers(num_dates, size=(num_resamples, num_dates)), block_start, axis=1)
     return (drawn + position - block_start) % num_dates
@@ -159,6 +163,7 @@ def date_bootstrap_indices(
 def resampled_means(columns: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """[R, K] means of columns [D, K] in each resample [R, D], without holding the resampled rows."""
     num_resamples, num_dates = indices.shape
+    # how often a resample holds each date: sums follow from these counts by one matrix product
     flat = indices + np.arange(num_resamples)[:, None] * len(columns)
     counts = np.bincount(flat.ravel(), minlength=num_resamples * len(columns)).reshape(num_resamples, -1)
     return counts @ columns / num_dates
@@ -182,7 +187,7 @@ def politis_white_block_length(series: np.ndarray, *, kind: Literal["stationary"
     opens = (lag for lag in range(1, max_lag - run + 2) if small[lag - 1 : lag - 1 + run].all())
     bandwidth = min(2 * next(opens, max_lag), max_lag)
     lags = np.arange(1, bandwidth + 1)
-    taper = np.minimum(1, 2 * (1 - lags / bandwidth))
+    taper = np.minimum(1, 2 * (1 - lags / bandwidth))  # flat-top: full weight up to half the bandwidth
     slope = 2 * np.sum(taper * lags * covariance[1 : bandwidth + 1])
     variance = covariance[0] + 2 * np.sum(taper * covariance[1 : bandwidth + 1])
     constant = 2 if kind == "stationary" else 4 / 3

@@ -62,7 +62,7 @@ def rank_histogram(pit: np.ndarray, bins: int = 10) -> np.ndarray:
     Flat where the forecast is calibrated; a valley where it is too narrow, a hill where it is too wide, a slope where
     it is biased.
     """
-    number = np.minimum((pit * bins).astype(int), bins - 1)  # [B, H]
+    number = np.minimum((pit * bins).astype(int), bins - 1)  # [B, H]; a rank of 1 belongs to the last bin
     return (number[:, :, None] == np.arange(bins)).sum(axis=0)
 
 
@@ -108,6 +108,7 @@ def uniformity(
     parts = np.array_split(indices, -(-num_resamples // 100))  # all their rows at once would fill the memory
     law = np.concatenate([_over_variance(influence[rows].mean(axis=1), influence[rows], lag) for rows in parts])
     observed = _over_variance(distance, influence, lag)
+    # what was observed counts as one of the draws, so that p is never 0
     p_value = (1 + np.sum(law >= observed)) / (num_resamples + 1)
     return Uniformity(statistic=statistic, p_value=float(p_value), num_dates=num_dates)
 

@@ -166,7 +166,7 @@ def ticker_row(name: str, log_probs: np.ndarray, truth: np.ndarray) -> dict[str,
         log_probs: [B, K] log probability of each stock's name after the window's raw prices.
         truth: [B] number of the right one.
     """
-    guess = (log_probs - log_probs.mean(axis=0)).argmax(axis=1)
+    guess = (log_probs - log_probs.mean(axis=0)).argmax(axis=1)  # what the prices add to the name's own frequency
     hits, chance = int((guess == truth).sum()), _chance(truth, log_probs.shape[1])
     return {
         "forecaster": name,

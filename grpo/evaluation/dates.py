@@ -59,6 +59,7 @@ def _moving_sums(series: np.ndarray, lag: int) -> np.ndarray:
 
     Their squares add up to the autocovariances by Bartlett weights, without a loop over lags.
     """
+    # a window's sum is the difference of two running totals, however wide the window
     totals = np.cumsum(series - series.mean(axis=-1, keepdims=True), axis=-1)
     start = np.zeros((*series.shape[:-1], lag + 1))
     end = np.repeat(totals[..., -1:], lag, axis=-1)

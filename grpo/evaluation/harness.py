@@ -85,6 +85,7 @@ def choose_windows(context: Context, max_windows: int) -> np.ndarray:
     for number, name in enumerate(names):
         rows = np.flatnonzero(items == name)
         rows = rows[np.argsort(context.origin[rows], kind="stable")]
+        # each stock's grid is shifted by its share of a step, so that together they touch many dates
         grid = (np.arange(min(quota, len(rows))) + (number + 0.5) / len(names)) / min(quota, len(rows))
         chosen.append(rows[(grid * len(rows)).astype(int)])
     return np.sort(np.concatenate(chosen))

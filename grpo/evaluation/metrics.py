@@ -163,12 +163,13 @@ def filled_blocks(forecast: Forecast, last_price: np.ndarray) -> Iterator[tuple[
 def _score_block(relative: np.ndarray, relative_truth: np.ndarray) -> dict[str, np.ndarray]:
     """Scores of prices [b, S, H] and their truth [b, H], both divided by the last close."""
     samples, truth = 100 * (relative - 1), 100 * (relative_truth - 1)
-    ordered = _sort_steps(samples)
+    ordered = _sort_steps(samples)  # the only sort: CRPS, median and every quantile read from it
     tail = _tails()
     ends = _quantiles(ordered, np.concatenate([tail, 1 - tail]))  # [b, 2 I, H]
     lower, upper = ends[:, : len(tail)], ends[:, len(tail) :]
     return {
         "crps": _worst_if_nan(_crps_of_ordered(ordered, truth)),
+        # whole paths: the order of the days within a sample counts, so these are not sorted
         "energy": _worst_if_nan(fair_energy_score(samples, truth)),
         "mean_move": ordered.mean(axis=-1),
         "median_move": _median_of_ordered(ordered),
@@ -323,6 +324,7 @@ def straight_line_share(paths: np.ndarray) -> np.ndarray:
     def is_straight(values: np.ndarray) -> np.ndarray:
         return np.all(np.abs(np.diff(values, n=2, axis=-1)) <= _STRAIGHT_TOLERANCE, axis=-1)
 
+    # a model that extrapolates does so in prices or in percent; either way no path has a shape
     return (is_straight(paths) | is_straight(np.log(paths))).mean(axis=1)
 
 
@@ -343,7 +345,7 @@ def _median_of_ordered(ordered: np.ndarray) -> np.ndarray:
 def _quantiles(ordered: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """[B, Q, H] as np.quantile(..., method="weibull") gives them, from samples [B, H, S] in ascending order."""
     num_samples = ordered.shape[-1]
-    position = np.clip(num_samples * levels + levels - 1, 0, num_samples - 1)
+    position = np.clip(num_samples * levels + levels - 1, 0, num_samples - 1)  # p (S + 1), counted from 0
     below = np.floor(position).astype(int)
     left = np.swapaxes(ordered[..., below], 1, 2)
     step = np.swapaxes(ordered[..., np.minimum(below + 1, num_samples - 1)], 1, 2) - left
@@ -359,6 +361,7 @@ def _require_pairs(num_samples: int) -> int:
 
 
 def _worst_if_nan(score: np.ndarray) -> np.ndarray:
+    # infinite minus infinite: the path overflowed, and a forecast must not gain by that
     return np.where(np.isnan(score), np.inf, score)
 
 

@@ -65,6 +65,7 @@ def draw_future(kind: str, windows: WindowSet, seed: Sequence[int]) -> np.ndarra
     if kind == "shuffle":
         return last * (windows.truth.future / last)[exchange(windows, rng)]
     steps = np.diff(np.log(windows.truth.future), axis=1, prepend=np.log(last))  # [B, H]
+    # one coin per date, not per stock: stocks move together, and so they must afterwards
     _, day = np.unique(windows.truth.dates, return_inverse=True)
     signs = rng.choice([-1.0, 1.0], size=day.max() + 1)[day].reshape(steps.shape)
     return last * np.exp(np.cumsum(signs * steps, axis=1))
@@ -122,6 +123,7 @@ def gbm_windows(windows: WindowSet, train: WindowSet, config: DataConfig, seed: 
         own = moves[items == item]
         if len(own) == 0:
             continue
+        # a stock that never moves would have no volatility, which the simulation refuses
         sigma = np.clip(np.sqrt(np.mean(own**2)), 1e-4, 1.0)
         key = text_word(f"{seed} {number}") % 2**31
         name = f"sim:gbm?sigma={sigma:.6f}&rows={count + config.first_origin}&seed={key}"

@@ -172,6 +172,7 @@ def pesaran_timmermann(predicted: np.ndarray, realised: np.ndarray) -> PesaranTi
     n, hits, expected = _hit_rates(rises, outcome)
     if reason:
         return _untested(n, hits, expected, reason)
+    # V(P) - V(P*) in one product: the two differ by this alone, and their difference would lose digits
     variance = 4 * rises.var() * outcome.var() * (n - 1) / n**2
     statistic = float((hits - expected) / np.sqrt(variance))
     return PesaranTimmermann(
@@ -203,6 +204,7 @@ def pesaran_timmermann_by_date(
     n, hits, expected = _hit_rates(rises, outcome)
     if reason:
         return _untested(n, hits, expected, reason)
+    # windows without a direction are left out of the means, so that the products sum to n times the covariance
     products = (rises - rises.mean()) * (outcome - outcome.mean())
     by_date = sum_by_date(products[:, None], dates[_moves(predicted, realised)])[:, 0]
     statistic, freedom = _mean_over_error(by_date, horizon)
@@ -247,6 +249,7 @@ def model_confidence_set(
     length = block_length or np.nan
     if len(losses) >= _fewest_dates(horizon) and finite.any():
         if block_length is None:
+            # the tests see differences alone; what all forecasters share would only make the blocks longer
             apart = kept - kept.mean(axis=1, keepdims=True)
             length = max(horizon, float(np.mean([politis_white_block_length(series) for series in apart.T])))
         indices = date_bootstrap_indices(len(losses), block_length=length, num_resamples=num_resamples, seed=seed)
@@ -278,8 +281,10 @@ def eliminate(statistics: np.ndarray, law: np.ndarray) -> np.ndarray:
     """
     remaining, p_values, largest = np.arange(len(statistics)), np.ones(len(statistics)), 0.0
     while len(remaining) > 1:
+        # a forecaster that leaves takes its row and column along: the law is that of those who remain
         worst = statistics[np.ix_(remaining, remaining)].max(axis=1)
         resampled = law[:, remaining[:, None], remaining].max(axis=(1, 2))
+        # the largest so far: only so are the sets of all levels nested in each other
         largest = max(largest, float(np.mean(resampled >= worst.max())))
         loser = int(worst.argmax())
         p_values[remaining[loser]] = largest
@@ -291,6 +296,7 @@ def _pairwise(losses: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray, np.
     """Mean differences [..., M, M] of losses [..., D, M], their variances, and what of a square is rounding."""
     num_dates, means = losses.shape[-2], losses.mean(axis=-2)
     covariance = long_run_covariance(np.swapaxes(losses, -1, -2), lag) / num_dates
+    # var(a - b) = var(a) + var(b) - 2 cov(a, b), for all pairs at once
     own = np.diagonal(covariance, axis1=-2, axis2=-1)
     both = own[..., :, None] + own[..., None, :]
     return means[..., :, None] - means[..., None, :], both - 2 * covariance, 1e-14 * both
@@ -308,6 +314,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     p = np.asarray(p_values, dtype=np.float64)
     tested = np.flatnonzero(~np.isnan(p))
     order = tested[np.argsort(p[tested])]
+    # the smallest p counts for all tests, the next for one fewer, ...; the running maximum keeps their order
     factors = np.arange(len(order), 0, -1)
     adjusted = np.full(len(p), np.nan)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * p[order]))
@@ -315,6 +322,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def _fewest_dates(horizon: int) -> int:
+    # two more dates than the long-run variance reaches back
     return 2 * (horizon - 1) + 2
 
 
@@ -329,6 +337,7 @@ def _mean_over_error(series: np.ndarray, horizon: int) -> tuple[float, float]:
     variance = long_run_variance(series, lag)
     if variance <= 0:  # equal on every date: no evidence either way
         return np.nan, np.nan
+    # Harvey, Leybourne and Newbold: the variance of few dates comes out too small
     small_sample = np.sqrt((n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n)
     statistic = small_sample * series.mean() / np.sqrt(variance / n)
     return float(statistic), min(n - 1, 1.5 * n / (lag + 1))

@@ -88,6 +88,7 @@ def _is_text(statement: ast.stmt) -> bool:
 def _source_file(module: str) -> Path | None:
     """Where a module's source lies, without importing anything; None for a name that is no module in Python."""
     top, *path = module.split(".")
+    # of the top level alone: for a name below, find_spec would import its parents, and torch with them
     spec = importlib.util.find_spec(top)
     if spec is None:
         return None

@@ -124,15 +124,16 @@ def trade(median_move: np.ndarray, windows: WindowSet, rule: TradingRule, market
     truth = windows.truth
     entry = entry_prices(windows)
     growth = truth.future[:, -1] / entry  # [B]
-    position = (median_move > rule.threshold).astype(float)
+    position = (median_move > rule.threshold).astype(float)  # 1 long, 0 out, -1 short
     if rule.short:
         position -= median_move < -rule.threshold
-    traded = np.abs(position) * (1 + growth)
+    traded = np.abs(position) * (1 + growth)  # bought at 1 and sold at what it grew to, or the other way round
     net = position * (growth - 1) - rule.cost * traded
     periods = _periods(windows)
     origins = np.array([windows.context.origin[rows[0]] for rows in periods])
     exits = np.array([truth.dates[rows, -1].max() for rows in periods])
     years = float((exits[-1] - origins[0]) / np.timedelta64(1, "D")) / _DAYS_PER_YEAR
+    # a short may lose more than its money; the account is closed at nothing
     returns = np.array([max(-1.0, net[rows].mean()) for rows in periods])
     hold_returns, hold_traded = buy_and_hold(market or windows, origins[0], exits, rule.cost)
     chosen = np.concatenate(periods)
@@ -194,12 +195,13 @@ def buy_and_hold(market: WindowSet, start: np.datetime64, exits: np.ndarray, cos
     )
     first = entries.loc[entries["origin"] >= start].sort_values("origin").drop_duplicates("stock").set_index("stock")
     first = first.reindex(closes.columns)
+    # a stock that has no price on an exit, as on a holiday of its exchange, keeps its last one
     value = closes.ffill().reindex(exits, method="ffill") / first["entry"]  # [T, K] per unit of money
     bought = exits[:, None] > first["origin"].to_numpy()  # [T, K]; never true for NaT
     value = np.where(bought, value, np.nan)
     equity = np.where(bought, value - cost, 1.0)
     sold = np.nan_to_num(value[-1])
-    equity[-1] -= cost * sold
+    equity[-1] -= cost * sold  # only the last exit sells
     total = np.concatenate([[1.0], equity.mean(axis=1)])
     return total[1:] / total[:-1] - 1, float(np.mean((sold > 0) + sold))
 
@@ -219,6 +221,7 @@ def measure(returns: np.ndarray, years: float, *, traded: float) -> Performance:
     per_year = num_periods / years
     mean = float(returns.mean())
     deviation = float(returns.std(ddof=1)) if num_periods > 1 else np.nan
+    # equal returns differ by rounding; a ratio to that is no Sharpe ratio
     varies = deviation > 1e-12 * max(1.0, abs(mean))
     ratio = mean / deviation if varies else np.nan
     equity = np.cumprod(np.concatenate([[1.0], 1 + returns]))

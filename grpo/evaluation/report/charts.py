@@ -196,6 +196,7 @@ def by_date(dates: np.ndarray, lines: Mapping[str, np.ndarray], styles: Mapping[
     low, high = domain([end for values in finite.values() for end in (values.min(), values.max())], include=[0.0])
     days = dates.astype("datetime64[D]").astype(float)
     plot = Plot.make(_WIDTH, 250, (days[0], days[-1]), (low, high), left=50, right=14, top=22)
+    # every date of ten years would make the page heavy without a difference to the eye
     kept = np.unique(np.linspace(0, len(days) - 1, min(len(days), _LONGEST_LINE)).round().astype(int))
     ticks, texts = date_ticks(dates)
     marks = [plot.note("% of the last close"), plot.y_axis(plot.y.ticks(5)), plot.x_axis(ticks, "origin", texts)]

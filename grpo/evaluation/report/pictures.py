@@ -43,6 +43,7 @@ def standalone(picture: Picture, styles: Iterable[Style]) -> str:
     variables = (page / "style.css").read_text()
     style = (page / "chart.css").read_text() + colour_rules(styles)
     light = dict(re.findall(r"--([\w-]+): light-dark\(([^,]+),", variables))
+    # viewers other than browsers know neither variables nor light-dark()
     style = re.sub(r"var\(--([\w-]+)\)", lambda found: light[found[1]], style)
     style = re.sub(r"light-dark\(([^,]+),[^)]+\)", r"\1", style)
     width, height = coordinate(picture.width), coordinate(picture.height)
