@@ -79,7 +79,7 @@ def _next_periods(times: np.ndarray, horizon: int, interval: str) -> np.ndarray 
         usual = np.diff(times[-FEWEST_DAYS:].astype("datetime64[D]"))
         return times[-1] + ahead * 7 * DAY if len(usual) and np.median(usual.astype(int)) == 7 else None
     step = {"1mo": 1, "3mo": 3}[interval]
-    last = [pd.Timestamp(time) for time in times[-FEWEST_DAYS:]]
+    last: list[pd.Timestamp] = pd.DatetimeIndex(times[-FEWEST_DAYS:]).tolist()
     rules: list[Callable[[pd.Period], pd.Timestamp]] = [
         lambda month: month.start_time.normalize(),
         lambda month: month.end_time.normalize(),
