@@ -29,6 +29,14 @@ def oddities(entry: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def findings_of(entry: Mapping[str, Any]) -> list[str]:
+    """All that was found in a stock: repaired, odd, left out."""
+    repaired = counts_of(entry, REPAIRS)
+    found = [f"repaired: {', '.join(repaired)}"] if repaired else []
+    found += [", ".join(oddities(entry))] if oddities(entry) else []
+    return found + ([f"left out: {entry['skipped']}"] if entry["skipped"] else [])
+
+
 def notices_of(name: str, report: BarsReport | Mapping[str, Any]) -> list[str]:
     """One line for each of: repaired, odd, left out."""
     entry = vars(report) if isinstance(report, BarsReport) else report

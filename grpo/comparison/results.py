@@ -84,6 +84,7 @@ def write_results(
     comparison: Comparison,
     table: pd.DataFrame,
     *,
+    headline: str,
     sections: Sequence[Section],
     warnings: Sequence[str],
     models: Sequence[LanguageModel],
@@ -95,6 +96,7 @@ def write_results(
         config: the run.
         comparison: all forecasts.
         table: the leaderboard of all windows.
+        headline: the verdict.
         sections: what stands below it.
         warnings: what a reader must know before the numbers.
         models: those that answer in text.
@@ -113,10 +115,10 @@ def write_results(
         write_atomically(folder / f"{slug(section.title.lower())}.csv", full.to_csv(index=False))
     title = f"Test windows of {config.stock}"
     summary = describe_windows(windows, config.compare.num_samples, len(np.unique(comparison.seed)))
-    write_atomically(folder / "leaderboard.md", _markdown(title, summary, table, sections, warnings))
+    write_atomically(folder / "leaderboard.md", _markdown(title, summary, table, headline, sections, warnings))
     inputs = ReportInputs(
         title=title,
-        verdict=verdict(table),
+        verdict=headline,
         summary=summary,
         facts=facts(config, comparison, models),
         table=table,
@@ -243,10 +245,11 @@ def _markdown(
     title: str,
     summary: str,
     table: pd.DataFrame,
+    headline: str,
     sections: Sequence[Section],
     warnings: Sequence[str],
 ) -> str:
-    parts = [f"# {title}", leaderboard_markdown(table), f"**{verdict(table)}**"]
+    parts = [f"# {title}", leaderboard_markdown(table), f"**{headline}**"]
     parts += [f"**Warning:** {warning}" for warning in warnings]
     parts += [summary, " ".join(filter(None, (_EXPLANATION, optimum_note(table))))]
     parts += ["## Details", details_markdown(table)]

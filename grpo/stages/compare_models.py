@@ -16,6 +16,7 @@ from typing import Any
 
 from grpo.comparison.choice import Choice, choose, language_models
 from grpo.comparison.contenders import Contender, ExactLaw, LanguageModel
+from grpo.comparison.data_quality import data_findings, still_windows
 from grpo.comparison.folds import read_folds
 from grpo.comparison.forecasters import Forecasters, ask_all
 from grpo.comparison.placebos import Placebos, run_placebos
@@ -26,7 +27,7 @@ from grpo.config import RunConfig, parse_run_config
 from grpo.evaluation.comparison import Comparison, Fold, limit_windows, pooled_table
 from grpo.evaluation.contamination import cutoff_table, cutoff_warnings, training_warnings
 from grpo.evaluation.identity import key_of
-from grpo.evaluation.leaderboard import OPTIMUM, verdict
+from grpo.evaluation.leaderboard import OPTIMUM
 from grpo.evaluation.optimum import Optimum
 from grpo.publishing.push import push_after_stage
 from grpo.runs.folder import RunPaths, resolve_paths, stage_folder
@@ -96,8 +97,11 @@ def compare(
     table = pooled_table(comparison)
     table = table.assign(trained_until=[until[name] for name in table["forecaster"]])
     models = language_models(contenders)
-    sections = usual_sections(comparison)
+    still, still_warnings, headline = still_windows(comparison, table)
+    found, data_warnings = data_findings(paths.test_x.parent, sorted({*comparison.stock}))
+    sections = [*still, *usual_sections(comparison), *found]
     warnings = training_warnings({model.name: until[model.name] for model in models}, folds) + usual_warnings(table)
+    warnings += still_warnings + data_warnings
     identities = {contender.name: key_of(contender.identity()) for contender in contenders}
     for more in (
         _by_cutoff(config, comparison, models),
@@ -107,10 +111,12 @@ def compare(
     ):
         sections += more[0]
         warnings += more[1]
-    write_results(run.folder, config, comparison, table, sections=sections, warnings=warnings, models=models)
+    write_results(
+        run.folder, config, comparison, table, headline=headline, sections=sections, warnings=warnings, models=models
+    )
     by_name = table.set_index("forecaster")
     scores = {column: by_name[column].to_dict() for column in ("rel_crps", "skill", "coverage_80")}
-    return {"verdict": verdict(table), "warnings": warnings, **scores}
+    return {"verdict": headline, "warnings": warnings, **scores}
 
 
 def _with_optimum(contenders: Sequence[Contender], windows: WindowSet) -> tuple[Contender, ...]:
