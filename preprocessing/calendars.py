@@ -80,7 +80,7 @@ def _next_periods(times: np.ndarray, horizon: int, interval: str) -> np.ndarray 
         return times[-1] + ahead * 7 * DAY if len(usual) and np.median(usual.astype(int)) == 7 else None
     step = {"1mo": 1, "3mo": 3}[interval]
     last: list[pd.Timestamp] = pd.DatetimeIndex(times[-FEWEST_DAYS:]).tolist()
-    rules: list[Callable[[pd.Period], pd.Timestamp]] = [
+    rules: list[Callable[[pd.Period], object]] = [
         lambda month: month.start_time.normalize(),
         lambda month: month.end_time.normalize(),
         lambda month: pd.offsets.BMonthBegin().rollforward(month.start_time.normalize()),
@@ -91,7 +91,8 @@ def _next_periods(times: np.ndarray, horizon: int, interval: str) -> np.ndarray 
     if max(fits) <= len(last) / 2:
         return None
     rule, month = rules[fits.index(max(fits))], last[-1].to_period("M")
-    return np.array([rule(month + step * int(number)).to_datetime64() for number in ahead], dtype="datetime64[ns]")
+    following = pd.Series([rule(month + step * int(number)) for number in ahead])
+    return following.to_numpy(dtype="datetime64[ns]")
 
 
 def _next_within_days(times: np.ndarray, horizon: int, sessions: np.ndarray) -> np.ndarray | None:
