@@ -1,6 +1,7 @@
 """Raw OHLCV bars to windows with indicators and statistics: the whole step, readable top to bottom.
 
     python -m preprocessing.combined_preprocessor --root_path DIR --output_dir DIR --stock AAPL,MSFT
+    python -m preprocessing.combined_preprocessor --root_path DIR --output_dir DIR    (each stock into files of its own)
 
 For each stock: read and check the bars, put O/H/L/C on the basis of the adjusted close, compute the
 indicators on the whole past, cut windows, assign each to train, val or test by one calendar cut for all
@@ -29,7 +30,7 @@ from tqdm import tqdm
 
 from preprocessing.bars import BarsReport, MarketDataError
 from preprocessing.bars_store import BarsStore
-from preprocessing.command_line import parse_config
+from preprocessing.command_line import expand_switches, parse_config
 from preprocessing.config import DataConfig
 from preprocessing.files import AtomicFiles, slug
 from preprocessing.market_data import MANY_STOCKS, StockFile, locate_stocks, none_long_enough
@@ -80,8 +81,11 @@ REPORT_FILE = "data_report.json"
 class PreprocessConfig(DataConfig):
     """One run of the preprocessing command."""
 
-    stock: str
-    """A ticker, several (AAPL,MSFT), `all` (every file of the data folder), or a simulated stock (sim:ou)."""
+    stock: str | None = None
+    """A ticker, several (AAPL,MSFT), `all` (every file of the data folder), or a simulated stock (sim:ou); several go
+    into one set of files. null: every stock of the data folder, each into files of its own."""
+    pooled: bool = False
+    """Without --stock: write all_{train,val,test,full}_{x,y}.csv too, with the windows of every stock."""
     output_dir: Path
     """Folder for the windows, {STOCK}_{train,val,test,full}_{x,y}.csv, fold_1..fold_K and data_report.json."""
     preset: PresetName | None = None
@@ -100,6 +104,8 @@ class PreprocessConfig(DataConfig):
         unknown = sorted(set(self.chosen_outputs) - set(SPLITS))
         if unknown:
             raise ValueError(f"outputs: there is no '{unknown[0]}'; there are {', '.join(SPLITS)}")
+        if self.stock is None and self.data_dir is None:
+            raise ValueError("give --root_path DIR for every stock of a folder, or --stock for one that is downloaded")
         if self.num_workers < 1:
             raise ValueError(f"num_workers must be at least 1; got {self.num_workers}")
 
@@ -117,6 +123,8 @@ def preprocess(
     outputs: Sequence[str] = SPLITS,
     file_format: FileFormat = "csv",
     map_stocks: Map = map,
+    pooled: bool = True,
+    by_stock: bool = False,
 ) -> dict[str, Any]:
     """The whole step: bars to windows files and data_report.json. All of them appear at the end, or none.
 
@@ -127,6 +135,8 @@ def preprocess(
         outputs: which of train, val, test and full to write.
         file_format: of the windows.
         map_stocks: how the work is shared; see `open_workers`. It does not change a byte.
+        pooled: write one set of files with the windows of all stocks.
+        by_stock: write a set of files for each stock that has windows, named by it.
 
     Returns:
         What data_report.json holds: the cut, the number of windows of each split and fold, and for each stock
@@ -143,7 +153,8 @@ def preprocess(
         store = BarsStore(files.open_scratch(Path(output_dir)))
         reports, calendar = _read_stocks(located, config, store, map_stocks)
         plan = Plan(config, pooled_cut(calendar, config), _fold_cuts(calendar, config), tuple(outputs), file_format)
-        counts = _write_stocks(stock, Path(output_dir), plan, store, files, map_stocks)
+        output = _Output(Path(output_dir), plan, files, stock if pooled else None, by_stock)
+        counts = _write_stocks(output, store, map_stocks)
         report = _report(stock, plan, reports, counts)
         files.open(Path(output_dir) / REPORT_FILE).write((json.dumps(report, indent=2) + "\n").encode())
     return report
@@ -183,28 +194,54 @@ def _fold_cuts(calendar: np.ndarray, config: DataConfig) -> tuple[CalendarCut, .
     return tuple(cuts)
 
 
-def _write_stocks(
-    stock: str, output_dir: Path, plan: Plan, store: BarsStore, files: AtomicFiles, map_stocks: Map
-) -> dict[str, list[dict[str, int]]]:
-    """Write every stock's windows; give by stock the number in each split, then those in each fold's."""
-    counts = {}
-    folders = [output_dir, *(fold_folder(output_dir, number) for number in range(1, len(plan.folds) + 1))]
-    with ExitStack() as stack:
-        writers = [
+@dataclass(frozen=True)
+class _Output:
+    """Where windows go: `pooled` names one set of files for all stocks, `by_stock` asks for one of each."""
+
+    folder: Path
+    plan: Plan
+    files: AtomicFiles
+    pooled: str | None
+    by_stock: bool
+
+    def open(self, name: str, stack: ExitStack) -> list[dict[str, WindowsWriter]]:
+        """Writers of one set of files by split: of the usual splits, then of each fold."""
+        folders = [self.folder, *(fold_folder(self.folder, number + 1) for number in range(len(self.plan.folds)))]
+        return [
             {
-                name: stack.enter_context(WindowsWriter(*map(files.open, paths)))
-                for name in plan.outputs
-                if name in SPLIT_NAMES or folder == output_dir
-                for paths in [windows_files(stock, folder, name, plan.file_format)]
+                split: stack.enter_context(
+                    self._writer(windows_files(name, folder, split, self.plan.file_format), stack)
+                )
+                for split in self.plan.outputs
+                if split in SPLIT_NAMES or folder == self.folder
             }
             for folder in folders
         ]
+
+    def _writer(self, paths: tuple[Path, Path], stack: ExitStack) -> WindowsWriter:
+        handles = [self.files.open(path) for path in paths]
+        for handle in handles:
+            stack.callback(self.files.finish, handle)
+        return WindowsWriter(*handles)
+
+
+def _write_stocks(output: _Output, store: BarsStore, map_stocks: Map) -> dict[str, list[dict[str, int]]]:
+    """Write every stock's windows; give by stock the number in each split, then those in each fold's."""
+    counts, plan = {}, output.plan
+    if output.by_stock and len({slug(name) for name in store.names} | {slug(output.pooled or "")}) <= len(store.names):
+        raise MarketDataError("two stocks would write the same files; rename one, or name the stocks by --stock.")
+    with ExitStack() as stack:
+        pooled = [] if output.pooled is None else [output.open(output.pooled, stack)]
         encoded = map_stocks(partial(encode_stock, plan=plan), store)
         for name, parts in zip(store.names, _progress(encoded, "windows", len(store)), strict=True):
             counts[name] = [part.counts for part in parts]
-            for part, by_split in zip(parts, writers, strict=True):
-                for split, rows in part.rows.items():
-                    by_split[split].append(rows)
+            with ExitStack() as own:
+                alone = [output.open(name, own)] if output.by_stock and parts[0].counts["full"] else []
+                for by_split, part in (
+                    (w, p) for writers in pooled + alone for w, p in zip(writers, parts, strict=True)
+                ):
+                    for split, rows in part.rows.items():
+                        by_split[split].append(rows)
         for number, cut in enumerate([plan.cut, *plan.folds]):
             total = _total([parts[number] for parts in counts.values()])
             require_windows(total, plan.config, cut, f" of fold {number}" if number else "")
@@ -257,7 +294,7 @@ def notices(report: Mapping[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; gives its exit code."""
-    arguments = expand_preset(sys.argv[1:] if argv is None else argv)
+    arguments = expand_switches(expand_preset(sys.argv[1:] if argv is None else argv), "--pooled")
     config = parse_config(
         PreprocessConfig,
         arguments,
@@ -272,12 +309,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with open_workers(config.num_workers, config.dask) as map_stocks:
             report = preprocess(
-                config.stock,
+                config.stock or "all",
                 config,
                 config.output_dir,
                 outputs=config.chosen_outputs,
                 file_format=config.file_format,
                 map_stocks=map_stocks,
+                pooled=config.pooled or config.stock is not None,
+                by_stock=config.stock is None,
             )
     except KeyboardInterrupt:
         print("error: interrupted; nothing was written", file=sys.stderr)

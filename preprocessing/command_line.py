@@ -11,6 +11,7 @@ import dataclasses
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -106,6 +107,14 @@ def parse_config(
     parser.renamed = _former_names(config_class, aliases or {}) | dict(renamed or {})
     arguments = _call_by_names_of_today(sys.argv[1:] if argv is None else list(argv), parser.renamed)
     return build_config(parser, config_class, expand_aliases(arguments, aliases or {}))
+
+
+def expand_switches(arguments: Sequence[str], *names: str) -> list[str]:
+    """Let a lone `--name` mean true, as one expects of a switch."""
+    return [
+        f"{one}=true" if one in names and after not in ("true", "false") else one
+        for one, after in pairwise([*arguments, ""])
+    ]
 
 
 def build_config(parser: ArgumentParser, config_class: type[C], arguments: Sequence[str]) -> C:

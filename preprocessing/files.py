@@ -54,6 +54,13 @@ class AtomicFiles:
         self._open.append((file, Path(temporary), path))
         return file
 
+    def finish(self, file: BinaryIO) -> None:
+        """Close a file that is whole, so that thousands of them are not open at once; it still appears at the end."""
+        if not file.closed:
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+
     def open_scratch(self, folder: Path) -> BinaryIO:
         """A file without a name on the disk of `folder`, to write and read; it is gone with the process."""
         self._make_folder(Path(folder))
@@ -76,11 +83,9 @@ class AtomicFiles:
 
     def _publish(self) -> None:
         for file, temporary, _ in self._open:
-            file.flush()
-            os.fsync(file.fileno())
+            self.finish(file)
             os.chmod(temporary, 0o666 & ~_umask())
-        for file, temporary, path in self._open:
-            file.close()
+        for _, temporary, path in self._open:
             os.replace(temporary, path)
 
     def _discard(self) -> None:

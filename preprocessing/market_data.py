@@ -17,7 +17,6 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +26,7 @@ from tqdm import tqdm
 from preprocessing.bars import REPAIRS, BarsReport, MarketDataError, NoBarsError, with_extent
 from preprocessing.bars_files import StockFile, looks_like_bars, read_bars, read_frame, tickers_of
 from preprocessing.bars_store import COLUMNS
-from preprocessing.command_line import parse_config
+from preprocessing.command_line import expand_switches, parse_config
 from preprocessing.config import BarRules, DataConfig
 from preprocessing.download import UnreachableError, cached_bars, read_record
 from preprocessing.notices import counts_of, oddities
@@ -347,11 +346,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; gives its exit code."""
     command, *arguments = (sys.argv[1:] if argv is None else [*argv]) or ["--help"]
     prog = f"python -m preprocessing.market_data {command}"
-    # a lone --refresh means true, as one expects of a switch
-    arguments = [
-        "--refresh=true" if one == "--refresh" and after not in ("true", "false") else one
-        for one, after in pairwise([*arguments, ""])
-    ]
+    arguments = expand_switches(arguments, "--refresh")
     try:
         if command == "download":
             about = "Download the whole history of tickers from Yahoo into the cache, or use what is cached."

@@ -444,3 +444,60 @@ def test_a_real_stock_end_to_end(tmp_path: Path) -> None:
     train = read_windows(*windows_files("AAPL", tmp_path, "train"))
     assert (train.context.feature("rsi") > 0).all()
     assert train.truth.dates.max() < np.datetime64("2016-03-08")
+
+
+# A folder without a name of a stock
+
+
+def save_stocks(folder: Path, names: tuple[str, ...]) -> Path:
+    folder.mkdir()
+    for seed, name in enumerate(names):
+        bars = parse_simulated_stock(f"sim:ou?rows=400&seed={seed}").bars()
+        bars.to_csv(folder / f"{name}.csv")
+    return folder
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+def test_a_folder_alone_gives_files_of_each_stock(tmp_path: Path, pooled: bool, file_format: str) -> None:
+    data, out = save_stocks(tmp_path / "data", ("AAPL", "MSFT")), tmp_path / "out"
+    flags = ["--root_path", str(data), "--output_dir", str(out), "--file_format", file_format, "--folds", "2"]
+    assert main([*flags, *(["--pooled"] if pooled else [])]) == 0
+    names = {path.name.partition("_")[0] for path in out.glob(f"*.{file_format}")}
+    assert names == {"AAPL", "MSFT", *(["all"] if pooled else [])}
+    assert main([*flags[:3], str(tmp_path / "every"), *flags[4:], "--stock", "all"]) == 0
+    for folder in ("", "fold_2"):
+        parts = [read_windows(*windows_files(n, out / folder, "test", file_format)) for n in ("AAPL", "MSFT")]
+        together = read_windows(*windows_files("all", tmp_path / "every" / folder, "test", file_format))
+        assert [set(part.context.item_id) for part in parts] == [{"AAPL"}, {"MSFT"}]
+        np.testing.assert_array_equal(
+            np.concatenate([part.context.features for part in parts]), together.context.features
+        )
+    if pooled:
+        for split in ("train", "val", "test", "full"):
+            for one, other in zip(
+                windows_files("all", out, split, file_format),
+                windows_files("all", tmp_path / "every", split, file_format),
+                strict=True,
+            ):
+                assert one.read_bytes() == other.read_bytes()
+
+
+def test_many_stocks_do_not_hold_their_files_open(tmp_path: Path) -> None:
+    import resource
+
+    names = tuple(f"S{number}" for number in range(40))
+    data = save_stocks(tmp_path / "data", names)
+    former = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, former[1]))  # 40 stocks have 320 files
+    try:
+        assert main(["--root_path", str(data), "--output_dir", str(tmp_path / "out")]) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, former)
+    assert len([*(tmp_path / "out").glob("*.csv")]) == 40 * 8
+
+
+def test_without_folder_and_stock_there_is_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--output_dir", str(tmp_path / "out")])
+    assert "give --root_path DIR for every stock of a folder, or --stock" in capsys.readouterr().err
