@@ -7,6 +7,7 @@ features.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,20 @@ from pyarrow import csv, parquet
 
 from preprocessing.errors import UserError
 from preprocessing.variance_memories import MEMORIES
+from preprocessing.windows_contract import (
+    EXTREMES,
+    ORIGIN,
+    THIRTEEN,
+    as_json,
+    complete,
+    is_foreign,
+    names_of,
+    our_names,
+    said,
+    stock_of,
+)
+
+logger = logging.getLogger(__name__)
 
 INDICATORS = (
     "sma",
@@ -213,6 +228,9 @@ def read_windows(x_path: Path, y_path: Path) -> WindowSet:
     Raises:
         WindowsError: a file, column, row or value is missing or malformed; the message says which.
     """
+    names = names_of(Path(x_path))
+    if is_foreign(names):
+        return _read_foreign(Path(x_path), Path(y_path), names)
     x, y = _read_table(x_path, X_COLUMNS, optional=MEMORIES), _read_table(y_path, Y_COLUMNS, optional=("next_open",))
     if len(x) != len(y):
         raise WindowsError(f"{x_path} has {len(x)} rows but {y_path} has {len(y)}; make both with one command.")
@@ -235,6 +253,44 @@ def read_windows(x_path: Path, y_path: Path) -> WindowSet:
     )
 
 
+def _read_foreign(x_path: Path, y_path: Path, names: Sequence[str]) -> WindowSet:
+    """Windows files without date and stock; see `windows_contract`."""
+    x, y = _foreign_table(x_path, names), _foreign_table(y_path, names_of(y_path))
+    missing = [name for name in THIRTEEN if name not in x.columns]
+    if missing:
+        raise WindowsError(f"{x_path} lacks the column(s) {', '.join(missing)}.")
+    if len(x) != len(y):
+        raise WindowsError(f"{x_path} has {len(x)} rows but {y_path} has {len(y)}; make both with one command.")
+    past, future = _parse_sequences(x), _parse_sequences(y)
+    given = {name: _parse_numbers(x.columns[name]) for name in (*THIRTEEN, *EXTREMES) if name in x.columns}
+    for name, values in given.items():
+        for row in np.flatnonzero(~np.isfinite(values))[:1]:
+            raise x.refuse(row, f"column '{name}' is not a finite number.")
+    features = complete(past, given)
+    day = np.timedelta64(1, "D")
+    origin = ORIGIN + np.arange(len(x)) * day
+    logger.warning(said(x_path))
+    return WindowSet(
+        context=Context(
+            item_id=(stock_of(x_path),) * len(x),
+            origin=origin,
+            past=past[:, :, None],
+            features=np.stack([features[name] for name in FEATURES], axis=1),
+        ),
+        truth=Truth(future=future, dates=origin[:, None] + np.arange(1, future.shape[1] + 1) * day),
+    )
+
+
+def _foreign_table(path: Path, names: Sequence[str]) -> _Table:
+    ours = our_names(names)
+    if "sequence" not in ours:
+        raise WindowsError(f"{path} lacks the column(s) sequence.")
+    table = _read_table(path, tuple(ours.values()))
+    columns = {name: table.columns[theirs] for name, theirs in ours.items()}
+    columns["sequence"] = np.array([as_json(cell) for cell in columns["sequence"]], dtype=object)
+    return _Table(path, columns)
+
+
 @dataclass(frozen=True)
 class _Table:
     """A file's columns as they stand in it: texts from CSV, typed values from Parquet."""
@@ -243,7 +299,7 @@ class _Table:
     columns: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
-        return len(self.columns["date"])
+        return len(next(iter(self.columns.values())))
 
     def place(self, row: int) -> str:
         return f"row {row + 1}" if self.path.suffix == ".parquet" else f"line {row + 2}"

@@ -37,7 +37,7 @@ PREPROCESSING_LEVELS = [
     {"config"},
     {"bars"},
     {"reading", "checks", "notices"},
-    {"calendars"},
+    {"calendars", "windows_contract"},
     {"download"},
     {"bars_files"},
     {"market_data", "windows"},
