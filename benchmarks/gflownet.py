@@ -24,7 +24,8 @@ def our_step(dimensions: int, side: int, width: int, batch: int) -> Callable[[],
     """One training step of this package."""
     import torch
 
-    from baselines.gflownet.generator import GeneratorConfig, StochasticDBGFlowNetGenerator
+    from baselines.gflownet.generator import StochasticDBGFlowNetGenerator
+    from baselines.gflownet.generator_config import GeneratorConfig
     from baselines.gflownet.learner import Learner, LearnerConfig
     from baselines.gflownet.toys.hypergrid import Hypergrid
 

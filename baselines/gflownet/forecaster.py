@@ -18,11 +18,8 @@ import torch
 from baselines.building_blocks.features import SCALE_FREE
 from baselines.building_blocks.paths import require_horizon, require_validation
 from baselines.building_blocks.settings import require_at_least
-from baselines.gflownet.generator import (
-    GeneratorConfig,
-    StochasticDBGFlowNetGenerator,
-    StochasticKLGFlowNetGenerator,
-)
+from baselines.gflownet.generator import StochasticDBGFlowNetGenerator, StochasticKLGFlowNetGenerator
+from baselines.gflownet.generator_config import STEPWISE, GeneratorConfig
 from baselines.gflownet.learner import Learner, LearnerConfig
 from baselines.gflownet.networks import ThoughtEncoder
 from baselines.gflownet.price_paths import PathKernel, PricePaths, ReturnBins, fit_temperature
@@ -39,6 +36,9 @@ from preprocessing.windows import Context, WindowSet
 
 FITTED_FILE = "gflownet.safetensors"
 TRAINING_FILE = "training.safetensors"
+# expected_balance is left out: it takes the logarithm of a mean of rewards, and of one path per window that is not the
+# mean of their logarithms, which is what the forecast is derived from (`price_paths`)
+BALANCES = ("stochastic_db", "detailed_balance", "trajectory_balance", "sub_trajectory_balance")
 ROWS_AT_ONCE = 16_384
 """Paths that are walked together in a forecast."""
 
@@ -49,6 +49,11 @@ class GFlowNetConfig(VolatilityConfig):
 
     generator: Literal["db", "kl"] = "db"
     """Plain squared residuals, or the KL and entropy-ratio weighting."""
+    balance: Literal["stochastic_db", "detailed_balance", "trajectory_balance", "sub_trajectory_balance"] = (
+        "stochastic_db"
+    )
+    """The condition whose squared residual is the loss. detailed_balance does not see noise, so it goes with stick 0;
+    the last two weigh whole trajectories, and go with generator db."""
     bins: int = 21
     """Equally likely bins of daily returns, the tokens."""
     stick: float = 0.0
@@ -104,6 +109,12 @@ class GFlowNetConfig(VolatilityConfig):
             raise ValueError(f"generator must be db or kl; got '{self.generator}'")
         if self.temperature is not None and not self.temperature > 0:
             raise ValueError(f"temperature must be above 0; got {self.temperature}")
+        if self.balance not in BALANCES:
+            raise ValueError(f"balance must be one of {', '.join(BALANCES)}; got '{self.balance}'")
+        if self.balance == "detailed_balance" and self.stick > 0:
+            raise ValueError(f"balance detailed_balance does not see noise: set stick 0; got {self.stick}")
+        if self.generator == "kl" and self.balance not in STEPWISE:
+            raise ValueError(f"generator kl weighs single steps, and balance {self.balance} has none: set generator db")
         self.for_generator()
         self.for_learner()
 

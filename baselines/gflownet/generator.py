@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any
 
 import torch
 from torch import nn
 
 from baselines.gflownet.dynamics import ForwardDynamics, StickyNoise
 from baselines.gflownet.environment import Environment
+from baselines.gflownet.generator_config import STEPWISE, GeneratorConfig
 from baselines.gflownet.losses import (
     detailed_balance,
     entropy_ratio,
@@ -29,111 +29,8 @@ from baselines.gflownet.losses import (
     trajectory_balance,
 )
 from baselines.gflownet.losses.reduction import masked_mean
-from baselines.gflownet.networks import FlowNetwork, NetworkConfig, ThoughtEncoder
-
-Balance = Literal[
-    "stochastic_db", "expected_balance", "detailed_balance", "trajectory_balance", "sub_trajectory_balance"
-]
-BALANCES = (
-    "stochastic_db",
-    "expected_balance",
-    "detailed_balance",
-    "trajectory_balance",
-    "sub_trajectory_balance",
-)
-STEPWISE = BALANCES[:3]
-"""Balances with one residual per step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratorConfig(NetworkConfig):
-    """The environment's noise, the reward, and the condition that is learnt."""
-
-    balance: Balance = "stochastic_db"
-    """The condition. detailed_balance is blind to noise: it takes the executed action for the intended one. The
-    trajectory balances hold the dynamics, as stochastic_db does."""
-    stick: float = 0.25
-    """Probability in [0, 1) that chance executes one of the allowed actions in place of the intended one."""
-    learn_dynamics: bool = True
-    """Whether P(s'|s, a) is learnt; false: the true one is used. Without noise there is nothing to learn."""
-    reward_exponent: float = 1.0
-    """The reward is raised to this power."""
-    reward_floor: float = 0.0
-    """Rewards below this count as this (before the exponent), so that no log R is too low."""
-    explicit_z: bool = False
-    """Whether log F(s0) is a parameter (or, with a context, a linear read-out of it) in place of the flow head."""
-    forward_looking: bool = False
-    """Whether the flow head learns log F(s) less the part of log R that is settled in s (Pan et al. 2023,
-    arXiv:2302.01687), for rewards that are sums over steps."""
-    piece_decay: float = 0.9
-    """Weight of a piece of a trajectory per further step, in (0, 1], in sub_trajectory_balance."""
-    explore: float = 0.0
-    """Share of uniformly drawn actions mixed into the policy while training, in [0, 1)."""
-    gamma: float = 1.0
-    """Of the entropy ratio, in (0, 1]; 1: off. Read by the KL generator."""
-    kl_share: float = 0.0
-    """Share of the KL penalty in the loss, in [0, 1]. Read by the KL generator."""
-    quantile_decay: float = 0.99
-    """Decay per step of the moving entropy quantiles, in [0, 1). Read by the KL generator."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.balance not in BALANCES:
-            raise ValueError(f"balance must be one of {', '.join(BALANCES)}; got '{self.balance}'")
-        StickyNoise(self.stick)
-        for name, low, high in (("explore", 0, 1), ("quantile_decay", 0, 1)):
-            if not low <= getattr(self, name) < high:
-                raise ValueError(f"{name} must be in [0, 1); got {getattr(self, name)}")
-        for name in ("piece_decay", "gamma"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in (0, 1]; got {getattr(self, name)}")
-        if not 0 <= self.kl_share <= 1:
-            raise ValueError(f"kl_share must be in [0, 1]; got {self.kl_share}")
-        if not self.reward_exponent > 0 or not self.reward_floor >= 0:
-            raise ValueError(
-                "reward_exponent must be above 0 and reward_floor 0 or more; "
-                f"got {self.reward_exponent} and {self.reward_floor}"
-            )
-        if self.forward_looking and (self.reward_floor > 0 or self.explicit_z):
-            raise ValueError("forward_looking goes with reward_floor 0 and without explicit_z")
-
-
-@dataclass(frozen=True, eq=False)
-class Trajectories:
-    """B trajectories of at most T steps; those that end earlier stay in their end.
-
-    Attributes:
-        states: [B, T + 1, D] long.
-        intended: [B, T] long, actions that the policy chose.
-        executed: [B, T] long, actions that the environment took.
-        mask: [B, T] bool, the steps that were taken.
-        thought: contexts [B, C] (tokens) or [B, C, F] (vectors), or None; fewer than B where each is shared by as many
-            consecutive trajectories.
-        condition: [B, *] what the reward depends on beside the end, or None.
-    """
-
-    states: torch.Tensor
-    intended: torch.Tensor
-    executed: torch.Tensor
-    mask: torch.Tensor
-    thought: torch.Tensor | None = None
-    condition: torch.Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.states)
-
-    @property
-    def ends(self) -> torch.Tensor:
-        """[B, D] terminal states."""
-        return self.states[:, -1]
-
-    def joined(self, other: Self) -> Self:
-        """These and others, with as many steps and the same kind of context."""
-        parts = {}
-        for field in fields(self):
-            ours, theirs = getattr(self, field.name), getattr(other, field.name)
-            parts[field.name] = None if ours is None else torch.cat([ours, theirs])
-        return type(self)(**parts)
+from baselines.gflownet.networks import FlowNetwork, ThoughtEncoder
+from baselines.gflownet.trajectories import Trajectories
 
 
 class StochasticDBGFlowNetGenerator(nn.Module):

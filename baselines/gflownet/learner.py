@@ -9,7 +9,8 @@ import torch
 
 from baselines.building_blocks.settings import require_at_least
 from baselines.gflownet.dynamics import ReplayBuffer
-from baselines.gflownet.generator import StochasticDBGFlowNetGenerator, Trajectories
+from baselines.gflownet.generator import StochasticDBGFlowNetGenerator
+from baselines.gflownet.trajectories import Trajectories
 
 
 @dataclass(frozen=True, kw_only=True)

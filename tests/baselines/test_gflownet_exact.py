@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from baselines.gflownet.dynamics import ForwardDynamics, ReplayBuffer, StickyNoise
-from baselines.gflownet.generator import GeneratorConfig, StochasticDBGFlowNetGenerator
+from baselines.gflownet.generator import StochasticDBGFlowNetGenerator
+from baselines.gflownet.generator_config import GeneratorConfig
 from baselines.gflownet.networks import CausalTransformerTrunk, NetworkConfig, ThoughtEncoder
 from baselines.gflownet.toys import exact, feasibility
 from baselines.gflownet.toys.hypergrid import Hypergrid

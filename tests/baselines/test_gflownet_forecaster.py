@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from scipy import stats
 from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.gflownet import forecaster as module
 from baselines.gflownet.forecaster import FITTED_FILE, GFlowNetConfig, GFlowNetForecaster
-from baselines.gflownet.generator import GeneratorConfig, StochasticDBGFlowNetGenerator
+from baselines.gflownet.generator import StochasticDBGFlowNetGenerator
+from baselines.gflownet.generator_config import GeneratorConfig
 from baselines.gflownet.learner import Learner, LearnerConfig
 from baselines.gflownet.networks import ThoughtEncoder
 from baselines.gflownet.price_paths import PIECES, PathKernel, PricePaths, ReturnBins, fit_temperature
@@ -109,12 +111,13 @@ def test_the_state_shows_the_day_and_the_returns_latest_first():
 
 
 @pytest.mark.slow
-def test_a_toy_with_noisy_paths_is_learnt_as_derived():
+@pytest.mark.parametrize("balance", module.BALANCES)
+def test_a_toy_with_noisy_paths_is_learnt_as_derived(balance):
     """Two contexts, y ~ N(m(c), S) seen once per trajectory group: the learnt law is the geometric mean."""
     task = PricePaths(gaussian_bins(5), PathKernel(COVARIANCE, 1.0))
     means = np.array([[0.6, -0.2], [-0.4, 0.3]])
     factor = np.linalg.cholesky(COVARIANCE)
-    config = GeneratorConfig(stick=0.0, width=48, thought_width=8, forward_looking=True, explore=0.2)
+    config = GeneratorConfig(balance=balance, stick=0.0, width=48, thought_width=8, forward_looking=True, explore=0.2)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         generator = StochasticDBGFlowNetGenerator(task, config, ThoughtEncoder(config, 1, features=1))
@@ -210,6 +213,9 @@ def test_the_file_of_the_other_variant_is_refused(splits, tmp_path):
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"generator": "gan"}, "generator must be db or kl"),
+        ({"balance": "expected_balance"}, "balance must be one of stochastic_db, detailed_balance"),
+        ({"balance": "detailed_balance", "stick": 0.1}, "detailed_balance does not see noise: set stick 0"),
+        ({"balance": "trajectory_balance", "generator": "kl"}, "generator kl weighs single steps"),
         ({"stick": 1.5}, "stick must be in"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
     ],
@@ -217,3 +223,15 @@ def test_the_file_of_the_other_variant_is_refused(splits, tmp_path):
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         GFlowNetConfig(**settings)
+
+
+def test_without_noise_detailed_balance_is_stochastic_balance_and_the_others_are_losses_of_their_own(splits, tmp_path):
+    def weights(balance: str) -> torch.Tensor:
+        config = dataclasses.replace(SMALL, steps=10, temperature=1.0, balance=balance)
+        fitted = fit(splits, tmp_path / balance, config)
+        return torch.cat([parameter.flatten() for parameter in fitted.generator.parameters()])
+
+    learnt = {balance: weights(balance) for balance in module.BALANCES}
+    assert torch.equal(learnt["detailed_balance"], learnt["stochastic_db"])
+    for one, other in itertools.combinations(set(learnt) - {"detailed_balance"}, 2):
+        assert not torch.equal(learnt[one], learnt[other])

@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.gflownet.generator import (
-    GeneratorConfig,
-    StochasticDBGFlowNetGenerator,
-    StochasticKLGFlowNetGenerator,
-    Trajectories,
-)
+from baselines.gflownet.generator import StochasticDBGFlowNetGenerator, StochasticKLGFlowNetGenerator
+from baselines.gflownet.generator_config import GeneratorConfig
 from baselines.gflownet.losses import (
     detailed_balance,
     entropy_ratio,
@@ -25,6 +21,7 @@ from baselines.gflownet.losses import (
 from baselines.gflownet.toys import exact
 from baselines.gflownet.toys.hypergrid import Hypergrid
 from baselines.gflownet.toys.tree import random_tree
+from baselines.gflownet.trajectories import Trajectories
 from tests.baselines.gflownet_tables import tree_tables
 
 

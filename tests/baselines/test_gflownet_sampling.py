@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.gflownet.generator import GeneratorConfig, StochasticDBGFlowNetGenerator
+from baselines.gflownet.generator import StochasticDBGFlowNetGenerator
+from baselines.gflownet.generator_config import GeneratorConfig
 from baselines.gflownet.toys.exact import enumerate_states
 from baselines.gflownet.toys.hypergrid import Hypergrid
 from baselines.gflownet.toys.tree import TableTask

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.gflownet.generator import Balance, GeneratorConfig, StochasticDBGFlowNetGenerator, Trajectories
+from baselines.gflownet.generator import StochasticDBGFlowNetGenerator
+from baselines.gflownet.generator_config import Balance, GeneratorConfig
 from baselines.gflownet.toys.exact import enumerate_states
 from baselines.gflownet.toys.hypergrid import Hypergrid
+from baselines.gflownet.trajectories import Trajectories
 from tests.baselines.gflownet_tables import TableNetwork
 
 HERE = Path(__file__).parent

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from baselines.gflownet.__main__ import main
-from baselines.gflownet.generator import GeneratorConfig
+from baselines.gflownet.generator_config import GeneratorConfig
 from baselines.gflownet.learner import LearnerConfig
 from baselines.gflownet.standalone.train import task_named_by
 from baselines.gflownet.toys import exact, tfbind8

@@ -20,7 +20,7 @@ from baselines.decision_transformer.model import ModelConfig
 from baselines.gail.config import GailConfig, PretrainedConfig
 from baselines.gail.demonstrations import Demonstrations
 from baselines.gail.two_stages import fit_networks
-from baselines.gflownet.generator import GeneratorConfig
+from baselines.gflownet.generator_config import GeneratorConfig
 from baselines.gflownet.learner import LearnerConfig
 from baselines.gflownet.toys.task_training import TrainConfig as TaskTrainConfig
 from baselines.gflownet.toys.task_training import Training

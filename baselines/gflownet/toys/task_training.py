@@ -17,17 +17,14 @@ import torch
 from baselines.building_blocks.settings import require_at_least
 from baselines.building_blocks.tensor_files import SavedFileError, read_header
 from baselines.gflownet.environment import Environment, SequenceEnvironment
-from baselines.gflownet.generator import (
-    GeneratorConfig,
-    StochasticDBGFlowNetGenerator,
-    StochasticKLGFlowNetGenerator,
-    Trajectories,
-)
+from baselines.gflownet.generator import StochasticDBGFlowNetGenerator, StochasticKLGFlowNetGenerator
+from baselines.gflownet.generator_config import GeneratorConfig
 from baselines.gflownet.learner import Learner, LearnerConfig
 from baselines.gflownet.toys import exact
 from baselines.gflownet.toys.hypergrid import Hypergrid
 from baselines.gflownet.toys.tfbind8 import motif_landscape, read_table, table_task
 from baselines.gflownet.toys.tree import TableTask, random_tree
+from baselines.gflownet.trajectories import Trajectories
 from baselines.neural.training_run import Measured, Stage, TrainingRun
 
 CHECKPOINT = "training.safetensors"
