@@ -40,7 +40,7 @@ class ModelConfig:
     context: int = 128
     """Bars that are seen at once."""
     state_size: int = 17
-    """Numbers per state."""
+    """Numbers that describe a state."""
     num_actions: int = 5
     """Actions to choose from."""
     return_scale: float = 100.0

@@ -50,7 +50,7 @@ class ChronosConfig:
     device: str = "cpu"
     """Device of torch: cpu, cuda, cuda:1."""
     batch_size: int = 256
-    """Windows per forward pass."""
+    """Windows that go through the network at once; it bounds the memory."""
 
     def __post_init__(self) -> None:
         _require_batch(self.batch_size)
@@ -58,12 +58,12 @@ class ChronosConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TimesFmConfig:
-    """Which checkpoint."""
+    """Which TimesFM checkpoint is used."""
 
     model: str = "google/timesfm-2.5-200m-pytorch"
     """Hub id or local folder of a TimesFM 2.5 checkpoint for torch; it runs on a GPU where there is one."""
     batch_size: int = 32
-    """Windows per forward pass."""
+    """Windows that go through the network at once; it bounds the memory."""
 
     def __post_init__(self) -> None:
         _require_batch(self.batch_size)

@@ -152,7 +152,7 @@ class TensorVecEnv(VecEnv):
         return {"token": tokens, "context": self._shown}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """There is nothing to close."""
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """The same attribute for each environment asked about."""
@@ -167,7 +167,7 @@ class TensorVecEnv(VecEnv):
         raise NotImplementedError("the environments step together and have no methods of their own")
 
     def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
-        """None is."""
+        """No environment is wrapped."""
         return [False] * len(self._asked(indices))
 
     def _asked(self, indices: VecEnvIndices) -> Sequence[int]:

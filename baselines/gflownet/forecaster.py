@@ -63,7 +63,7 @@ class GFlowNetConfig(VolatilityConfig):
     temperature: float | None = None
     """Scale of the covariance of the reward, above 0; null: the one with the lowest CRPS on the validation windows."""
     trunk: Literal["mlp", "transformer"] = "mlp"
-    """What reads a path so far."""
+    """The network that reads the path so far: a perceptron, or a causal transformer."""
     width: int = 64
     """Units per layer."""
     layers: int = 2
@@ -75,9 +75,9 @@ class GFlowNetConfig(VolatilityConfig):
     thought_layers: int = 1
     """Blocks of the context encoder."""
     gamma: float = 0.5
-    """Of the entropy ratio of the KL generator, in (0, 1]."""
+    """How strongly the KL generator weighs states by the entropy of the policy, in (0, 1]; 1: all states alike."""
     kl_share: float = 0.5
-    """Share of the KL penalty of the KL generator, in [0, 1]."""
+    """Share of the KL penalty in the KL generator's loss, in [0, 1]."""
     explore: float = 0.1
     """Share of uniformly drawn actions while training, in [0, 1)."""
     steps: int = 1500

@@ -47,7 +47,7 @@ class GeneratorConfig(NetworkConfig):
     explore: float = 0.0
     """Share of uniformly drawn actions mixed into the policy while training, in [0, 1)."""
     gamma: float = 1.0
-    """Of the entropy ratio, in (0, 1]; 1: off. Read by the KL generator."""
+    """How strongly states are weighed by the entropy of the policy, in (0, 1]; 1: all alike. For the KL generator."""
     kl_share: float = 0.0
     """Share of the KL penalty in the loss, in [0, 1]. Read by the KL generator."""
     quantile_decay: float = 0.99

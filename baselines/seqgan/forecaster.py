@@ -50,7 +50,7 @@ class SeqGanMleConfig(GeneratorSettings, VolatilityConfig):
     validation_windows: int = 500
     """Validation windows that are looked at, at most, spread evenly over stocks and dates."""
     temperature: float = 1.0
-    """Of the forecast alone: the variance of each step is this many times what was learnt."""
+    """In forecasts, the variance of each step is this many times what was learnt; training does not use it."""
 
     def __post_init__(self) -> None:
         GeneratorSettings.__post_init__(self)

@@ -34,7 +34,7 @@ class RolloutPolicy:
 
     @torch.no_grad()
     def copy(self, generator: Generator) -> None:
-        """Become the generator."""
+        """Take the weights of the generator."""
         self.generator.load_state_dict(generator.state_dict())
 
     @torch.no_grad()

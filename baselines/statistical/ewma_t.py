@@ -36,7 +36,7 @@ def fit_dof(shocks: np.ndarray) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class EwmaTConfig(VolatilityConfig):
-    """Volatility and tails."""
+    """How the volatility is estimated, and how heavy the tails are."""
 
     dof: float | None = None
     """Degrees of freedom, above 2; .inf: Gaussian; null: the most likely on the training windows."""

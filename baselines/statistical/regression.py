@@ -33,7 +33,7 @@ PENALTIES = 10.0 ** np.arange(-4, 4)
 
 @dataclass(frozen=True, kw_only=True)
 class RidgeConfig(VolatilityConfig):
-    """Inputs and penalty."""
+    """What the regression reads, and how it is penalised."""
 
     features: bool = False
     """Whether the indicators and statistics are inputs beside the returns of the window."""

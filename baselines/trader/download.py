@@ -6,7 +6,7 @@ Credentials come from where every AWS tool looks (environment, ~/.aws, instance 
 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, which the environment overrides. They are never shown.
 
 A file appears whole or not at all. What was downloaded of one that was interrupted stays beside it as a hidden .part
-file, named by the object's ETag, and is gone on with. Each file is checked:
+file, named by the object's ETag, and the next call continues it. Each file is checked:
 
     uploaded in one part        its MD5 is the ETag
     uploaded in several parts   the ETag is the MD5 of the parts' MD5s; the parts' size is found among the usual ones
@@ -44,7 +44,7 @@ CREDENTIALS = {
 }
 CHUNK = 2**20
 TRIES = 4
-"""Times that a file is begun or gone on with before the download gives up."""
+"""How often a file is begun or continued before the download gives up."""
 PART_MEBIBYTES = (5, 8, 10, 15, 16, 20, 25, 32, 50, 64, 100, 128, 256, 512)
 """Sizes of parts that upload tools use."""
 
@@ -289,7 +289,7 @@ def _digests(path: Path, part_size: int) -> Iterator[bytes]:
 
 def run(flags: Sequence[str], program: str) -> None:
     """The command `download`."""
-    about = "Download trade files from an S3-compatible bucket; interrupted downloads are gone on with."
+    about = "Download trade files from an S3-compatible bucket; an interrupted download continues."
     config = parse_config(DownloadConfig, flags, prog=program, description=about)
     summary = download(config)
     told = f"{summary.files} files, {summary.present} were there already"

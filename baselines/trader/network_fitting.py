@@ -59,7 +59,7 @@ class FitConfig:
     patience: int = 10
     """Epochs in a row without a lower validation loss after which training stops."""
     seed: int = 0
-    """Of the first weights, the order of the windows and dropout."""
+    """Seed of the first weights, the order of the windows and dropout."""
     device: str = "cpu"
     """Where to train: cpu, cuda, cuda:1, ..."""
 

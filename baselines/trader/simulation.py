@@ -77,7 +77,7 @@ class SimulationConfig:
     noise: float = 0.2
     """Probability of a random action of `noisy_rsi`, at most .3."""
     seed: int = 0
-    """Of all that is random."""
+    """Seed of everything random."""
     bar_seconds: int = 900
     """Length of a bar; the pipeline must be told the same."""
 

@@ -54,7 +54,7 @@ class TrainConfig(FitConfig):
     data: Path
     """Parquet file that the command pipeline wrote."""
     output_dir: Path = Path("models")
-    """Folder for checkpoints and report; one that holds a training of the same settings is gone on with."""
+    """Folder for checkpoints and report; a training of the same settings in it continues."""
     window: int = 128
     """Bars that are seen at once."""
     d_model: int = 128

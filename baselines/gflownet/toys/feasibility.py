@@ -86,7 +86,7 @@ def measure(graph: StateGraph, alpha: float) -> Feasibility:
 
 
 def report(found: Feasibility) -> str:
-    """Some lines for a person."""
+    """What was measured, as lines to read."""
     lines = [f"noise: {found.alpha:g}"]
     if found.feasible is None:
         lines.append("whether R/Z can be reached was not determined: too many ends that are no tree's")

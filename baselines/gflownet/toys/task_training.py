@@ -80,9 +80,9 @@ class TrainConfig(TaskConfig):
     model: GeneratorConfig = field(default_factory=lambda: GeneratorConfig(explore=0.1))
     """Noise, reward, condition and networks."""
     learner: LearnerConfig = field(default_factory=lambda: LearnerConfig(learning_rate=1e-2))
-    """Step sizes and rounds."""
+    """Step sizes of the optimizers, and how often the dynamics learn."""
     steps: int = 2000
-    """Steps in all."""
+    """Training steps in all."""
     batch: int = 128
     """Trajectories per step that the policy makes."""
     data_batch: int = 0
@@ -90,7 +90,7 @@ class TrainConfig(TaskConfig):
     check_every: int = 200
     """Steps between two measurements, each followed by a checkpoint."""
     seed: int = 0
-    """Of networks and samples."""
+    """Seed of the first weights and of all that is sampled in training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -45,13 +45,13 @@ class Schedule:
     """How long, on how much; the defaults are the published program's."""
 
     vocabulary: int = 5000
-    """Tokens."""
+    """How many different tokens there are."""
     length: int = 20
-    """Tokens per sequence."""
+    """How many tokens a sequence has."""
     sequences: int = 10_000
     """Sequences of the oracle to learn from."""
     batch: int = 64
-    """Sequences per step."""
+    """Sequences per gradient step."""
     mle_epochs: int = 120
     """Passes over the sequences by maximum likelihood."""
     generator_rate: float = 1e-2
@@ -63,7 +63,7 @@ class Schedule:
     discriminator_sequences: int = 10_000
     """Generated sequences per refresh, and as many of the oracle's."""
     discriminator_epochs: int = 3
-    """Passes over them."""
+    """Passes of the discriminator over the sequences of a refresh."""
     discriminator_rate: float = 1e-4
     """Learning rate of the discriminator (Adam)."""
     rounds: int = 200
@@ -83,7 +83,7 @@ class Schedule:
     oracle_seed: int = 0
     """Decides the oracle and its sequences."""
     seed: int = 88
-    """Decides all else."""
+    """Seed of the networks and of all that is sampled."""
 
 
 @dataclass(frozen=True)
