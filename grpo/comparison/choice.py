@@ -64,9 +64,7 @@ def choose(config: RunConfig, paths: RunPaths) -> Choice:
     for word in dict.fromkeys(words):
         asked = read_asked(word)
         if asked.name in contenders:
-            raise UserError(
-                f"compare.forecasters: two forecasters are called '{asked.name}'; name one of them NAME=..."
-            )
+            raise UserError(f"compare.forecasters: two are called '{asked.name}'; name one of them otherwise, NAME=...")
         contenders[asked.name] = _contender(asked, config, paths)
     for name in config.baselines:
         if not isinstance(contenders.get(name), Plugin):

@@ -106,6 +106,7 @@ class Plugin:
             return plugin.load(folder)
         config = forecaster_config(self.name, settings, self.reference)
         fitted = plugin.fit(config, fold.train, fold.val, horizon=fold.test.horizon, seed=seed, out_dir=folder)
+        folder.mkdir(parents=True, exist_ok=True)
         fitted.save(folder)
         write_atomically(folder / "fitted", "")  # last: a folder without it was cut short
         return fitted
