@@ -18,6 +18,7 @@ from grpo.evaluation.protocol import (
     missing_packages,
 )
 from grpo.evaluation.spread import split_calibration
+from grpo.language.config import PromptConfig
 from grpo.models.adapters import ModelError, base_name, check_adapter, read_record
 from grpo.models.config import EMBEDDED
 from grpo.models.download import locate_adapter
@@ -120,12 +121,23 @@ def _base_model(asked: Asked, config: RunConfig) -> LanguageModel:
     return LanguageModel(
         asked.name,
         replace(config.spec(), base=model),
-        config.prompt,
+        _prompt_for(model, config),
         config.generation,
         lora_rank=config.lora.rank,
         # the run's cut-off is that of the run's model
         read_until=(config.compare.base_cutoff if model == config.model else None) or UNKNOWN,
     )
+
+
+def _prompt_for(model: str, config: RunConfig) -> PromptConfig:
+    """The run's prompt, in the usual style where the run's own model is embedded and this one is not, or the reverse.
+
+    The embedded model was made for one wording, which others are not asked in.
+    """
+    embedded = model == EMBEDDED
+    if embedded == (config.model == EMBEDDED):
+        return config.prompt
+    return replace(config.prompt, style=None).for_model(embedded=embedded)
 
 
 def _with_adapter(asked: Asked, config: RunConfig) -> LanguageModel:

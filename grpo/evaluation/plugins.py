@@ -30,7 +30,8 @@ def load_reference(reference: str) -> Any:
     try:
         return attrgetter(name)(module)
     except AttributeError as error:
-        raise PluginError(f"'{reference}': {place} has no {name}") from error
+        what = place if _is_file(place) else f"module {place}"
+        raise PluginError(f"'{reference}': {what} has no {name}") from error
 
 
 def source_of(reference: str) -> str:
@@ -54,7 +55,7 @@ def _is_file(place: str) -> bool:
 
 def _file(reference: str, place: str) -> Path:
     if not Path(place).is_file():
-        raise PluginError(f"'{reference}': there is no file {Path(place).absolute()}")
+        raise PluginError(f"'{reference}': there is no file {Path(place).absolute()}; put it back, or name another")
     return Path(place).absolute()
 
 

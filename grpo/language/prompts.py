@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from grpo.evaluation.plugins import PluginError
 from grpo.language.answers import AnswerForm, Numbers, ThoughtAndNumbers
 from grpo.language.config import PromptConfig, template_fields
 from grpo.language.features import prompt_numbers, whole
-from grpo.language.plugins import PluginError, find_plugin
+from grpo.language.plugins import find_plugin
 from grpo.language.scale import to_levels
 from preprocessing.errors import UserError
 from preprocessing.windows import Context

@@ -37,7 +37,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from grpo.language.plugins import PluginError, find_plugin
+from grpo.evaluation.plugins import PluginError
+from grpo.language.plugins import find_plugin
 from grpo.language.scale import log_returns
 
 ENTRY_POINTS = "grpo.rewards"

@@ -22,8 +22,8 @@ import yaml
 
 from grpo.config import RunConfig, parse_run_config
 from grpo.evaluation.harness import choose_windows
+from grpo.evaluation.plugins import PluginError
 from grpo.language.answers import THOUGHT_TOKENS
-from grpo.language.plugins import PluginError
 from grpo.language.prompts import style_of
 from grpo.language.rewards import find_rewards
 from grpo.machine.memory import Batch, MemoryEstimate, ModelSize, estimate, model_size

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 
 import numpy as np
 import pytest
 
 from grpo.embedded.tokenizer import build_tokenizer
+from grpo.evaluation.plugins import PluginError
+from grpo.evaluation.source_code import source_hash
 from grpo.language.answers import Numbers
 from grpo.language.config import PromptConfig
 from grpo.language.features import prompt_numbers
-from grpo.language.plugins import PluginError
 from grpo.language.prompts import INSTRUCTIONS, STYLES, PromptStyle, find_style, style_of
 from preprocessing.errors import UserError
 from preprocessing.windows import FEATURES, Context
@@ -178,7 +178,7 @@ def test_a_style_may_come_from_a_file(tmp_path):
     file.write_text(OWN)
     style = find_style(f"{file}:short")
     assert text_of(style).endswith("583 500, 10 more")
-    assert style.source == hashlib.sha256(OWN.encode()).hexdigest()
+    assert style.source == source_hash(file=file)
     with pytest.raises(PluginError, match="is a str, not a PromptStyle"):
         find_style(f"{file}:text")
     with pytest.raises(PluginError, match="there is no prompt style 'poem'; there are direct, reasoning, spaced"):

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pytest
 
-from grpo.language.plugins import PluginError
+from grpo.evaluation.plugins import PluginError
+from grpo.evaluation.source_code import source_hash
 from grpo.language.rewards import (
     REWARDS,
     Reward,
@@ -199,7 +198,7 @@ def test_a_function_of_paths_and_truth_is_a_reward(own):
     [found] = find_rewards([f"{own}:closeness"], num_generations=2)
     columns = {"window_id": [0, 0], "truth": [[1.0]] * 2, "volatility": [0.01] * 2}
     assert found.function(path=[np.array([3.0]), np.array([np.nan])], **columns) == [-2.0, -2.5]
-    assert (found.name, found.source) == ("closeness", hashlib.sha256(OWN.encode()).hexdigest())
+    assert (found.name, found.source) == ("closeness", source_hash(file=own))
 
 
 def test_trls_own_form_is_a_reward(own):
