@@ -45,7 +45,7 @@ def model_card(config: RunConfig, stage: Stage, adapter: Path, record: AdapterRe
         [
             f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
             f"# {repo_id.split('/')[1]}\n",
-            f"A LoRA adapter ({stage.title}) that forecasts the daily closes of {record.stock}: it reads "
+            f"A LoRA adapter ({stage.title}) that forecasts the daily closes of {_stocks(record)}: it reads "
             f"{record.window} days and answers with sample paths of the next {record.horizon}. Its base model is "
             f"{base}.\n",
             "## Use\n\n"
@@ -68,12 +68,14 @@ def _metrics(config: RunConfig, stage: Stage, adapter: Path) -> str:
     manifest = _read(stage_manifest(config.run_folder, "compare"))
     compared = manifest.get("inputs", {}).get(stage.adapter, {}).get("sha256") == sha256(adapter)
     metrics = manifest.get("metrics", {})
-    scores = {key: _of(metrics, key, stage.forecaster) for key in ("rel_crps", "skill", "coverage_80")}
+    scores = {key: _of(metrics, key, stage.forecaster) for key in ("rel_crps", "skill", "coverage_80", "valid")}
     if not compared or scores["rel_crps"] is None:
         return "It has not been compared with the random walk yet, so nothing is known of its quality."
     rows = [("CRPS relative to the random walk's", f"{scores['rel_crps']:.4f}", "below 1")]
     if scores["skill"] is not None:
         rows.append(("skill (share of what can be learnt, known for simulated stocks)", f"{scores['skill']:.3f}", "1"))
+    if scores["valid"] is not None:
+        rows.append(("share of valid answers (any other counts as no change)", f"{scores['valid']:.3f}", "1"))
     if scores["coverage_80"] is not None:
         rows.append(("coverage of the 80 % interval", f"{scores['coverage_80']:.3f}", "0.8"))
     names, values, good = zip(*rows, strict=True)
@@ -96,7 +98,7 @@ def _data(config: RunConfig, record: AdapterRecord) -> str:
     lines = []
     if record.trained_from:
         lines.append(
-            f"Trained on {record.training_windows} windows of {record.stock}: origins from {record.trained_from}, "
+            f"Trained on {record.training_windows} windows of {_stocks(record)}: origins from {record.trained_from}, "
             f"prices up to {record.trained_until}."
         )
     report = _read(stage_folder(config.run_folder, "preprocess") / REPORT_FILE)
@@ -112,6 +114,10 @@ def _data(config: RunConfig, record: AdapterRecord) -> str:
         more = f" and {len(stocks) - _MANY} more" if len(stocks) > _MANY else ""
         lines.append(f"Bars: {', '.join(stocks[:_MANY])}{more}.")
     return " ".join(lines) or "Not recorded."
+
+
+def _stocks(record: AdapterRecord) -> str:
+    return record.stock or "stocks that its training data do not name"
 
 
 def _training(config: RunConfig, record: AdapterRecord) -> dict[str, Any]:

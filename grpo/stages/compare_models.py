@@ -115,7 +115,7 @@ def compare(
         run.folder, config, comparison, table, headline=headline, sections=sections, warnings=warnings, models=models
     )
     by_name = table.set_index("forecaster")
-    scores = {column: by_name[column].to_dict() for column in ("rel_crps", "skill", "coverage_80")}
+    scores = {column: by_name[column].to_dict() for column in ("rel_crps", "skill", "coverage_80", "valid")}
     return {"verdict": headline, "warnings": warnings, **scores}
 
 

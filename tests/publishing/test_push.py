@@ -76,7 +76,12 @@ def make_run(config: RunConfig) -> None:
     data = stage_folder(config.run_folder, "preprocess")
     data.mkdir(parents=True)
     (data / REPORT_FILE).write_text(json.dumps(report))
-    scores = {"rel_crps": {"grpo_1st": 0.9876}, "skill": {"grpo_1st": 0.21}, "coverage_80": {"grpo_1st": 0.811}}
+    scores = {
+        "rel_crps": {"grpo_1st": 0.9876},
+        "skill": {"grpo_1st": 0.21},
+        "coverage_80": {"grpo_1st": 0.811},
+        "valid": {"grpo_1st": 0.993},
+    }
     table = stage_folder(config.run_folder, "compare") / "leaderboard.md"
 
     def compare(_):
@@ -151,6 +156,7 @@ def test_the_card_says_what_the_manifests_say(finished):
         "CRPS relative to the random walk's | 0.9876 |",
         "| 0.210 |",
         "80 % interval | 0.811 |",
+        "share of valid answers (any other counts as no change) | 0.993 |",
         "verdict: grpo_1st beats the random walk",
         f"Trained on {len(TRAIN)} windows",
         f"origins from {first}, prices up to {last}",
