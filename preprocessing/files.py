@@ -113,6 +113,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         files.open(path).write(content.encode() if isinstance(content, str) else content)
 
 
+def give_ordinary_permissions(folder: Path) -> None:
+    """Let others read a folder and all in it as far as the umask does, whatever it was copied from."""
+    mask = _umask()
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
 def sha256(path: Path) -> str:
     """Hash of a file's content, or of a folder's sorted relative names and contents; hexadecimal."""
     path = Path(path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from grpo.language.config import PromptConfig
+from grpo.language.plugins import PluginError
 from grpo.language.prompts import style_of
 from grpo.models.config import EMBEDDED
 from grpo.models.spec import ModelSpec
@@ -55,6 +56,8 @@ class AdapterRecord:
         trained_from: first origin of these, YYYY-MM-DD; None if unknown.
         trained_until: last day whose price it was trained on, YYYY-MM-DD; None if unknown.
         package_version: of this package, when it was trained.
+        rewards: weight of each reward of a GRPO stage, by name; None for any other.
+        sources: hash of the code of each reward and prompt style that is not of this package, by name.
     """
 
     base_model: str
@@ -71,6 +74,8 @@ class AdapterRecord:
     trained_from: str | None
     trained_until: str | None
     package_version: str
+    rewards: dict[str, float] | None = None
+    sources: dict[str, str] = field(default_factory=dict)
 
 
 def describe_adapter(
@@ -141,8 +146,16 @@ def read_record(adapter: Path) -> AdapterRecord:
         if not all(isinstance(size, int) and size > 0 for size in sizes):
             raise ValueError("window, horizon and max_seq_length must be positive whole numbers")
         now = prompt_format(record.prompt)
+    except PluginError as error:
+        raise ModelError(f"adapter {adapter} asks in a style of its own: {error}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{file} is damaged ({error}); publish the adapter again by running its stage.") from error
+    style = record.prompt.style or ""
+    if style in record.sources and style_of(record.prompt).source != record.sources[style]:
+        raise ModelError(
+            f"prompt style '{style}' has changed since adapter {adapter} was trained; put the former code back, or "
+            "train the adapter again."
+        )
     if record.prompt_format != now:
         raise ModelError(
             f"adapter {adapter} was trained by version {record.package_version}, which words its prompts in another "

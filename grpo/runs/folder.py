@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -9,10 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from grpo.models.adapters import RECORD_FILE, AdapterRecord, is_hub_id, record_text
+from grpo.models.adapters import RECORD_FILE, AdapterRecord, ModelError, is_hub_id, read_record, record_text
 from grpo.models.download import locate_adapter
 from grpo.runs.config import PathsConfig
 from grpo.runs.stages import ADAPTER_STAGES, stage_of
+from preprocessing.files import give_ordinary_permissions, sha256
 from preprocessing.windows import SPLITS
 
 MANIFEST_FILE = "manifest.json"
@@ -83,6 +85,24 @@ def fetch_adapters(paths: RunPaths, *names: str) -> RunPaths:
     return replace(paths, adapters=places)
 
 
+def publish_for_others(source: Path, target: Path, logger: logging.Logger) -> None:
+    """Copy an adapter to the place where adapters are looked for, and say which one it replaces there, if another."""
+    if target.is_dir() and sha256(source) != sha256(target):
+        logger.info("%s: replaces the adapter of an earlier run, %s", target, _described(target))
+    publish_adapter(source, target)
+
+
+def _described(adapter: Path) -> str:
+    try:
+        record = read_record(adapter)
+    except ModelError:
+        return "which has no record that can be read"
+    return (
+        f"trained on {record.stock or 'unknown stocks'} up to {record.trained_until or 'an unknown day'} with seed "
+        f"{record.seed} by version {record.package_version}"
+    )
+
+
 def publish_adapter(source: Path, target: Path, record: AdapterRecord | None = None) -> None:
     """Copy an adapter folder in place of the former one, with what it was trained on beside it if that is given.
 
@@ -95,6 +115,7 @@ def publish_adapter(source: Path, target: Path, record: AdapterRecord | None = N
         shutil.copytree(source, Path(temporary, "next"))
         if record is not None:
             Path(temporary, "next", RECORD_FILE).write_text(record_text(record))
+        give_ordinary_permissions(Path(temporary, "next"))  # a temporary folder, which a source may have been, is ours
         with suppress(FileNotFoundError):
             target.rename(Path(temporary, "former"))
         Path(temporary, "next").rename(target)

@@ -27,7 +27,7 @@ from grpo.runs.log import stage_entry
 from grpo.runs.processes import rank
 from grpo.runs.resume import StageRun, run_stage
 from grpo.runs.stages import stage_of
-from grpo.stages.training_settings import plugin_sources
+from grpo.stages.training_settings import sources_section
 from grpo.training.rejection import draw_stratified, select, strata
 from preprocessing.command_line import plain
 from preprocessing.errors import UserError
@@ -231,7 +231,7 @@ def main() -> None:
             "loading": plain(config.loading),
             "rejection": plain(config.rejection),
         }
-        | plugin_sources(config.prompt),
+        | sources_section(config.prompt),
         inputs=paths.named("train_x", "train_y", SAMPLED.adapter),
         outputs={"sft_data": paths.sft_data},
         body=lambda stage: generate(config, paths, stage),

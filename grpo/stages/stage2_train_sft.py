@@ -18,7 +18,7 @@ from grpo.runs.log import stage_entry
 from grpo.runs.processes import num_processes
 from grpo.runs.resume import StageRun, run_stage
 from grpo.runs.stages import stage_of
-from grpo.stages.training_settings import plugin_sources
+from grpo.stages.training_settings import sources_section
 from preprocessing.command_line import plain
 
 STAGE = stage_of("stage2")
@@ -54,7 +54,7 @@ def main() -> None:
             "processes": num_processes(),
             "stage2": plain(config.stage2),
         }
-        | plugin_sources(config.prompt),
+        | sources_section(config.prompt),
         inputs=paths.named("sft_data", *windows, *before),
         outputs={"adapter": paths.adapters[STAGE.adapter]},
         body=lambda stage: train(config, stage, paths, start_from),

@@ -11,11 +11,10 @@ from typing import Any
 
 from grpo.config import RunConfig
 from grpo.language.config import PromptConfig
-from grpo.language.prompts import style_of
-from grpo.language.rewards import find_rewards
 from grpo.runs.folder import RunPaths
 from grpo.runs.processes import num_processes
 from grpo.training.config import GrpoConfig
+from grpo.training.record import plugin_sources
 from preprocessing.command_line import plain
 
 
@@ -24,18 +23,14 @@ def grpo_inputs(paths: RunPaths) -> dict[str, Path]:
     return paths.named("train_x", "train_y", "val_x", "val_y")
 
 
-def plugin_sources(prompt: PromptConfig, rewards: GrpoConfig | None = None) -> dict[str, Any]:
-    """The section `sources`: hash of the code of each prompt style and reward of one's own; none without any.
+def sources_section(prompt: PromptConfig, rewards: GrpoConfig | None = None) -> dict[str, Any]:
+    """The section `sources` for prompt styles and rewards of one's own; none where there are none.
 
     Raises:
         PluginError: one of them is not there or not usable.
     """
-    hashes = {str(prompt.style): style_of(prompt).source}
-    if rewards is not None:
-        found = find_rewards(list(rewards.rewards), num_generations=rewards.group_size)
-        hashes |= {name: reward.source for name, reward in zip(rewards.rewards, found, strict=True)}
-    own = {name: source for name, source in hashes.items() if source is not None}
-    return {"sources": own} if own else {}
+    sources = plugin_sources(prompt, rewards)
+    return {"sources": sources} if sources else {}
 
 
 def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
@@ -50,4 +45,4 @@ def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
         "generation": plain(replace(config.generation, vllm_server=None)),  # where it runs decides nothing
         "processes": num_processes(),
         "grpo": plain(stage),
-    } | plugin_sources(config.prompt, stage)
+    } | sources_section(config.prompt, stage)

@@ -10,6 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
+from transformers.integrations import get_available_reporting_integrations
 from trl import GRPOConfig
 
 from grpo.config import RunConfig
@@ -18,11 +19,10 @@ from grpo.language.prompts import style_of
 from grpo.language.rewards import find_rewards
 from grpo.language.scale import true_paths
 from grpo.machine.preflight import check_training
-from grpo.models.adapters import AdapterRecord, describe_adapter
 from grpo.models.chat import check_chat, completion_length, load_chat_tokenizer, tokenize_prompts
 from grpo.models.loading import load_generation_config, load_policy, save_adapter, training_arguments
 from grpo.models.unsloth import require_reference
-from grpo.runs.folder import RunPaths, publish_adapter
+from grpo.runs.folder import RunPaths, publish_adapter, publish_for_others
 from grpo.runs.processes import num_processes, rank
 from grpo.runs.resume import StageRun
 from grpo.runs.stages import stage_of
@@ -30,6 +30,7 @@ from grpo.sampling.forecaster import GenerateForecaster, LLMForecaster
 from grpo.sampling.vllm_engine import engine_for, require_vllm
 from grpo.training.config import GrpoConfig
 from grpo.training.launcher import run_training, whole_model
+from grpo.training.record import stage_record
 from grpo.training.trainer import RecordingGRPOTrainer, SharedPromptGRPOTrainer
 from grpo.training.validation_guard import StageProgress, ValidationGuard
 from preprocessing.errors import UserError
@@ -97,22 +98,23 @@ def train_grpo(
     if trainer.accelerator.is_main_process:
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
         target = paths.adapters[row.adapter]
-        publish_adapter(guard.kept_folder, target, _record(config, stage.name, train))
-        publish_adapter(target, config.published(row.adapter))
+        record = stage_record(config, stage.name, windows=train, start_from=start_from, rewards=settings)
+        publish_adapter(guard.kept_folder, target, record)
+        publish_for_others(target, config.published(row.adapter), stage.logger)
+        _warn_of_silence(trainer.state.log_history, stage)
     trainer.accelerator.wait_for_everyone()
-    return {"kept": guard.read_kept(), "last_reward": last_logged(trainer.state.log_history, "reward")}
+    history = trainer.state.log_history
+    return {"kept": guard.read_kept(), **{f"last_{key}": last_logged(history, key) for key in ("reward", "valid")}}
 
 
-def _record(config: RunConfig, stage: str, windows: WindowSet | None) -> AdapterRecord:
-    return describe_adapter(
-        config.model,
-        stage,
-        stock=config.stock,
-        prompt=config.prompt,
-        data=config.data,
-        seed=config.seed,
-        windows=windows,
-    )
+def _warn_of_silence(history: list[dict[str, float]], stage: StageRun) -> None:
+    shares = [entry["valid"] for entry in history if "valid" in entry]
+    if shares and not any(shares):
+        stage.logger.warning(
+            "%s: no step had a single valid answer, so nothing was learnt; the adapter says what it said before. "
+            "completions/ holds the answers",
+            stage.name,
+        )
 
 
 def make_trainer(config: RunConfig, **arguments: Any) -> RecordingGRPOTrainer:
@@ -201,10 +203,22 @@ def build_trl_config(config_class: Any, ours: dict[str, Any], given: dict[str, A
         UserError: TRL does not know a field, or refuses a value.
     """
     unknown = sorted(set(given) - set(config_class.__dataclass_fields__))
+    _check_reporting(given.get("report_to"), section)
     if unknown:
         raise UserError(f"{section}: {config_class.__name__} has no field {', '.join(unknown)}")
     with refused_settings(f"{section}: {config_class.__name__} refuses {given}"):
         return config_class(**ours | given)
+
+
+def _check_reporting(asked: str | list[str] | None, section: str) -> None:
+    """Refuse a tracker that is not installed, for which transformers has a bare RuntimeError."""
+    names = [asked] if isinstance(asked, str) else asked or []
+    here = get_available_reporting_integrations()
+    missing = [name for name in names if name not in ("all", "none", *here)]
+    if missing:
+        raise UserError(
+            f"{section}: report_to {missing[0]} is not installed; install it, or take {', '.join(here) or 'none'}"
+        )
 
 
 @contextmanager

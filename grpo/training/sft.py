@@ -15,19 +15,19 @@ from trl import SFTConfig, SFTTrainer
 from grpo.config import RunConfig
 from grpo.language.prompts import style_of
 from grpo.machine.preflight import check_training
-from grpo.models.adapters import AdapterRecord, describe_adapter
 from grpo.models.chat import check_chat, load_chat_tokenizer, tokenize_answers, tokenize_prompts
 from grpo.models.loading import load_generation_config, load_policy, save_adapter, training_arguments
-from grpo.runs.folder import RunPaths, publish_adapter
+from grpo.runs.folder import RunPaths, publish_adapter, publish_for_others
 from grpo.runs.processes import num_processes
 from grpo.runs.resume import StageRun
 from grpo.runs.stages import stage_of
 from grpo.training.grpo import build_trl_config, last_logged, refused_settings
 from grpo.training.launcher import run_training, whole_model
+from grpo.training.record import stage_record
 from grpo.training.validation_guard import StageProgress
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
-from preprocessing.windows import WindowSet, read_windows
+from preprocessing.windows import read_windows
 
 
 def read_examples(file: Path) -> pd.DataFrame:
@@ -108,22 +108,11 @@ def train_sft(config: RunConfig, stage: StageRun, paths: RunPaths, start_from: P
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
         windows = read_windows(paths.train_x, paths.train_y) if paths.train_x.exists() else None
         target = paths.adapters[row.adapter]
-        publish_adapter(stage.folder / "last", target, _record(config, stage.name, windows))
-        publish_adapter(target, config.published(row.adapter))
+        record = stage_record(config, stage.name, windows=windows, start_from=start_from, examples=examples)
+        publish_adapter(stage.folder / "last", target, record)
+        publish_for_others(target, config.published(row.adapter), stage.logger)
     trainer.accelerator.wait_for_everyone()
     return {"last_loss": last_logged(trainer.state.log_history, "loss")}
-
-
-def _record(config: RunConfig, stage: str, windows: WindowSet | None) -> AdapterRecord:
-    return describe_adapter(
-        config.model,
-        stage,
-        stock=config.stock,
-        prompt=config.prompt,
-        data=config.data,
-        seed=config.seed,
-        windows=windows,
-    )
 
 
 def sft_arguments(config: RunConfig, stage: StageRun) -> SFTConfig:

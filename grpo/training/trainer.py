@@ -19,6 +19,7 @@ Implementation details that matter:
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -42,6 +43,8 @@ from grpo.training.launcher import whole_model
 from grpo.training.trl_seam import LogProbs, OpenGRPOTrainer, Rollout, Row, Scored
 from preprocessing.files import write_atomically
 from preprocessing.seeds import integer
+
+logger = logging.getLogger("grpo")
 
 
 class RecordingGRPOTrainer(OpenGRPOTrainer):
@@ -77,7 +80,7 @@ class RecordingGRPOTrainer(OpenGRPOTrainer):
                 "that a group would be split over processes, and with it what its rewards compare"
             )
         self._completions_dir = completions_dir
-        self._form, self._horizon = form, horizon
+        self._form, self._horizon, self._warned = form, horizon, False
 
     def before_rewards(self, rows: Sequence[Row], completion_ids: list[list[int]]) -> Sequence[Row]:
         """Read each answer once, for all rewards and the log: its text, levels and path, NaN where it is invalid.
@@ -87,9 +90,23 @@ class RecordingGRPOTrainer(OpenGRPOTrainer):
         """
         texts = decode(completion_ids, self.eos_token_ids, self.policy_tokenizer)
         levels = parse_all(texts, horizon=self._horizon, form=self._form)  # [B, H]
-        self.log_metric("valid", float(np.isfinite(levels).all(-1).mean()))
+        valid = np.isfinite(levels).all(-1)
+        self.log_metric("valid", float(valid.mean()))
+        if not valid.any() and not self._warned and self.accelerator.is_main_process:
+            self._warn(texts)
         read = zip(rows, texts, levels, scale_paths(levels), strict=True)
         return [{**row, "answer": text, "levels": level, "path": path} for row, text, level, path in read]
+
+    def _warn(self, texts: Sequence[str]) -> None:
+        """Say once that a step has nothing to learn from, with three of its answers."""
+        self._warned = True
+        logger.warning(
+            "step %d: none of the %d answers is valid, so this step teaches nothing. Three of them: %s; what is asked "
+            "for: %r. Take a model or an adapter that answers in this form, another prompt.style, or a longer "
+            "prompt.max_completion_length",
+            *(self.state.global_step + 1, len(texts), ", ".join(map(_shortened, texts[:3]))),
+            self._form.render(np.arange(495.0, 495 + self._horizon)),
+        )
 
     def on_rewards(
         self, rows: Sequence[Row], prompts: Sequence[Messages], completions: Sequence[Messages], rewards: torch.Tensor
@@ -297,6 +314,10 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
 def _number(value: float | None) -> float:
     """A log-probability; TRL's client says None for one that is not a number."""
     return math.nan if value is None else value
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:60]} ... {text[-15:]}")
 
 
 def _distinct(prompts: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:

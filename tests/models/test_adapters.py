@@ -67,7 +67,7 @@ def test_a_record_survives_its_file(tmp_path):
         (lambda text: "[]", "is damaged"),
         (lambda text: text.replace('"window": 30', '"window": 0'), "must be positive"),
         (lambda text: text.replace('"window": 30', '"window": "x"'), "must be positive"),
-        (lambda text: text.replace('"reasoning"', '"poem"'), "is damaged"),
+        (lambda text: text.replace('"reasoning"', '"poem"'), "asks in a style of its own: there is no prompt style"),
         (lambda text: text.replace('"rsi": 9', '"rsi": 0'), "indicators.rsi must be at least 2"),
         (lambda text: text.replace('"horizon"', '"horizons"'), "is damaged"),
         (lambda text: text.replace('"prompt_format": "', '"prompt_format": "0'), "words its prompts in another"),

@@ -121,6 +121,12 @@ def test_settings_that_trl_or_peft_refuses(refused, flags, message):
     assert re.search(message, refused("stage1", *flags))
 
 
+def test_a_tracker_that_is_not_installed(refused):
+    assert "stage1.trl: report_to wandb is not installed; install it, or take" in refused(
+        "stage1", "--stage1.trl", "{report_to: [wandb]}"
+    )
+
+
 def test_a_field_that_sft_does_not_know(finished, refused, sft_data):
     flags = (*sft_data, "--grpo-saved-lora-1st", finished.place("stage1") / "adapter")
     assert "stage2.trl: SFTConfig has no field beta" in refused("stage2", *flags, "--stage2.trl", "{beta: 1}")

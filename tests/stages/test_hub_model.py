@@ -17,11 +17,14 @@ FLAGS = ("--max-seq-length", 2048, "--lora-rank", 32, "--gpu-memory-utilization"
 @pytest.mark.parametrize(
     "flags", [(), ("--prompt.style", "reasoning", "--prompt.max_completion_length", 40)], ids=["direct", "reasoning"]
 )
-def test_a_model_that_cannot_answer_trains_without_harm(flags, tmp_path):
+def test_a_model_that_cannot_answer_trains_without_harm(flags, tmp_path, capfd):
     """Every answer of its random weights is invalid: all rewards are equal, so nothing moves and nothing breaks."""
     model = save_tiny_model("qwen3", tmp_path / "Qwen3-Tiny")
     run = TinyRun(tmp_path).stages("preprocess")
     assert run.stage("stage1", "--model", model, *FLAGS, *flags) == 0
+    error = capfd.readouterr().err
+    assert error.count(f"step 1: none of the {GROUP * PROMPTS} answers is valid, so this step teaches nothing") == 1
+    assert "stage1: no step had a single valid answer, so nothing was learnt" in error
     place = run.place("stage1")
     completions = pd.read_parquet(place / "completions" / "step_000000.parquet")
     assert len(completions) == GROUP * PROMPTS
