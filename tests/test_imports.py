@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,3 +163,9 @@ def test_an_optional_engine_is_imported_by_one_module_and_on_first_use(package, 
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             assert not [name for name in names if name.partition(".")[0] == package]
+
+
+def test_random_numbers_are_derived_in_one_place():
+    by_hand = re.compile(r"default_rng\(|SeedSequence\(|crc32\(")
+    users = {module for module, file in modules().items() if by_hand.search(file.read_text())}
+    assert users == {"preprocessing.seeds"}

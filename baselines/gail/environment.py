@@ -23,6 +23,7 @@ from baselines.gail.config import CONTEXTS
 from baselines.gail.discriminator import reward
 from baselines.gail.network import SequenceNetwork
 from baselines.neural.seeds import number
+from preprocessing.seeds import generator
 
 
 def observation_space(num_tokens: int, context_dim: int) -> spaces.Dict:
@@ -120,7 +121,7 @@ class TensorVecEnv(VecEnv):
 
     def reset(self) -> dict[str, np.ndarray]:
         """Begin the next episode in every environment."""
-        rows = np.random.default_rng(number(self.contexts_seed, CONTEXTS, self.episode)).integers(
+        rows = generator(number(self.contexts_seed, CONTEXTS, self.episode)).integers(
             len(self.contexts), size=self.num_envs
         )
         self.episode += 1

@@ -25,6 +25,7 @@ from baselines.neural.learning_curves import LearningCurve
 from baselines.neural.seeds import number, torch_generator
 from baselines.neural.training_run import Measured, Stage, TrainingRun, mean_of
 from grpo.evaluation.metrics import fair_crps
+from preprocessing.seeds import generator
 
 CHECKPOINT = "pretraining.safetensors"
 VALIDATION_SAMPLES = 32
@@ -104,7 +105,7 @@ def validation_crps(
     variates are drawn each time, so that two calls compare networks and not luck.
     """
     horizon = sequences.tokens.shape[1]
-    rng = np.random.default_rng(number(0, VALIDATION))
+    rng = generator(number(0, VALIDATION))
     uniforms = rng.random((len(sequences), VALIDATION_SAMPLES, horizon, 2))
     paths = np.cumsum(draw_returns(network, tokenizer, config, sequences.context, uniforms), axis=-1)
     crps = fair_crps(paths, np.cumsum(sequences.returns.double().numpy(), axis=-1))

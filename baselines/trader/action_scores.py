@@ -33,6 +33,7 @@ from baselines.trader.actions import Action
 from baselines.trader.dataset import TraderDataset
 from baselines.trader.network_fitting import Batch, batches
 from grpo.evaluation.markdown import markdown
+from preprocessing.seeds import generator
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95)
 """Of the training markets' returns, kept with the weights as targets."""
@@ -169,7 +170,7 @@ def with_totals(data: TraderDataset, totals: Mapping[str, float]) -> np.ndarray:
 def other_markets_totals(data: TraderDataset, seed: int) -> dict[str, float]:
     """To each market the return of another one, drawn at random; to a single one its own."""
     own = market_totals(data)
-    order = np.random.default_rng(seed).permutation(np.array(list(own)))
+    order = generator(seed).permutation(np.array(list(own)))
     return {market: own[other] for market, other in zip(order.tolist(), np.roll(order, 1).tolist(), strict=True)}
 
 
@@ -325,6 +326,6 @@ def _accuracy_interval(market: np.ndarray, right: np.ndarray) -> tuple[float, fl
     _, number = np.unique(market, return_inverse=True)
     bars = np.bincount(number)
     hits = np.bincount(number, weights=right)
-    drawn = np.random.default_rng(0).integers(len(bars), size=(RESAMPLES, len(bars)))
+    drawn = generator(0).integers(len(bars), size=(RESAMPLES, len(bars)))
     low, high = np.quantile(hits[drawn].sum(axis=1) / bars[drawn].sum(axis=1), [0.025, 0.975])
     return float(low), float(high)

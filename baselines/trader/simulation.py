@@ -34,6 +34,7 @@ from baselines.trader.ingestion import FILE_PATTERN, TraderDataError
 from baselines.trader.positions import Position
 from preprocessing.command_line import parse_config
 from preprocessing.files import write_atomically
+from preprocessing.seeds import generator
 
 PolicyName = Literal["rsi", "noisy_rsi"]
 LOW_RSI, VERY_LOW_RSI = 40.0, 32.0
@@ -149,7 +150,7 @@ class _Rsi:
 
 def simulate_market(config: SimulationConfig, number: int) -> SimulatedMarket:
     """The market of a number (from 0); it depends on the seed and the number alone."""
-    random = np.random.default_rng([config.seed, number])
+    random = generator(config.seed, number)
     start = FIRST_TIME + number * config.bars * config.bar_seconds  # seconds
     events: list[dict[str, Any]] = []
     actions, policies = [], []

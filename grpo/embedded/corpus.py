@@ -20,6 +20,7 @@ from grpo.language.prompts import STYLES, Messages
 from grpo.language.scale import POINTS_PER_DAILY_SD, to_levels
 from preprocessing.combined_preprocessor import DataConfig, make_windows
 from preprocessing.scaling import StandardNorm
+from preprocessing.seeds import generator
 from preprocessing.simulation import PROCESSES, START_PRICE, make_bars
 
 SHARES = {
@@ -115,7 +116,7 @@ def simulate_examples(rng: np.random.Generator, *, per_series: int, config: Data
 
 def stream_examples(seed: int, *, size: int, per_series: int, config: DataConfig) -> Iterator[Examples]:
     """Endless chunks of `size` examples from fresh stocks, shuffled."""
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     while True:
         parts, count = [], 0
         while count < size:

@@ -16,13 +16,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from grpo.evaluation.protocol import Forecast
 from grpo.language.answers import CUT_OFF, THOUGHT_TOKENS, answers_to_forecast
 from grpo.language.config import PromptConfig
 from grpo.language.prompts import Messages, style_of
 from preprocessing.errors import UserError
+from preprocessing.seeds import integers
 from preprocessing.windows import Context
 
 SAMPLES_PER_REQUEST = 64
@@ -65,7 +64,7 @@ class EndpointForecaster:
 
     def _sample(self, prompt: Messages, horizon: int, num_samples: int, key: tuple[int, int]) -> list[str]:
         texts: list[str] = []
-        seeds = np.random.SeedSequence(key).generate_state(-(-num_samples // SAMPLES_PER_REQUEST))
+        seeds = integers(*key, count=-(-num_samples // SAMPLES_PER_REQUEST))
         for seed in seeds:
             count = min(SAMPLES_PER_REQUEST, num_samples - len(texts))
             texts += self._request(
@@ -74,7 +73,7 @@ class EndpointForecaster:
                     "model": self.name,
                     "messages": prompt,
                     "n": count,
-                    "seed": int(seed >> 1),  # servers take a signed number
+                    "seed": seed,
                     "temperature": 1.0,
                     "top_p": 1.0,
                     "top_k": -1,

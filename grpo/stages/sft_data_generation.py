@@ -32,6 +32,7 @@ from grpo.training.rejection import draw_stratified, select, strata
 from preprocessing.command_line import plain
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
+from preprocessing.seeds import generator
 from preprocessing.windows import WindowSet, read_windows
 
 SAMPLED = stage_of("stage1")
@@ -89,7 +90,7 @@ def sample(config: RunConfig, paths: RunPaths, rng: np.random.Generator) -> Samp
 
 def generate(config: RunConfig, paths: RunPaths, stage: StageRun) -> dict[str, Any]:
     """Sample, choose and write; returns the headline metrics."""
-    settings, rng = config.rejection, np.random.default_rng(config.seed)
+    settings, rng = config.rejection, generator(config.seed)
     sampled = sample(config, paths, rng)
     valid = sampled.valid
     kept, drawn = np.zeros_like(valid), np.zeros_like(valid)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from baselines.gail.demonstrations import Demonstrations
+from preprocessing.seeds import generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class GbmConfig:
 def simulate_gbm(config: GbmConfig, seed: int) -> dict[str, Demonstrations]:
     """Independent paths as train, val and test; without context, all scaled by the training paths' volatility."""
     dt = config.years / config.steps
-    shocks = np.random.default_rng(seed).standard_normal((config.paths, config.steps))
+    shocks = generator(seed).standard_normal((config.paths, config.steps))
     returns = (config.mu - config.sigma**2 / 2) * dt + config.sigma * np.sqrt(dt) * shocks
     cuts = [0, int(0.7 * config.paths), int(0.8 * config.paths), config.paths]
     scale = float(returns[: cuts[1]].std())

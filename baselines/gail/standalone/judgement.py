@@ -19,6 +19,7 @@ from baselines.gail.tokens import RoundTrip
 from baselines.gail.two_stages import FittedNetworks
 from baselines.neural.seeds import number
 from grpo.evaluation.distributions.analysis import DistributionReport, compare_distributions
+from preprocessing.seeds import generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ def judge(
     """
     sequences = TokenSequences.encode(test, fitted.tokenizer)
     shape = (len(sequences), 1, sequences.tokens.shape[1], 2)
-    uniforms = np.random.default_rng(number(seed, JUDGING)).random(shape)
+    uniforms = generator(number(seed, JUDGING)).random(shape)
     generated = draw_returns(network, fitted.tokenizer, config, sequences.context, uniforms)[:, 0]
     tokens = fitted.tokenizer.encode(generated)
     losses = validation_losses(network, fitted.tokenizer, config, sequences)

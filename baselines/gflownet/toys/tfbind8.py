@@ -20,6 +20,7 @@ import numpy as np
 
 from baselines.gflownet.toys.tree import TableTask
 from preprocessing.errors import UserError
+from preprocessing.seeds import generator
 
 LETTERS = "ACGT"
 NUM_TOKENS, NUM_STEPS = 4, 8
@@ -121,7 +122,7 @@ def motif_landscape(seed: int, *, num_motifs: int = 5, sharpness: float = 1.0) -
     score = exp(-sharpness x distance), in (0, 1]. It is not TFBind8.
     """
     digits = np.arange(NUM_SEQUENCES)[:, None] // NUM_TOKENS ** np.arange(NUM_STEPS - 1, -1, -1) % NUM_TOKENS
-    motifs = np.random.default_rng(seed).integers(NUM_TOKENS, size=(num_motifs, NUM_STEPS))
+    motifs = generator(seed).integers(NUM_TOKENS, size=(num_motifs, NUM_STEPS))
     distance = (digits[:, None] != motifs).sum(axis=-1).min(axis=1)
     scores = np.exp(-sharpness * distance)
     return ScoreTable(scores, hashlib.sha256(scores.tobytes()).hexdigest())

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from baselines.gflownet.environment import SequenceEnvironment
+from preprocessing.seeds import generator
 
 
 class TableTask(SequenceEnvironment):
@@ -45,10 +46,10 @@ def random_tree(*, num_tokens: int, num_steps: int, min_share: float, log_z: flo
     """
     if not 0 <= min_share <= 1 / num_tokens:
         raise ValueError(f"min_share must lie in [0, 1/V] = [0, {1 / num_tokens:g}]; got {min_share}")
-    generator = np.random.default_rng(seed)
+    random = generator(seed)
     log_flows = np.array([log_z])
     for _ in range(num_steps):
-        free = generator.dirichlet(np.ones(num_tokens), size=len(log_flows))
+        free = random.dirichlet(np.ones(num_tokens), size=len(log_flows))
         shares = min_share + (1 - num_tokens * min_share) * free
         log_flows = (log_flows[:, None] + np.log(shares)).ravel()
     return TableTask("tree", log_flows, num_tokens, num_steps)
