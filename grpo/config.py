@@ -6,6 +6,7 @@ parsed by `preprocessing.command_line`; unknown keys and wrong types are errors 
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -85,6 +86,9 @@ class RunConfig:
     device and the unsloth extra. Rejection sampling and comparison do not depend on it."""
     seed: int = 0
     """Seed of every random choice."""
+    cuda_devices: str | None = None
+    """GPUs that a stage may use, as 0,1; null: all that CUDA_VISIBLE_DEVICES leaves. run_pipeline.sh takes the flag for
+    itself and starts one process on each."""
     results_dir: Path = Path("results")
     """Folder that holds the run folders."""
     models_dir: Path = Path("models")
@@ -109,6 +113,10 @@ class RunConfig:
     hub: HubConfig = field(default_factory=HubConfig)
 
     def __post_init__(self) -> None:
+        if self.cuda_devices is not None and not re.fullmatch(r"[\w-]+(,[\w-]+)*", self.cuda_devices):
+            raise ValueError(
+                f"cuda_devices must be numbers of GPUs with commas between, as 0,1; got '{self.cuda_devices}'"
+            )
         object.__setattr__(self, "prompt", self.prompt.for_model(embedded=self.model == EMBEDDED))
 
     @property
@@ -156,7 +164,10 @@ def parse_run_config(argv: Sequence[str] | None = None, *, prog: str, descriptio
         UsageError: a wrong flag or key; the message names the place.
     """
     _refuse_scattered_settings(sys.argv[1:] if argv is None else argv, prog)
-    return parse_config(RunConfig, argv, prog=prog, description=description, aliases=SHORT_NAMES)
+    config = parse_config(RunConfig, argv, prog=prog, description=description, aliases=SHORT_NAMES)
+    if config.cuda_devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = config.cuda_devices  # read when torch is loaded, which is later
+    return config
 
 
 def _refuse_scattered_settings(argv: Sequence[str], prog: str) -> None:

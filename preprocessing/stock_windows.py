@@ -34,6 +34,8 @@ from preprocessing.windows import FEATURES, Context, Truth, WindowSet, concatena
 from preprocessing.windows_writer import EncodedRows, FileFormat, encode
 
 SPLIT_NAMES = ("train", "val", "test")
+HELD_OUT = 0.125
+"""Share of the training days that validates where no windows are given for it: as in the default split."""
 
 
 class EmptySplitError(MarketDataError):
@@ -180,6 +182,30 @@ def choose_rows(windows: WindowSet, cut: CalendarCut) -> dict[str, np.ndarray]:
     """[B] mask of each split's windows, and of all as `full`."""
     split = assign_split(windows.truth.dates, cut)
     return {name: split == name for name in SPLIT_NAMES} | {"full": np.ones(len(windows), dtype=bool)}
+
+
+def hold_out(train: WindowSet, share: float = HELD_OUT) -> tuple[WindowSet, WindowSet]:
+    """Training windows without their last part, and that part, to validate on.
+
+    Args:
+        train: windows of one or many stocks.
+        share: of their days that is held out.
+
+    Returns:
+        The windows whose targets all lie before the first day held out, and those whose origin is on it or later.
+
+    Raises:
+        EmptySplitError: one of the two has no window.
+    """
+    days = np.unique(train.context.origin)
+    first = days[min(round(len(days) * (1 - share)), len(days) - 1)]
+    parts = train.take(train.truth.dates[:, -1] < first), train.take(train.context.origin >= first)
+    if not all(map(len, parts)):
+        raise EmptySplitError(
+            f"{len(train)} training windows are too few to validate on the last of them; name validation windows by "
+            "--val-x-path and --val-y-path, or give more."
+        )
+    return parts
 
 
 def days_of(bars: pd.DataFrame) -> np.ndarray:

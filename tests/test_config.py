@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -222,3 +223,13 @@ def test_scattered_settings_of_a_plugin_are_refused(capsys: pytest.CaptureFixtur
 )
 def test_wrong_settings_of_the_comparison(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str):
     assert message in error_line(capsys, *arguments)
+
+
+def test_a_stage_sees_the_gpus_that_its_flag_names(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    parse_run_config([], prog="p", description="d")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+    parse_run_config(["--cuda-devices", "0,1"], prog="p", description="d")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+    with pytest.raises(SystemExit):
+        parse_run_config(["--cuda-devices", "0;1"], prog="p", description="d")

@@ -51,6 +51,12 @@ class RunPaths:
         return {name: places[name] for name in names}
 
 
+def has_val(given: PathsConfig, paths: RunPaths) -> bool:
+    """Whether there are windows to validate on: not where training windows alone are named, and no run made others."""
+    named = given.val_x is not None or given.val_y is not None
+    return named or given.train_x is None or paths.val_x.exists()
+
+
 def resolve_paths(given: PathsConfig, run: Path, stock: str) -> RunPaths:
     """The places of all files: those that are given, and for the others where the pipeline puts them.
 

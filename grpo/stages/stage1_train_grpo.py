@@ -40,7 +40,7 @@ def main() -> None:
         config.run_folder,
         seed=config.seed,
         sections=grpo_sections(config, config.stage1),
-        inputs=grpo_inputs(paths),
+        inputs=grpo_inputs(config.paths, paths),
         outputs={"adapter": paths.adapters[STAGE.adapter]},
         body=lambda stage: train(config, stage, paths),
     )

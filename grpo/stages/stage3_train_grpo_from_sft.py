@@ -38,7 +38,7 @@ def main() -> None:
         config.run_folder,
         seed=config.seed,
         sections=grpo_sections(config, config.stage3),
-        inputs=grpo_inputs(paths) | paths.named(BEFORE.adapter),
+        inputs=grpo_inputs(config.paths, paths) | paths.named(BEFORE.adapter),
         outputs={"adapter": paths.adapters[STAGE.adapter]},
         body=lambda stage: train(config, stage, paths),
     )

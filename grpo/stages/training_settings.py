@@ -11,16 +11,17 @@ from typing import Any
 
 from grpo.config import RunConfig
 from grpo.language.config import PromptConfig
-from grpo.runs.folder import RunPaths
+from grpo.runs.config import PathsConfig
+from grpo.runs.folder import RunPaths, has_val
 from grpo.runs.processes import num_processes
 from grpo.training.config import GrpoConfig
 from grpo.training.record import plugin_sources
 from preprocessing.command_line import plain
 
 
-def grpo_inputs(paths: RunPaths) -> dict[str, Path]:
+def grpo_inputs(given: PathsConfig, paths: RunPaths) -> dict[str, Path]:
     """The window files that a GRPO stage reads."""
-    return paths.named("train_x", "train_y", "val_x", "val_y")
+    return paths.named("train_x", "train_y", *(("val_x", "val_y") if has_val(given, paths) else ()))
 
 
 def sources_section(prompt: PromptConfig, rewards: GrpoConfig | None = None) -> dict[str, Any]:

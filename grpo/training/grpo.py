@@ -22,7 +22,7 @@ from grpo.machine.preflight import check_training
 from grpo.models.chat import check_chat, completion_length, load_chat_tokenizer, tokenize_prompts
 from grpo.models.loading import load_generation_config, load_policy, save_adapter, training_arguments
 from grpo.models.unsloth import require_reference
-from grpo.runs.folder import RunPaths, publish_adapter, publish_for_others
+from grpo.runs.folder import RunPaths, has_val, publish_adapter, publish_for_others
 from grpo.runs.processes import num_processes, rank
 from grpo.runs.resume import StageRun
 from grpo.runs.stages import stage_of
@@ -35,6 +35,7 @@ from grpo.training.trainer import RecordingGRPOTrainer, SharedPromptGRPOTrainer
 from grpo.training.validation_guard import StageProgress, ValidationGuard
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
+from preprocessing.stock_windows import hold_out
 from preprocessing.windows import WindowSet, read_windows
 
 
@@ -62,7 +63,7 @@ def train_grpo(
     rewards = find_rewards(list(settings.rewards), num_generations=settings.group_size)
     tokenizer = load_chat_tokenizer(config.spec(), config.prompt)
     row = stage_of(stage.name)
-    train, val = read_windows(paths.train_x, paths.train_y), read_windows(paths.val_x, paths.val_y)
+    train, val = _read_train_and_val(config, stage, paths)
     dataset = grpo_dataset(train, config)
     form = style_of(config.prompt).form
     check_chat(tokenizer, load_generation_config(config.model), form, train.horizon)
@@ -105,6 +106,17 @@ def train_grpo(
     trainer.accelerator.wait_for_everyone()
     history = trainer.state.log_history
     return {"kept": guard.read_kept(), **{f"last_{key}": last_logged(history, key) for key in ("reward", "valid")}}
+
+
+def _read_train_and_val(config: RunConfig, stage: StageRun, paths: RunPaths) -> tuple[WindowSet, WindowSet]:
+    """Windows to train and to validate on; the last part of the former where there are none of the latter."""
+    train = read_windows(paths.train_x, paths.train_y)
+    if has_val(config.paths, paths):
+        return train, read_windows(paths.val_x, paths.val_y)
+    train, val = hold_out(train)
+    first = str(val.context.origin.min())[:10]
+    stage.logger.warning(f"no --val-x-path: the {len(val)} windows of {paths.train_x} from {first} on validate")
+    return train, val
 
 
 def _warn_of_silence(history: list[dict[str, float]], stage: StageRun) -> None:

@@ -31,7 +31,9 @@ from preprocessing.scaling import StandardNorm
 from preprocessing.simulation import parse_simulated_stock
 from preprocessing.splits import CalendarCut, assign_split, walk_forward_cuts
 from preprocessing.statistics import past_statistics
+from preprocessing.stock_windows import hold_out
 from preprocessing.windows import FEATURES, INDICATORS, WindowSet, concatenate, read_windows
+from tests.windows_factory import simulated_windows
 
 STOCKNET = Path(__file__).parents[2].parent / "shared/data/stocknet"
 SCALED_BY_TRAINING = ("norm_mean", "norm_std")
@@ -501,3 +503,14 @@ def test_without_folder_and_stock_there_is_nothing_to_do(tmp_path: Path, capsys:
     with pytest.raises(SystemExit):
         main(["--output_dir", str(tmp_path / "out")])
     assert "give --root_path DIR for every stock of a folder, or --stock" in capsys.readouterr().err
+
+
+def test_the_last_part_of_train_validates_where_nothing_else_does() -> None:
+    train = simulated_windows("sim:ou?rows=500")["train"]
+    rest, held = hold_out(train)
+    assert abs(len(held) - len(train) / 8) <= 1
+    assert rest.truth.dates.max() < held.context.origin.min()
+    assert held.context.origin.max() == train.context.origin.max()
+    assert len(train) - len(rest) - len(held) == train.horizon  # their targets reach into the part held out
+    with pytest.raises(EmptySplitError, match="too few to validate on the last of them; name validation windows by"):
+        hold_out(train.take(np.arange(5)))
