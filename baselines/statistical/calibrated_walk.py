@@ -12,16 +12,16 @@ from typing import Self
 
 import numpy as np
 
-from baselines.building_blocks.paths import require_validation
+from baselines.building_blocks.paths import forecast_from_log_returns, require_validation
 from baselines.statistical.naive import RandomWalk, RandomWalkConfig
 from grpo.evaluation.protocol import Forecast
-from grpo.evaluation.spread import choose_spread, scale_spread
+from grpo.evaluation.spread import choose_spread
 from preprocessing.windows import Context, WindowSet
 
 
 @dataclass(frozen=True, eq=False)
 class RandomWalkCalibrated(RandomWalk):
-    """`random_walk` with its samples' distance from the median multiplied by a factor.
+    """`random_walk` with its volatility multiplied by a factor.
 
     Attributes:
         spread: [] the factor.
@@ -44,6 +44,7 @@ class RandomWalkCalibrated(RandomWalk):
         return cls(config, np.array(choose_spread(RandomWalk(config), val, seed=seed)))
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
-        """The samples of the walk with their spread scaled."""
+        """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch."""
         walk = super().predict(context, horizon=horizon, num_samples=num_samples, seed=seed)
-        return scale_spread(walk, float(self.spread))
+        log_returns = np.log(walk.samples / context.last_price[:, None, None])  # of median 0
+        return forecast_from_log_returns(context, self.spread * log_returns)

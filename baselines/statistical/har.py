@@ -28,7 +28,7 @@ from baselines.building_blocks.gamma_regression import fit_gamma
 from baselines.building_blocks.paths import draw_rows, forecast_from_log_returns, require_horizon, require_validation
 from baselines.building_blocks.saving import SavedForecaster
 from grpo.evaluation.protocol import Forecast
-from grpo.evaluation.spread import KINDS, choose_spread, scale_spread
+from grpo.evaluation.spread import KINDS, choose_spread
 from preprocessing.errors import UserError
 from preprocessing.returns import ewma_variance, future_log_returns, window_log_returns
 from preprocessing.statistics import MIN_VOLATILITY
@@ -70,8 +70,8 @@ class Har(SavedForecaster):
         scale: [F] their standard deviation; 1 where it is 0.
         weights: [F + 1] intercept and weights of the log variance.
         bounds: [2] smallest and largest fitted log variance in training; no forecast goes beyond.
-        paths: [N, H] log(price of day h / last close) over the fitted daily volatility.
-        spread: [] factor of the spread.
+        paths: [N, H] log(price of day h / last close) over the fitted daily volatility, their spread scaled.
+        spread: [] factor by which it is.
     """
 
     name = "har"
@@ -110,7 +110,8 @@ class Har(SavedForecaster):
         har = cls(config, centre, scale, weights, bounds, paths, np.array(1.0))
         if config.calibrate == "none":
             return har
-        return dataclasses.replace(har, spread=np.array(choose_spread(har, val, seed=seed)))
+        spread, median = choose_spread(har, val, seed=seed), np.median(paths, axis=0)
+        return dataclasses.replace(har, paths=median + spread * (paths - median), spread=np.array(spread))
 
     def daily_volatility(self, context: Context) -> np.ndarray:
         """[B] root of the mean daily variance that is expected over the horizon, before the spread's factor.
@@ -134,7 +135,7 @@ class Har(SavedForecaster):
         require_horizon(self.name, fitted=self.paths.shape[1], asked=horizon)
         rows = draw_rows(context, len(self.paths), shape=(num_samples,), seed=seed)  # [B, S]
         log_returns = self.daily_volatility(context)[:, None, None] * self.paths[rows, :horizon]
-        return scale_spread(forecast_from_log_returns(context, log_returns), float(self.spread))
+        return forecast_from_log_returns(context, log_returns)
 
 
 def variance_inputs(context: Context) -> np.ndarray:

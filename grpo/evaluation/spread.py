@@ -1,8 +1,10 @@
 """One factor of a forecast's spread, chosen on validation windows.
 
 Samples become median + factor (sample - median) in log price, on each day: the median of every day stays, the path of
-a sample stays the path of one sample, and all central intervals grow or shrink alike. The factor is the one with the
-smallest fair CRPS on validation windows. Test windows take no part in the choice.
+a sample stays the path of one sample, and all central intervals grow or shrink alike. The median is that of as many
+other samples, drawn for it alone: about a median of their own, samples are no longer independent, and a fair score
+counts that as an error. The factor is the one with the smallest fair CRPS on validation windows. Test windows take no
+part in the choice.
 
 `baselines.NAME.calibrate: spread` asks for it, for any plugin. A plugin whose Config has a field `calibrate` of its
 own sees to it by itself.
@@ -42,33 +44,34 @@ class SpreadError(UserError):
     """A spread that cannot be chosen or read; the message says why."""
 
 
-def scale_spread(forecast: Forecast, factor: float) -> Forecast:
-    """Multiply the distance of each valid sample from its day's median, in log price.
+def scale_spread(drawn: Forecast, factor: float) -> Forecast:
+    """Multiply the distance of the first S of 2 S samples from each day's median of the others, in log price.
 
-    A sample that over- or underflows is no longer valid.
+    A sample that over- or underflows is no longer valid; where the others hold no valid one, nothing is scaled.
     """
-    centre, distance = _around_median(forecast)
+    centre, distance = _around_median(drawn)
     with np.errstate(over="ignore"):
         samples = np.exp(centre + factor * distance)
     valid = np.all(np.isfinite(samples) & (samples > 0), axis=-1)
-    return Forecast(samples=np.where(valid[:, :, None], samples, np.nan), valid=valid, texts=forecast.texts)
+    texts = None if drawn.texts is None else tuple(row[: samples.shape[1]] for row in drawn.texts)
+    return Forecast(samples=np.where(valid[:, :, None], samples, np.nan), valid=valid, texts=texts)
 
 
-def best_factor(forecast: Forecast, windows: WindowSet) -> float:
+def best_factor(drawn: Forecast, windows: WindowSet) -> float:
     """The factor with the smallest mean fair CRPS in percent of the last close.
 
     Args:
-        forecast: samples of the windows; one that is not valid counts as the last close, whatever the factor.
+        drawn: 2 S samples of the windows; one that is not valid counts as the last close, whatever the factor.
         windows: B windows with their truth, at least one.
     """
     last = windows.context.last_price[:, None, None]
-    centre, distance = _around_median(forecast)
-    centre = centre - np.log(last)
+    centre, distance = _around_median(drawn)
+    centre, valid = centre - np.log(last), drawn.valid[:, : distance.shape[1], None]
     truth = windows.truth.future / last[:, 0]
 
     def loss(log_factor: float) -> float:
         relative = np.exp(centre + np.exp(log_factor) * distance)
-        return float(fair_crps(np.where(forecast.valid[:, :, None], relative, 1.0), truth).mean())
+        return float(fair_crps(np.where(valid, relative, 1.0), truth).mean())
 
     best = int(np.argmin([loss(log_factor) for log_factor in np.log(GRID)]))
     bracket = np.log(GRID[[max(best - 1, 0), min(best + 1, len(GRID) - 1)]])
@@ -87,8 +90,8 @@ def choose_spread(forecaster: Forecaster, val: WindowSet, *, seed: int) -> float
             f"{forecaster.name}: its spread is chosen on validation windows and there are none; give val a larger share"
         )
     chosen = val.take(choose_windows(val.context, MAX_WINDOWS))
-    forecast = forecaster.predict(chosen.context, horizon=val.horizon, num_samples=NUM_SAMPLES, seed=seed)
-    return best_factor(forecast, chosen)
+    drawn = forecaster.predict(chosen.context, horizon=val.horizon, num_samples=2 * NUM_SAMPLES, seed=seed)
+    return best_factor(drawn, chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +113,8 @@ class SpreadCalibrated:
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
         """The forecaster's samples with their spread scaled."""
-        forecast = self.forecaster.predict(context, horizon=horizon, num_samples=num_samples, seed=seed)
-        return scale_spread(forecast, self.factor)
+        drawn = self.forecaster.predict(context, horizon=horizon, num_samples=2 * num_samples, seed=seed)
+        return scale_spread(drawn, self.factor)
 
     def save(self, path: Path) -> None:
         """Write the forecaster, and the factor beside it."""
@@ -173,10 +176,10 @@ def split_calibration(name: str, plugin: Any, settings: Mapping[str, Any]) -> tu
     return (SpreadPlugin(plugin) if kind == "spread" else plugin), own
 
 
-def _around_median(forecast: Forecast) -> tuple[np.ndarray, np.ndarray]:
-    """[B, 1, H] median of the valid log prices of each day, and [B, S, H] distance from it; NaN where not valid."""
-    log_price = np.log(forecast.samples)
-    centre = np.full((len(log_price), 1, log_price.shape[2]), np.nan)
-    answered = forecast.valid.any(axis=1)
-    centre[answered] = np.nanmedian(log_price[answered], axis=1, keepdims=True)
-    return centre, log_price - centre
+def _around_median(drawn: Forecast) -> tuple[np.ndarray, np.ndarray]:
+    """Of 2 S samples: each day's median of the last S, and the first S less that, in log price and [B, S, H] both."""
+    first, others = np.split(np.log(drawn.samples), 2, axis=1)
+    answered = drawn.valid[:, first.shape[1] :].any(axis=1)
+    centre = first.copy()
+    centre[answered] = np.nanmedian(others[answered], axis=1, keepdims=True)
+    return centre, first - centre

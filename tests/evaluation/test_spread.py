@@ -60,7 +60,7 @@ def test_a_known_factor_is_found(make_windows, too_wide):
 
 def test_the_factor_has_the_smallest_score_that_the_comparison_gives(make_windows):
     windows = true_windows(make_windows, 200)
-    forecast = Known(0.013).predict(windows.context, horizon=HORIZON, num_samples=50, seed=2)
+    forecast = Known(0.013).predict(windows.context, horizon=HORIZON, num_samples=100, seed=2)
 
     def score(factor: float) -> float:
         return score_windows(scale_spread(forecast, factor), windows).crps.mean()
@@ -71,19 +71,34 @@ def test_the_factor_has_the_smallest_score_that_the_comparison_gives(make_window
 
 def test_the_median_stays_and_distances_in_log_price_are_scaled(make_windows):
     windows = make_windows([2.0], [[2.0, 2.0]])
-    # logs of day 1: 0, 1, 3; of day 2: -1, 0, 5; the third sample is no answer
-    logs = np.array([[[0.0, 5.0], [1.0, -1.0], [np.nan, np.nan], [3.0, 0.0]]])
-    forecast = Forecast(
-        samples=np.exp(logs), valid=np.array([[True, True, False, True]]), texts=(("a", "b", "c", "d"),)
-    )
-    halved = scale_spread(forecast, 0.5)
+    # the second half has the median 1 on day 1 and 0 on day 2; in either half one sample is no answer
+    first = [[0.0, 5.0], [1.0, -1.0], [np.nan, np.nan], [3.0, 0.0]]
+    others = [[np.nan, np.nan], [1.0, 0.0], [9.0, -4.0], [-7.0, 2.0]]
+    logs, valid = np.array([first + others]), np.array([[True, True, False, True, False, True, True, True]])
+    drawn = Forecast(samples=np.exp(logs), valid=valid, texts=(tuple("abcdefgh"),))
+    halved = scale_spread(drawn, 0.5)
     expected = [[[0.5, 2.5], [1.0, -0.5], [np.nan, np.nan], [2.0, 0.0]]]
     np.testing.assert_allclose(np.log(halved.samples), expected, atol=1e-15)
-    assert halved.texts == forecast.texts
-    np.testing.assert_allclose(scale_spread(forecast, 1.0).samples, forecast.samples, rtol=1e-15)
-    too_far = scale_spread(forecast, 400.0)
-    assert too_far.valid.tolist() == [[False, True, False, False]]
-    assert np.isfinite(best_factor(forecast, windows))
+    assert halved.texts == (tuple("abcd"),)
+    np.testing.assert_allclose(scale_spread(drawn, 1.0).samples, drawn.samples[:, :4], rtol=1e-15)
+    assert scale_spread(drawn, 400.0).valid.tolist() == [[False, True, False, False]]
+    assert np.isfinite(best_factor(drawn, windows))
+    drawn.samples[:, 4:], drawn.valid[:, 4:] = np.nan, False
+    np.testing.assert_allclose(scale_spread(drawn, 0.5).samples, np.exp(logs[:, :4]), rtol=1e-15)
+
+
+def test_scaled_samples_score_as_samples_of_the_scaled_law(make_windows):
+    windows = true_windows(make_windows, 4000)
+    wide = Known(0.02).predict(windows.context, horizon=HORIZON, num_samples=40, seed=3)
+    right = Known(0.01).predict(windows.context, horizon=HORIZON, num_samples=20, seed=4)
+    scaled, exact = (
+        score_windows(forecast, windows).crps.mean(axis=1) for forecast in (scale_spread(wide, 0.5), right)
+    )
+    # the centre is off by a median of 20: (1 - 1/2)^2 4 pi / 2 / 20 of the law's variance, 2 % of the CRPS
+    assert abs((scaled - exact).mean()) < 0.03 * exact.mean() + 3 * (scaled - exact).std() / np.sqrt(4000)
+    about_own = Forecast(samples=np.tile(wide.samples[:, :20], (1, 2, 1)), valid=wide.valid)
+    own = score_windows(scale_spread(about_own, 0.5), windows).crps.mean(axis=1)
+    assert own.mean() > scaled.mean() + 3 * (own - scaled).std() / np.sqrt(4000)
 
 
 def test_windows_without_any_answer_count_as_the_last_close(make_windows):
@@ -120,13 +135,11 @@ def test_any_plugin_is_calibrated_by_one_setting_and_reads_itself_again(splits, 
     plugin, fitted = fit_calibrated(name, splits)
     ask = {"horizon": 5, "num_samples": 9, "seed": 4}
     context = splits["test"].context
-    plain = fitted.forecaster.predict(context, **ask)
+    drawn = fitted.forecaster.predict(context, horizon=5, num_samples=18, seed=4)
     told = fitted.predict(context, **ask)
-    np.testing.assert_allclose(
-        np.log(told.samples / np.median(plain.samples, axis=1, keepdims=True)),
-        fitted.factor * np.log(plain.samples / np.median(plain.samples, axis=1, keepdims=True)),
-        atol=1e-12,
-    )
+    centre = np.median(np.log(drawn.samples[:, 9:]), axis=1, keepdims=True)
+    expected = centre + fitted.factor * (np.log(drawn.samples[:, :9]) - centre)
+    np.testing.assert_allclose(np.log(told.samples), expected, atol=1e-12)
     fitted.save(tmp_path)
     np.testing.assert_array_equal(plugin.load(tmp_path).predict(context, **ask).samples, told.samples)
     (tmp_path / FACTOR_FILE).write_text("wide\n")
@@ -134,15 +147,15 @@ def test_any_plugin_is_calibrated_by_one_setting_and_reads_itself_again(splits, 
         plugin.load(tmp_path)
 
 
-def test_the_walk_calibrated_by_the_setting_is_the_walk_that_calibrates_itself(splits):
+def test_the_calibrated_walk_is_the_walk_with_its_volatility_times_the_factor(splits):
     itself = forecaster_plugin("random_walk_calibrated")
     fitted = itself.fit(itself.Config(), splits["train"], splits["val"], horizon=5, seed=0, out_dir=None)
-    _, by_setting = fit_calibrated("random_walk", splits)
-    assert float(fitted.spread) == by_setting.factor != 1.0
+    assert float(fitted.spread) == fit_calibrated("random_walk", splits)[1].factor != 1.0
     ask = {"horizon": 5, "num_samples": 9, "seed": 4}
-    np.testing.assert_array_equal(
-        fitted.predict(splits["test"].context, **ask).samples, by_setting.predict(splits["test"].context, **ask).samples
-    )
+    last = splits["test"].context.last_price[:, None, None]
+    walk = RandomWalk(RandomWalk.Config()).predict(splits["test"].context, **ask)
+    told = fitted.predict(splits["test"].context, **ask)
+    np.testing.assert_allclose(np.log(told.samples / last), fitted.spread * np.log(walk.samples / last), atol=1e-12)
 
 
 def ask_in_comparison(folder, splits: dict[str, WindowSet], settings: dict[str, str]) -> np.ndarray:
