@@ -123,6 +123,16 @@ def test_rejection_says_why_each_sample_was_left_out(tmp_path, monkeypatch):
     assert rejected["why"].value_counts().to_dict() == {"invalid answer": 2 * WINDOWS, "not selected": WINDOWS}
     assert rejected["energy_reward"].isna().equals(rejected["why"] == "invalid answer")
     assert pd.read_csv(run.place("rejection") / "acceptance.csv")["valid"].sum() == 4 * WINDOWS
+    assert read_manifest(run, "rejection")["metrics"]["dropped_windows"] == 0
+
+    near = TinyRun(tmp_path / "near").stages("preprocess")
+    assert near.stage("rejection", *flags, "--rejection.max_distance", 0.6) == 0
+    rejected = pd.read_parquet(near.place("rejection") / "rejected.parquet")
+    far = rejected[rejected["why"] == "too far from what happened"]
+    kept = pd.read_csv(near.place("rejection") / f"{SLUG}_sft_training_data.csv")
+    dropped = read_manifest(near, "rejection")["metrics"]["dropped_windows"]
+    assert len(far) > 0
+    assert 0 < dropped == WINDOWS - kept["date"].nunique()
 
 
 def test_only_the_first_process_samples(tmp_path, monkeypatch):

@@ -138,3 +138,18 @@ def test_range_coverage_of_a_calibrated_law():
     paths, truth = rng.standard_normal((4000, 4, 2)), rng.standard_normal((4000, 2))
     everything = np.ones((4000, 4), dtype=bool)
     assert abs(range_coverage(paths, everything, truth) - 3 / 5) < 0.02  # two standard errors: 0.011
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_the_worst_of_few_samples_is_not_kept_because_they_are_few(selection):
+    settings = RejectionConfig(num_samples=64, keep=4, selection=selection, max_distance=3.0)  # type: ignore[arg-type]
+    assert chosen([[1.0], [np.nan], [-3.5], [5.0]], [0.0], settings) == [0]
+    assert chosen([[30.0], [np.nan]], [0.0], settings) == []
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_a_far_sample_is_not_kept_among_many_either(selection):
+    settings = RejectionConfig(num_samples=64, keep=2, selection=selection, max_distance=3.0)  # type: ignore[arg-type]
+    paths = [[0.5], [9.0], [-9.0], [1.0], [-1.0]]
+    for seed in range(20):
+        assert set(chosen(paths, [0.0], settings, seed)) <= {0, 3, 4}
