@@ -4,7 +4,8 @@ The rooms, from the top; each imports from itself and from those below it:
 
     stages        the pipeline's commands; beside them the commands hub, predict, doctor, preflight and embedded
     comparison    the comparison of a run            prediction   forecasts with a trained adapter
-    training      GRPO, SFT, rejection sampling
+    config        a run's whole configuration, which the commands take apart: the rooms take what they need
+    training      GRPO, SFT, rejection sampling, and the checks before them
     machine       what this machine can do           publishing   adapters to the Hub
     sampling      completions, and the language model as a forecaster
     runs          run folders and the one resume rule

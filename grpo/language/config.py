@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Formatter
 
-from grpo.models.config import TemplateValue
 from preprocessing.errors import UserError, require
 from preprocessing.windows import FEATURES
+
+TemplateValue = bool | int | float | str
+"""A value that a chat template takes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""What this machine can do: its hardware, the memory a run needs, and the checks of preflight and doctor."""
+"""What this machine can do: the memory that a training needs, and what doctor finds."""

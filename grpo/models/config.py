@@ -11,8 +11,6 @@ EMBEDDED = "embedded"
 """Name of the model that ships with this package."""
 Backend = Literal["transformers", "unsloth"]
 """What trains a model."""
-TemplateValue = bool | int | float | str
-"""A value that a chat template takes."""
 
 
 @dataclass(frozen=True, kw_only=True)

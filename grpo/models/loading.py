@@ -21,8 +21,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from grpo.language.config import TemplateValue
 from grpo.models.adapters import ModelError, base_name, check_adapter, model_source
-from grpo.models.config import EMBEDDED, LoadingConfig, LoraSettings, TemplateValue
+from grpo.models.config import EMBEDDED, LoadingConfig, LoraSettings
 from grpo.models.hardware import loading_problems
 from grpo.models.spec import ModelSpec
 from grpo.models.unsloth import load_model as load_with_unsloth

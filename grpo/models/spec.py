@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from grpo.models.config import EMBEDDED, Backend, LoadingConfig, TemplateValue
+from grpo.language.config import TemplateValue
+from grpo.models.config import EMBEDDED, Backend, LoadingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from grpo.config import RunConfig
 from grpo.evaluation.markdown import markdown
 from grpo.models.adapters import AdapterRecord
 from grpo.models.config import EMBEDDED
@@ -21,20 +20,23 @@ from preprocessing.files import sha256
 _MANY = 20
 
 
-def model_card(config: RunConfig, stage: Stage, adapter: Path, record: AdapterRecord, repo_id: str) -> str:
+def model_card(
+    stage: Stage, adapter: Path, record: AdapterRecord, *, run: Path, repo_id: str, license_name: str | None
+) -> str:
     """README.md of the adapter's repository.
 
     Args:
-        config: the run.
         stage: the stage that made it.
         adapter: its folder.
         record: its record, whose base model is what others can load.
+        run: the run folder, whose manifests say how it was made and what it reached.
         repo_id: where it is pushed.
+        license_name: under which it is published; None: not said.
     """
     embedded = record.base_model == EMBEDDED
     header: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation"}
     header |= {} if embedded else {"base_model": record.base_model}
-    header |= {"license": config.hub.license} if config.hub.license else {}
+    header |= {"license": license_name} if license_name else {}
     header["tags"] = ["grpo", "lora", "time-series-forecasting"]
     base = (
         "the small model that the package `grpo-forecast` brings along (`embedded`): that package is enough"
@@ -55,17 +57,17 @@ def model_card(config: RunConfig, stage: Stage, adapter: Path, record: AdapterRe
             f'forecaster = load_forecaster("{repo_id}")',
             'print(forecast_csv(forecaster, "AAPL.csv").median)',
             "```\n",
-            f"## How good it is\n\n{_metrics(config, stage, adapter)}\n",
-            f"## Data\n\n{_data(config, record)}\n",
-            f"## Training\n\n```yaml\n{yaml.safe_dump(_training(config, record), sort_keys=False)}```\n",
-            f"## Limits\n\n{_limits(config, record)}\n",
+            f"## How good it is\n\n{_metrics(run, stage, adapter)}\n",
+            f"## Data\n\n{_data(run, record)}\n",
+            f"## Training\n\n```yaml\n{yaml.safe_dump(_training(run, record), sort_keys=False)}```\n",
+            f"## Limits\n\n{_limits(record, license_name)}\n",
         ]
     )
 
 
-def _metrics(config: RunConfig, stage: Stage, adapter: Path) -> str:
+def _metrics(run: Path, stage: Stage, adapter: Path) -> str:
     """Scores of the comparison, if it has run with these very weights."""
-    manifest = _read(stage_manifest(config.run_folder, "compare"))
+    manifest = _read(stage_manifest(run, "compare"))
     compared = manifest.get("inputs", {}).get(stage.adapter, {}).get("sha256") == sha256(adapter)
     metrics = manifest.get("metrics", {})
     scores = {key: _of(metrics, key, stage.forecaster) for key in ("rel_crps", "skill", "coverage_80", "valid")}
@@ -94,14 +96,14 @@ def _of(metrics: Mapping[str, Any], key: str, forecaster: str) -> float | None:
     return value if isinstance(value, (int, float)) else None
 
 
-def _data(config: RunConfig, record: AdapterRecord) -> str:
+def _data(run: Path, record: AdapterRecord) -> str:
     lines = []
     if record.trained_from:
         lines.append(
             f"Trained on {record.training_windows} windows of {_stocks(record)}: origins from {record.trained_from}, "
             f"prices up to {record.trained_until}."
         )
-    report = _read(stage_folder(config.run_folder, "preprocess") / REPORT_FILE)
+    report = _read(stage_folder(run, "preprocess") / REPORT_FILE)
     cut = report.get("cut", {})
     if cut.get("val_start") and cut.get("test_start"):
         lines.append(f"Validation begins on {cut['val_start']}, test on {cut['test_start']}.")
@@ -120,18 +122,18 @@ def _stocks(record: AdapterRecord) -> str:
     return record.stock or "stocks that its training data do not name"
 
 
-def _training(config: RunConfig, record: AdapterRecord) -> dict[str, Any]:
+def _training(run: Path, record: AdapterRecord) -> dict[str, Any]:
     """Configuration and versions of the stage, with the base model as others know it."""
-    manifest = _read(stage_manifest(config.run_folder, record.stage))
+    manifest = _read(stage_manifest(run, record.stage))
     settings = manifest.get("config", {}) | {"model": record.base_model}
     return {**settings, "metrics": manifest.get("metrics", {}), "versions": manifest.get("versions", {})}
 
 
-def _limits(config: RunConfig, record: AdapterRecord) -> str:
+def _limits(record: AdapterRecord, license_name: str | None) -> str:
     until = f" after {record.trained_until}" if record.trained_until else ""
     terms = (
-        f"It is published under {config.hub.license}, as far as the base model's licence allows."
-        if config.hub.license
+        f"It is published under {license_name}, as far as the base model's licence allows."
+        if license_name
         else "No licence is named for it; the base model's licence applies to what is derived from it."
     )
     read = (

@@ -36,6 +36,7 @@ from grpo.runs.processes import rank
 from grpo.runs.resume import StageRun, run_stage
 from grpo.runs.stages import ADAPTER_STAGES
 from grpo.stages.preprocess import make_run_windows
+from grpo.stages.training_settings import upload
 from preprocessing.command_line import plain
 from preprocessing.windows import WindowSet, concatenate
 
@@ -77,7 +78,7 @@ def main() -> None:
         remake=True,
     )
     if any(stage.adapter in adapters for stage in ADAPTER_STAGES):
-        push_after_stage(config)  # the cards now have scores
+        push_after_stage(upload(config, paths))  # the cards now have scores
     print((folder / "leaderboard.md").read_text())
     print(f"Report: {folder / 'report.html'}\nTables, forecasts and pictures: {folder}")
 

@@ -18,7 +18,7 @@ from grpo.runs.log import stage_entry
 from grpo.runs.processes import num_processes
 from grpo.runs.resume import StageRun, run_stage
 from grpo.runs.stages import stage_of
-from grpo.stages.training_settings import sources_section
+from grpo.stages.training_settings import sources_section, training_task, upload
 from preprocessing.command_line import plain
 
 STAGE = stage_of("stage2")
@@ -26,10 +26,11 @@ STAGE = stage_of("stage2")
 
 def train(config: RunConfig, stage: StageRun, paths: RunPaths, start_from: Path | None) -> dict[str, Any]:
     """Train; returns the headline metrics."""
-    activate(config.spec(), sampler=config.generation.backend)
+    task = training_task(config, STAGE, start_from)
+    activate(task.spec, sampler=task.generation.backend)
     from grpo.training.sft import train_sft  # brings torch and TRL, which a finished stage does not need
 
-    return train_sft(config, stage, paths, start_from)
+    return train_sft(task, stage, paths)
 
 
 def main() -> None:
@@ -59,7 +60,7 @@ def main() -> None:
         outputs={"adapter": paths.adapters[STAGE.adapter]},
         body=lambda stage: train(config, stage, paths, start_from),
     )
-    push_after_stage(config, STAGE.adapter)
+    push_after_stage(upload(config, paths), STAGE.adapter)
 
 
 if __name__ == "__main__":

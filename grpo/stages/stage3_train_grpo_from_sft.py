@@ -16,17 +16,18 @@ from grpo.runs.folder import RunPaths, fetch_adapters, resolve_paths
 from grpo.runs.log import stage_entry
 from grpo.runs.resume import StageRun, run_stage
 from grpo.runs.stages import stage_of
-from grpo.stages.training_settings import grpo_inputs, grpo_sections
+from grpo.stages.training_settings import grpo_inputs, grpo_sections, training_task, upload
 
 STAGE, BEFORE = stage_of("stage3"), stage_of("stage2")
 
 
 def train(config: RunConfig, stage: StageRun, paths: RunPaths) -> dict[str, Any]:
     """Train; returns the headline metrics."""
-    activate(config.spec(), sampler=config.generation.backend)
+    task = training_task(config, STAGE, paths.adapters[BEFORE.adapter])
+    activate(task.spec, sampler=task.generation.backend)
     from grpo.training.grpo import train_grpo  # brings torch and TRL, which a finished stage does not need
 
-    return train_grpo(config, config.stage3, stage, paths, start_from=paths.adapters[BEFORE.adapter])
+    return train_grpo(task, stage, paths)
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
         outputs={"adapter": paths.adapters[STAGE.adapter]},
         body=lambda stage: train(config, stage, paths),
     )
-    push_after_stage(config, STAGE.adapter)
+    push_after_stage(upload(config, paths), STAGE.adapter)
 
 
 if __name__ == "__main__":

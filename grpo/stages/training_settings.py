@@ -1,4 +1,4 @@
-"""What a training stage reads, and what decides its result; no torch.
+"""What a training stage reads, what it trains, what decides its result, and what is pushed of it; no torch.
 
 A stage looks at these before it loads anything heavy, so that one that is finished is skipped at once.
 """
@@ -11,12 +11,41 @@ from typing import Any
 
 from grpo.config import RunConfig
 from grpo.language.config import PromptConfig
+from grpo.publishing.push import Upload
 from grpo.runs.config import PathsConfig
 from grpo.runs.folder import RunPaths, has_val
 from grpo.runs.processes import num_processes
+from grpo.runs.stages import Stage
 from grpo.training.config import GrpoConfig
 from grpo.training.record import plugin_sources
+from grpo.training.task import TrainingTask
 from preprocessing.command_line import plain
+
+
+def training_task(config: RunConfig, stage: Stage, start_from: Path | None = None) -> TrainingTask[Any]:
+    """What a training stage of this run trains; `start_from` is the adapter that it continues."""
+    return TrainingTask(
+        stage=stage.key,
+        settings=getattr(config, stage.key),
+        learning_rate=config.learning_rate(stage.key),
+        spec=config.spec(start_from),
+        lora=config.lora,
+        prompt=config.prompt,
+        generation=config.generation,
+        data=config.data,
+        stock=config.stock,
+        seed=config.seed,
+        published=config.published(stage.adapter),
+        hub=config.hub,
+        paths=config.paths,
+    )
+
+
+def upload(config: RunConfig, paths: RunPaths) -> Upload:
+    """What can be pushed of this run."""
+    return Upload(
+        run=config.run_folder, adapters=paths.adapters, stock=config.stock, model=config.model, hub=config.hub
+    )
 
 
 def grpo_inputs(given: PathsConfig, paths: RunPaths) -> dict[str, Path]:

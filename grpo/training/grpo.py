@@ -13,12 +13,11 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 from transformers.integrations import get_available_reporting_integrations
 from trl import GRPOConfig
 
-from grpo.config import RunConfig
 from grpo.evaluation.harness import choose_windows
+from grpo.language.config import PromptConfig
 from grpo.language.prompts import style_of
 from grpo.language.rewards import find_rewards
 from grpo.language.scale import true_paths
-from grpo.machine.preflight import check_training
 from grpo.models.chat import check_chat, completion_length, load_chat_tokenizer, tokenize_prompts
 from grpo.models.loading import load_generation_config, load_policy, save_adapter, training_arguments
 from grpo.models.unsloth import require_reference
@@ -26,11 +25,14 @@ from grpo.runs.folder import RunPaths, has_val, publish_adapter, publish_for_oth
 from grpo.runs.processes import num_processes, rank
 from grpo.runs.resume import StageRun
 from grpo.runs.stages import stage_of
+from grpo.sampling.config import GenerationConfig
 from grpo.sampling.forecaster import GenerateForecaster, LLMForecaster
 from grpo.sampling.vllm_engine import engine_for, require_vllm
 from grpo.training.config import GrpoConfig
 from grpo.training.launcher import run_training, whole_model
+from grpo.training.preflight import check_training
 from grpo.training.record import stage_record
+from grpo.training.task import TrainingTask
 from grpo.training.trainer import RecordingGRPOTrainer, SharedPromptGRPOTrainer
 from grpo.training.validation_guard import StageProgress, ValidationGuard
 from preprocessing.errors import UserError
@@ -39,44 +41,36 @@ from preprocessing.stock_windows import hold_out
 from preprocessing.windows import WindowSet, read_windows
 
 
-def train_grpo(
-    config: RunConfig,
-    settings: GrpoConfig,
-    stage: StageRun,
-    paths: RunPaths,
-    *,
-    start_from: Path | None,
-) -> dict[str, Any]:
+def train_grpo(task: TrainingTask[GrpoConfig], stage: StageRun, paths: RunPaths) -> dict[str, Any]:
     """Train one GRPO stage and leave the adapter that validation keeps at its place in `paths`.
 
     Args:
-        config: the whole run.
-        settings: this stage's part of it.
+        task: what is trained.
         stage: folder, checkpoint to resume from, logger.
         paths: windows and adapters.
-        start_from: adapter to continue, which is also the KL reference; None starts a fresh one on the base.
 
     Returns:
         Headline metrics for the manifest.
     """
-    set_seed(config.seed)  # before the adapter is made: PEFT draws its first weights from the global generator
+    settings, prompt = task.settings, task.prompt
+    set_seed(task.seed)  # before the adapter is made: PEFT draws its first weights from the global generator
     rewards = find_rewards(list(settings.rewards), num_generations=settings.group_size)
-    tokenizer = load_chat_tokenizer(config.spec(), config.prompt)
+    tokenizer = load_chat_tokenizer(task.spec, prompt)
     row = stage_of(stage.name)
-    train, val = _read_train_and_val(config, stage, paths)
-    dataset = grpo_dataset(train, config)
-    form = style_of(config.prompt).form
-    check_chat(tokenizer, load_generation_config(config.model), form, train.horizon)
-    length = completion_length(tokenizer, config.prompt, train.horizon)
+    train, val = _read_train_and_val(task, stage, paths)
+    dataset = grpo_dataset(train, prompt)
+    form = style_of(prompt).form
+    check_chat(tokenizer, load_generation_config(task.spec.base), form, train.horizon)
+    length = completion_length(tokenizer, prompt, train.horizon)
     prompt_ids = tokenize_prompts(list(dataset["prompt"]), tokenizer)
-    check_training(config, stage.name, prompt_ids=prompt_ids, completion_length=length, processes=num_processes())
-    arguments = trl_arguments(config, settings, stage, length)
-    model, adapter = load_policy(
-        config.spec(start_from), config.lora, max_seq_length=config.prompt.max_seq_length, seed=config.seed
+    check_training(
+        task, stage.folder.parent, prompt_ids=prompt_ids, completion_length=length, processes=num_processes()
     )
+    arguments = trl_arguments(task, stage.folder, length)
+    model, adapter = load_policy(task.spec, task.lora, max_seq_length=prompt.max_seq_length, seed=task.seed)
     with refused_settings(stage.name):
         trainer = make_trainer(
-            config,
+            task,
             model=model,
             reward_funcs=[reward.function for reward in rewards],
             args=arguments,
@@ -87,11 +81,10 @@ def train_grpo(
             form=form,
             horizon=train.horizon,
         )
-    if config.backend == "unsloth" and start_from is not None:
+    if task.spec.backend == "unsloth" and task.spec.adapter is not None:
         require_reference(trainer.model, beta=settings.beta)
-    guard = validation(
-        trainer, tokenizer, config, settings, val.take(choose_windows(val.context, settings.eval_windows)), stage.folder
-    )
+    scored = val.take(choose_windows(val.context, settings.eval_windows))
+    guard = validation(trainer, tokenizer, task, scored, stage.folder)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(guard)
     trainer.add_callback(StageProgress(row.title))
@@ -99,19 +92,20 @@ def train_grpo(
     if trainer.accelerator.is_main_process:
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
         target = paths.adapters[row.adapter]
-        record = stage_record(config, stage.name, windows=train, start_from=start_from, rewards=settings)
-        publish_adapter(guard.kept_folder, target, record)
-        publish_for_others(target, config.published(row.adapter), stage.logger)
+        publish_adapter(guard.kept_folder, target, stage_record(task, windows=train))
+        publish_for_others(target, task.published, stage.logger)
         _warn_of_silence(trainer.state.log_history, stage)
     trainer.accelerator.wait_for_everyone()
     history = trainer.state.log_history
     return {"kept": guard.read_kept(), **{f"last_{key}": last_logged(history, key) for key in ("reward", "valid")}}
 
 
-def _read_train_and_val(config: RunConfig, stage: StageRun, paths: RunPaths) -> tuple[WindowSet, WindowSet]:
+def _read_train_and_val(
+    task: TrainingTask[GrpoConfig], stage: StageRun, paths: RunPaths
+) -> tuple[WindowSet, WindowSet]:
     """Windows to train and to validate on; the last part of the former where there are none of the latter."""
     train = read_windows(paths.train_x, paths.train_y)
-    if has_val(config.paths, paths):
+    if has_val(task.paths, paths):
         return train, read_windows(paths.val_x, paths.val_y)
     train, val = hold_out(train)
     first = str(val.context.origin.min())[:10]
@@ -129,35 +123,35 @@ def _warn_of_silence(history: list[dict[str, float]], stage: StageRun) -> None:
         )
 
 
-def make_trainer(config: RunConfig, **arguments: Any) -> RecordingGRPOTrainer:
-    """The trainer of the run's backend.
+def make_trainer(task: TrainingTask[GrpoConfig], **arguments: Any) -> RecordingGRPOTrainer:
+    """The trainer of the model's backend.
 
     Args:
-        config: the run.
+        task: what is trained.
         **arguments: of RecordingGRPOTrainer.
     """
-    if config.backend == "unsloth":
+    if task.spec.backend == "unsloth":
         if rank() == 0:
             print("note: GRPO samples and shares prompts as Unsloth's own trainer does.")
         return RecordingGRPOTrainer(**arguments)
     engine = None
-    if uses_engine(config):
+    if uses_engine(task.generation):
         engine = engine_for(
-            config.spec(),
-            max_length=config.prompt.max_seq_length,
-            lora_rank=config.lora.rank,
-            generation=config.generation,
-            seed=config.seed,
+            task.spec,
+            max_length=task.prompt.max_seq_length,
+            lora_rank=task.lora.rank,
+            generation=task.generation,
+            seed=task.seed,
         )
     return SharedPromptGRPOTrainer(engine=engine, **arguments)
 
 
-def grpo_dataset(windows: WindowSet, config: RunConfig) -> Dataset:
+def grpo_dataset(windows: WindowSet, prompt: PromptConfig) -> Dataset:
     """Prompts with what the rewards need: window_id, truth [H] in the window's scale, volatility."""
     context = windows.context
     return Dataset.from_dict(
         {
-            "prompt": style_of(config.prompt).render(context, windows.horizon),
+            "prompt": style_of(prompt).render(context, windows.horizon),
             "window_id": list(range(len(windows))),
             "truth": true_paths(windows).tolist(),
             "volatility": context.feature("volatility").tolist(),
@@ -165,17 +159,18 @@ def grpo_dataset(windows: WindowSet, config: RunConfig) -> Dataset:
     )
 
 
-def trl_arguments(config: RunConfig, settings: GrpoConfig, stage: StageRun, length: int) -> GRPOConfig:
+def trl_arguments(task: TrainingTask[GrpoConfig], folder: Path, length: int) -> GRPOConfig:
     """TRL's configuration: ours, then whatever `stageN.trl` sets.
 
     Raises:
         UserError: `stageN.trl` has a field that TRL does not know or a value that it refuses.
     """
+    settings, server = task.settings, task.generation.vllm_server
     values: dict[str, Any] = {
-        "output_dir": str(stage.folder / "checkpoints"),
+        "output_dir": str(folder / "checkpoints"),
         "report_to": ["tensorboard"],
         "max_steps": settings.steps,
-        "learning_rate": config.learning_rate(stage.name),
+        "learning_rate": task.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": settings.warmup_steps,
         "per_device_train_batch_size": settings.prompts_per_step * settings.num_generations,
@@ -187,25 +182,25 @@ def trl_arguments(config: RunConfig, settings: GrpoConfig, stage: StageRun, leng
         "beta": settings.beta,
         "reward_weights": list(settings.rewards.values()),
         "scale_rewards": settings.scale_rewards,
-        **training_arguments(config.loading),
+        **training_arguments(task.spec.loading),
         "logging_steps": 1,
         "save_strategy": "steps",
         "save_steps": settings.steps,  # ValidationGuard asks for the checkpoints in between
         "save_total_limit": 2,
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,
-        "seed": config.seed,
-        "data_seed": config.seed,
+        "seed": task.seed,
+        "data_seed": task.seed,
     }
-    if config.generation.vllm_server is not None:
+    if server is not None:
         require_vllm()
-        values |= {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": config.generation.vllm_server}
-    return build_trl_config(GRPOConfig, values, settings.trl, section=f"{stage.name}.trl")
+        values |= {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": server}
+    return build_trl_config(GRPOConfig, values, settings.trl, section=f"{task.stage}.trl")
 
 
-def uses_engine(config: RunConfig) -> bool:
+def uses_engine(generation: GenerationConfig) -> bool:
     """Whether rollouts come from a vLLM in the training process (not from a server, which TRL talks to)."""
-    return config.generation.backend == "vllm" and config.generation.vllm_server is None
+    return generation.backend == "vllm" and generation.vllm_server is None
 
 
 def build_trl_config(config_class: Any, ours: dict[str, Any], given: dict[str, Any], *, section: str) -> Any:
@@ -247,8 +242,7 @@ def refused_settings(place: str) -> Iterator[None]:
 def validation(
     trainer: RecordingGRPOTrainer,
     tokenizer: PreTrainedTokenizerBase,
-    config: RunConfig,
-    settings: GrpoConfig,
+    task: TrainingTask[GrpoConfig],
     windows: WindowSet,
     folder: Path,
 ) -> ValidationGuard:
@@ -256,20 +250,20 @@ def validation(
 
     def policy() -> LLMForecaster:
         model = trainer.accelerator.unwrap_model(trainer.model)
-        forecaster = GenerateForecaster if config.backend == "unsloth" else LLMForecaster
+        forecaster = GenerateForecaster if task.spec.backend == "unsloth" else LLMForecaster
         # without a progress bar of its own: the stage's is on screen
-        return forecaster("validation", model, tokenizer, config.prompt, config.generation, progress=False)
+        return forecaster("validation", model, tokenizer, task.prompt, task.generation, progress=False)
 
     def save(target: Path) -> None:
-        save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, target, config.model)
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, target, task.spec.base)
 
     callback = ValidationGuard(
         windows,
         policy,
         save,
-        every=settings.eval_every,
+        every=task.settings.eval_every,
         folder=folder,
-        seed=config.seed,
+        seed=task.seed,
         whole_model=lambda: whole_model(trainer),
     )
     callback.trainer = trainer

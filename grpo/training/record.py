@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from grpo.config import RunConfig
 from grpo.language.config import PromptConfig
 from grpo.language.prompts import style_of
 from grpo.language.rewards import find_rewards
 from grpo.models.adapters import RECORD_FILE, AdapterRecord, describe_adapter, read_record
 from grpo.training.config import GrpoConfig
+from grpo.training.task import AnyTask
 from preprocessing.errors import UserError
 from preprocessing.windows import WindowSet
 
@@ -32,41 +31,32 @@ def plugin_sources(prompt: PromptConfig, rewards: GrpoConfig | None = None) -> d
     return {name: source for name, source in hashes.items() if source is not None}
 
 
-def stage_record(
-    config: RunConfig,
-    stage: str,
-    *,
-    windows: WindowSet | None,
-    start_from: Path | None,
-    examples: pd.DataFrame | None = None,
-    rewards: GrpoConfig | None = None,
-) -> AdapterRecord:
+def stage_record(task: AnyTask, *, windows: WindowSet | None, examples: pd.DataFrame | None = None) -> AdapterRecord:
     """The record of the adapter that a stage has trained.
 
     Args:
-        config: the run.
-        stage: the stage's name.
+        task: what was trained; the training of an adapter that it went on from counts too.
         windows: the run's training windows, if they are at hand.
-        start_from: the adapter that training went on from, whose training counts too.
         examples: the rows of the SFT data, which then say what was trained on.
-        rewards: settings of a GRPO stage.
     """
+    rewards = task.settings if isinstance(task.settings, GrpoConfig) else None
     record = describe_adapter(
-        config.model,
-        stage,
-        stock=config.stock,
-        prompt=config.prompt,
-        data=config.data,
-        seed=config.seed,
+        task.spec.base,
+        task.stage,
+        stock=task.stock,
+        prompt=task.prompt,
+        data=task.data,
+        seed=task.seed,
         windows=windows,
     )
     record = replace(
         record,
         rewards=dict(rewards.rewards) if rewards is not None else None,
-        sources=plugin_sources(config.prompt, rewards),
+        sources=plugin_sources(task.prompt, rewards),
     )
     if examples is not None:
         record = of_examples(record, examples, windows)
+    start_from = task.spec.adapter
     if start_from is not None and (start_from / RECORD_FILE).is_file():
         record = with_earlier(record, read_record(start_from))
     return record

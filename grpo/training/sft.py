@@ -12,18 +12,19 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from grpo.config import RunConfig
 from grpo.language.prompts import style_of
-from grpo.machine.preflight import check_training
 from grpo.models.chat import check_chat, load_chat_tokenizer, tokenize_answers, tokenize_prompts
 from grpo.models.loading import load_generation_config, load_policy, save_adapter, training_arguments
 from grpo.runs.folder import RunPaths, publish_adapter, publish_for_others
 from grpo.runs.processes import num_processes
 from grpo.runs.resume import StageRun
 from grpo.runs.stages import stage_of
+from grpo.training.config import SftConfig
 from grpo.training.grpo import build_trl_config, last_logged, refused_settings
 from grpo.training.launcher import run_training, whole_model
+from grpo.training.preflight import check_training
 from grpo.training.record import stage_record
+from grpo.training.task import TrainingTask
 from grpo.training.validation_guard import StageProgress
 from preprocessing.errors import UserError
 from preprocessing.files import write_atomically
@@ -72,24 +73,22 @@ def sft_dataset(examples: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> D
     )
 
 
-def train_sft(config: RunConfig, stage: StageRun, paths: RunPaths, start_from: Path | None) -> dict[str, Any]:
+def train_sft(task: TrainingTask[SftConfig], stage: StageRun, paths: RunPaths) -> dict[str, Any]:
     """Train and leave the adapter at its place in `paths`; returns the headline metrics."""
-    set_seed(config.seed)
+    set_seed(task.seed)
     row = stage_of(stage.name)
-    tokenizer = load_chat_tokenizer(config.spec(), config.prompt)
-    form, horizon = style_of(config.prompt).form, config.data.horizon
-    check_chat(tokenizer, load_generation_config(config.model), form, horizon)
+    tokenizer = load_chat_tokenizer(task.spec, task.prompt)
+    form, horizon = style_of(task.prompt).form, task.data.horizon
+    check_chat(tokenizer, load_generation_config(task.spec.base), form, horizon)
     examples = read_examples(paths.sft_data)
     dataset = sft_dataset(examples, tokenizer)
     answered = [sum(mask) for mask in dataset["completion_mask"]]
     prompt_ids = [ids[:-answer] for ids, answer in zip(dataset["input_ids"], answered, strict=True)]
     check_training(
-        config, stage.name, prompt_ids=prompt_ids, completion_length=max(answered), processes=num_processes()
+        task, stage.folder.parent, prompt_ids=prompt_ids, completion_length=max(answered), processes=num_processes()
     )
-    arguments = sft_arguments(config, stage)  # from here on ZeRO-3 shards every model that is made
-    model, adapter = load_policy(
-        config.spec(start_from), config.lora, max_seq_length=config.prompt.max_seq_length, seed=config.seed
-    )
+    arguments = sft_arguments(task, stage.folder)  # from here on ZeRO-3 shards every model that is made
+    model, adapter = load_policy(task.spec, task.lora, max_seq_length=task.prompt.max_seq_length, seed=task.seed)
     with refused_settings(stage.name):
         trainer = SFTTrainer(
             model=model,
@@ -103,37 +102,36 @@ def train_sft(config: RunConfig, stage: StageRun, paths: RunPaths, start_from: P
     run_training(trainer, stage)
     with whole_model(trainer) as trained:
         if trainer.accelerator.is_main_process:
-            save_adapter(trained, tokenizer, stage.folder / "last", config.model)
+            save_adapter(trained, tokenizer, stage.folder / "last", task.spec.base)
     if trainer.accelerator.is_main_process:
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
         windows = read_windows(paths.train_x, paths.train_y) if paths.train_x.exists() else None
         target = paths.adapters[row.adapter]
-        record = stage_record(config, stage.name, windows=windows, start_from=start_from, examples=examples)
-        publish_adapter(stage.folder / "last", target, record)
-        publish_for_others(target, config.published(row.adapter), stage.logger)
+        publish_adapter(stage.folder / "last", target, stage_record(task, windows=windows, examples=examples))
+        publish_for_others(target, task.published, stage.logger)
     trainer.accelerator.wait_for_everyone()
     return {"last_loss": last_logged(trainer.state.log_history, "loss")}
 
 
-def sft_arguments(config: RunConfig, stage: StageRun) -> SFTConfig:
-    """TRL's configuration: ours, then whatever `stage2.trl` sets."""
+def sft_arguments(task: TrainingTask[SftConfig], folder: Path) -> SFTConfig:
+    """TRL's configuration: ours, then whatever `trl` sets."""
     values: dict[str, Any] = {
-        "output_dir": str(stage.folder / "checkpoints"),
+        "output_dir": str(folder / "checkpoints"),
         "report_to": ["tensorboard"],
-        "num_train_epochs": config.stage2.epochs,
-        "learning_rate": config.learning_rate(stage.name),
+        "num_train_epochs": task.settings.epochs,
+        "learning_rate": task.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 5,
-        "per_device_train_batch_size": config.stage2.batch_size,
-        "max_length": config.prompt.max_seq_length,
+        "per_device_train_batch_size": task.settings.batch_size,
+        "max_length": task.prompt.max_seq_length,
         "completion_only_loss": True,
-        **training_arguments(config.loading),
+        **training_arguments(task.spec.loading),
         "logging_steps": 1,
         "save_strategy": "steps",
         "save_steps": 25,
         "save_total_limit": 2,
         "disable_tqdm": True,
-        "seed": config.seed,
-        "data_seed": config.seed,
+        "seed": task.seed,
+        "data_seed": task.seed,
     }
-    return build_trl_config(SFTConfig, values, config.stage2.trl, section="stage2.trl")
+    return build_trl_config(SFTConfig, values, task.settings.trl, section=f"{task.stage}.trl")

@@ -19,13 +19,15 @@ import torch
 
 from grpo.config import RunConfig, parse_run_config
 from grpo.language.config import PromptConfig
-from grpo.machine.preflight import PreflightError, check_training
 from grpo.models import unsloth as unsloth_backend
 from grpo.models.config import LoadingConfig, LoraSettings
 from grpo.models.spec import ModelSpec
 from grpo.models.unsloth import activate, load_model, require_reference, unsloth_problems
+from grpo.runs.stages import stage_of
 from grpo.sampling.config import GenerationConfig
 from grpo.sampling.forecaster import GenerateForecaster
+from grpo.stages.training_settings import training_task
+from grpo.training.preflight import PreflightError, check_training
 from preprocessing.errors import UserError
 from tests.tiny_adapters import publish_random_adapter
 from tests.tiny_models import tiny_model
@@ -92,10 +94,9 @@ def test_weights_that_the_launcher_shares_out_are_refused(machine, monkeypatch):
 
 def test_the_preflight_names_it_among_all_problems(machine):
     machine(False, True)
+    task = training_task(RunConfig(backend="unsloth"), stage_of("stage1"))
     with pytest.raises(PreflightError, match="Unsloth is not installed"):
-        check_training(
-            RunConfig(backend="unsloth"), "stage1", prompt_ids=[[1] * 300] * 64, completion_length=14, processes=1
-        )
+        check_training(task, Path(), prompt_ids=[[1] * 300] * 64, completion_length=14, processes=1)
 
 
 def test_the_flag_is_known_on_every_stage():
@@ -116,9 +117,11 @@ import sys
 sys.path.insert(0, {str(tmp_path)!r})
 from grpo.models import unsloth as unsloth_backend
 from grpo.config import RunConfig
+from grpo.runs.folder import resolve_paths
 from grpo.stages.{stage} import train
 unsloth_backend.cuda_devices = lambda: ["H200"]
-train(RunConfig(backend="unsloth"), None, None{arguments})
+config = RunConfig(backend="unsloth")
+train(config, None, resolve_paths(config.paths, config.run_folder, config.stock_slug){arguments})
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, "before: []\n"), done.stderr

@@ -27,6 +27,7 @@ from grpo.publishing.push import push_run, require_pushable
 from grpo.runs.folder import stage_folder
 from grpo.runs.resume import run_stage
 from grpo.runs.stages import ADAPTER_STAGES, stage_of
+from grpo.stages.training_settings import upload
 from preprocessing.combined_preprocessor import REPORT_FILE
 from preprocessing.files import sha256
 from tests.hub_server import TOKEN, HubServer, Repository
@@ -141,7 +142,14 @@ def card_of(config: RunConfig, **changes) -> tuple[dict, str]:
 
     adapter = paths_of(config).adapters["grpo_lora_1st"]
     record = dataclasses.replace(read_record(adapter), **changes)
-    card = model_card(config, stage_of("stage1"), adapter, record, "me/demo-grpo-1st")
+    card = model_card(
+        stage_of("stage1"),
+        adapter,
+        record,
+        run=config.run_folder,
+        repo_id="me/demo-grpo-1st",
+        license_name=config.hub.license,
+    )
     _, header, body = card.split("---\n", 2)
     return yaml.safe_load(header), body
 
@@ -212,7 +220,7 @@ _http.time = type("Time", (), {"sleep": staticmethod(lambda seconds: None)})
 """
 PUSH = """
 import sys
-from grpo.publishing.push import main
+from grpo.hub import main
 from grpo.runs.log import stage_entry
 sys.exit(stage_entry(main))
 """
@@ -263,11 +271,14 @@ import sys
 from pathlib import Path
 from grpo.config import parse_run_config
 from grpo.publishing.push import push_after_stage
+from grpo.runs.folder import resolve_paths
 from grpo.runs.resume import run_stage
+from grpo.stages.training_settings import upload
 config = parse_run_config(["--config", sys.argv[1]], prog="x", description="")
 run_stage("stage1", config.run_folder, seed=0, sections={"model": config.model}, inputs={},
           outputs={"adapter": config.run_dir / "stage1_grpo_training" / "adapter"}, body=None)
-push_after_stage(config, "grpo_lora_1st")
+paths = resolve_paths(config.paths, config.run_folder, config.stock_slug)
+push_after_stage(upload(config, paths), "grpo_lora_1st")
 print("the run goes on")
 """
 
@@ -308,7 +319,7 @@ def test_each_training_stage_pushes_its_own_adapter_when_it_is_done(stage, monke
     module = importlib.import_module(stage.module)
     calls: list[tuple] = []
     monkeypatch.setattr(module, "run_stage", lambda key, run, **arguments: calls.append((key,)))
-    monkeypatch.setattr(module, "push_after_stage", lambda config, *names: calls.append((config.hub.repo_id, *names)))
+    monkeypatch.setattr(module, "push_after_stage", lambda upload, *names: calls.append((upload.hub.repo_id, *names)))
     monkeypatch.setattr(sys, "argv", [stage.key, "--hub.repo_id", "me/demo"])
     module.main()
     assert calls == [(stage.key,), ("me/demo", stage.adapter)]
@@ -341,13 +352,12 @@ raise SystemExit(stage_entry(main))
 def test_a_run_without_a_finished_stage_or_a_repository(tmp_path, monkeypatch):
     config = RunConfig(run_dir=tmp_path, hub=HubConfig(repo_id="me/demo"))
     with pytest.raises(HubError, match="has no finished adapter"):
-        push_run(config)
+        push_run(upload(config, paths_of(config)))
     with pytest.raises(HubError, match=r"give --hub\.repo_id user/name"):
-        require_pushable(RunConfig(run_dir=tmp_path))
+        require_pushable(HubConfig(), EMBEDDED)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert require_pushable(config) == EMBEDDED
-    qwen = dataclasses.replace(config, model="Qwen/Qwen2.5-7B-Instruct")
-    assert require_pushable(qwen) == "Qwen/Qwen2.5-7B-Instruct"
+    for model in (EMBEDDED, "Qwen/Qwen2.5-7B-Instruct"):
+        assert require_pushable(config.hub, model) == model
 
 
 def test_without_a_network_a_hub_name_says_both_ways_out():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ import pytest
 
 from grpo.config import RunConfig
 from grpo.models.adapters import RECORD_FILE, record_text
+from grpo.runs.stages import stage_of
+from grpo.stages.training_settings import training_task
 from grpo.training.config import GrpoConfig
 from grpo.training.record import of_examples, stage_record, with_earlier
 from preprocessing.errors import UserError
@@ -63,10 +66,10 @@ def test_the_record_holds_rewards_and_the_code_of_ones_own(tmp_path):
     own = tmp_path / "mine.py"
     own.write_text("def f(paths, truth):\n    return -abs(paths - truth).mean(-1)\n")
     settings = GrpoConfig(rewards={"energy": 1.0, f"{own}:f": 0.5})
-    record = stage_record(CONFIG, "stage1", windows=TRAIN, start_from=None, rewards=settings)
+    record = stage_record(training_task(replace(CONFIG, stage1=settings), stage_of("stage1")), windows=TRAIN)
     assert record.rewards == {"energy": 1.0, f"{own}:f": 0.5}
     assert list(record.sources) == [f"{own}:f"]
     before = tmp_path / "stage1"
     before.mkdir()
     (before / RECORD_FILE).write_text(record_text(record))
-    assert stage_record(CONFIG, "stage2", windows=TRAIN, start_from=before).sources == record.sources
+    assert stage_record(training_task(CONFIG, stage_of("stage2"), before), windows=TRAIN).sources == record.sources

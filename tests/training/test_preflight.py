@@ -6,25 +6,17 @@ import dataclasses
 import math
 import re
 import socket
+from pathlib import Path
 
 import pytest
 from trl import GRPOConfig
 
+from grpo import preflight as command
 from grpo.config import RunConfig
 from grpo.language.config import PromptConfig
 from grpo.language.prompts import STYLES
-from grpo.machine import memory, preflight
+from grpo.machine import memory
 from grpo.machine.memory import Batch, model_size
-from grpo.machine.preflight import (
-    PreflightError,
-    batch_problems,
-    check_training,
-    disk_problems,
-    memory_problems,
-    port_problems,
-    problems_of_run,
-    version_problems,
-)
 from grpo.models import hardware as machine
 from grpo.models.chat import tokenize_prompts
 from grpo.models.config import EMBEDDED, LoadingConfig, LoraSettings
@@ -34,13 +26,39 @@ from grpo.models.spec import ModelSpec
 from grpo.publishing.config import HubConfig
 from grpo.runs.folder import stage_manifest
 from grpo.runs.log import stage_entry
+from grpo.runs.stages import ADAPTER_STAGES, stage_of
 from grpo.sampling.config import GenerationConfig
+from grpo.stages.training_settings import training_task
+from grpo.training import preflight
 from grpo.training.config import GrpoConfig
+from grpo.training.preflight import (
+    PreflightError,
+    batch_problems,
+    check_training,
+    disk_problems,
+    memory_problems,
+    port_problems,
+    problems_of_run,
+    version_problems,
+)
+from grpo.training.task import AnyTask
 from preprocessing.windows_writer import write_windows
+from tests.tiny_runs import paths_of
 from tests.windows_factory import simulated_windows
 
 SIZE = model_size(ModelSpec(), LoraSettings())
 PROMPTS = [[1] * 300] * 64
+
+
+def task_of(config: RunConfig, stage: str) -> AnyTask:
+    return training_task(config, stage_of(stage))
+
+
+def problems_of(config: RunConfig, processes: int, port: int) -> list[str]:
+    paths = paths_of(config)
+    tasks = [training_task(config, stage) for stage in ADAPTER_STAGES]
+    train = paths.train_x, paths.train_y
+    return problems_of_run(tasks, config.run_folder, train=train, processes=processes, port=port)
 
 
 def settings(group: int, prompts: int = 2, **trl) -> GrpoConfig:
@@ -102,8 +120,8 @@ def test_more_prompts_a_step_than_windows():
 
 
 def test_the_defaults_have_no_problem_and_say_nothing(caplog):
-    check_training(RunConfig(), "stage1", prompt_ids=PROMPTS, completion_length=14, processes=1)
-    check_training(RunConfig(), "stage2", prompt_ids=PROMPTS, completion_length=14, processes=2)
+    check_training(task_of(RunConfig(), "stage1"), Path(), prompt_ids=PROMPTS, completion_length=14, processes=1)
+    check_training(task_of(RunConfig(), "stage2"), Path(), prompt_ids=PROMPTS, completion_length=14, processes=2)
     assert caplog.messages == []
 
 
@@ -117,7 +135,9 @@ def test_all_problems_are_named_at_once(caplog, monkeypatch):
         stage1=settings(8, per_device_train_batch_size=12),
     )
     with pytest.raises(PreflightError, match="stage1: 4 problems, named above; nothing was loaded"):
-        check_training(config, "stage1", prompt_ids=PROMPTS, completion_length=14, processes=1)
+        check_training(
+            task_of(config, "stage1"), config.run_folder, prompt_ids=PROMPTS, completion_length=14, processes=1
+        )
     lines = [record.getMessage() for record in caplog.records]
     for part in ("--max-seq-length 310", "loading.dtype float16", "no token to push to me/demo", "does not divide"):
         assert sum(part in line for line in lines) == 1, part
@@ -128,14 +148,18 @@ def test_grpo_refuses_rollouts_that_are_held_to_a_form():
     with pytest.raises(
         PreflightError, match=r"^generation\.structured regex: GRPO trains the law that it samples from"
     ):
-        check_training(config, "stage1", prompt_ids=PROMPTS, completion_length=14, processes=1)
-    check_training(config, "stage2", prompt_ids=PROMPTS, completion_length=14, processes=1)  # samples nothing
-    assert len(problems_of_run(config, 1, 0)) == 1
+        check_training(
+            task_of(config, "stage1"), config.run_folder, prompt_ids=PROMPTS, completion_length=14, processes=1
+        )
+    check_training(
+        task_of(config, "stage2"), config.run_folder, prompt_ids=PROMPTS, completion_length=14, processes=1
+    )  # samples nothing
+    assert len(problems_of(config, 1, 0)) == 1
 
 
 def test_one_problem_is_the_error_itself():
     with pytest.raises(PreflightError, match=r"^the longest prompt has 300 tokens and its answer may take 900"):
-        check_training(RunConfig(), "stage3", prompt_ids=PROMPTS, completion_length=900, processes=1)
+        check_training(task_of(RunConfig(), "stage3"), Path(), prompt_ids=PROMPTS, completion_length=900, processes=1)
 
 
 GPU = {"cuda_devices": lambda: ["H200"], "has_bfloat16": lambda: True}
@@ -180,25 +204,25 @@ def test_memory_that_is_surely_too_little_is_a_problem_and_a_doubt_is_a_warning(
     ):
         caplog.clear()
         monkeypatch.setattr(preflight, "free_memory", lambda processes, free=free: free)
-        found = memory_problems(config, "stage1", SIZE, batch, batch, 1)
+        found = memory_problems(task_of(config, "stage1"), SIZE, batch, batch, 1)
         assert (len(found), len(caplog.messages)) == (problems, warnings), free
     assert "loading.quantization 4bit" in found[0]
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     caplog.clear()
     monkeypatch.setattr(preflight, "free_memory", lambda processes: needed.total - needed.fixed // 2)
-    assert memory_problems(config, "stage1", SIZE, batch, batch, 2) == []
+    assert memory_problems(task_of(config, "stage1"), SIZE, batch, batch, 2) == []
     assert caplog.messages == []
     monkeypatch.setattr(preflight, "free_memory", lambda processes: needed.fixed // 2 - 1)
-    assert len(memory_problems(config, "stage1", SIZE, batch, batch, 2)) == 1
+    assert len(memory_problems(task_of(config, "stage1"), SIZE, batch, batch, 2)) == 1
 
 
 def test_a_disk_without_room_for_the_checkpoints(monkeypatch, tmp_path):
     config = RunConfig(run_dir=tmp_path / "not" / "there" / "yet")
     needed = (3 * 12 + 4 * 4) * SIZE.lora
     monkeypatch.setattr(preflight, "free_disk", lambda folder: needed)
-    assert disk_problems(config, SIZE) == []
+    assert disk_problems(config.run_folder, SIZE) == []
     monkeypatch.setattr(preflight, "free_disk", lambda folder: needed - 1)
-    [problem] = disk_problems(config, SIZE)
+    [problem] = disk_problems(config.run_folder, SIZE)
     assert "free space, or give another --run-dir" in problem
     assert free_disk(tmp_path / "not" / "there" / "yet") > 0
 
@@ -237,48 +261,48 @@ def test_the_extras_are_those_of_the_project():
 
 
 def test_a_run_is_checked_as_a_whole_before_it_starts(tmp_path, monkeypatch, capsys):
-    assert problems_of_run(RunConfig(), 2, 0) == []
+    assert problems_of(RunConfig(), 2, 0) == []
     config = RunConfig(stage1=settings(8, per_device_train_batch_size=12), stage3=settings(8, generation_batch_size=40))
-    found = problems_of_run(dataclasses.replace(config, model=str(tmp_path / "nowhere")), 1, 29500)
+    found = problems_of(dataclasses.replace(config, model=str(tmp_path / "nowhere")), 1, 29500)
     assert [problem.partition(":")[0] for problem in found] == [
         f"--model {tmp_path / 'nowhere'}", "stage1", "stage3.trl.generation_batch_size 40 is no multiple of 1 "
         "process(es) x 16 rows; take 32 or 48",
     ]  # fmt: skip
     batch = "{per_device_train_batch_size: 12, generation_batch_size: 24}"
     flags = ["--num-processes", "2", "--model", EMBEDDED, "--stage1.trl", batch]
-    assert stage_entry(lambda: preflight.main(flags[2:])) == 0  # 24 is a multiple of 8
+    assert stage_entry(lambda: command.main(flags[2:])) == 0  # 24 is a multiple of 8
     assert capsys.readouterr().out == "no problem found\n"
-    assert stage_entry(lambda: preflight.main(flags)) == 1  # 12 is none
+    assert stage_entry(lambda: command.main(flags)) == 1  # 12 is none
     [error] = capsys.readouterr().err.splitlines()
     assert error.startswith("error: stage1: num_generations 8 does not divide")
-    assert stage_entry(lambda: preflight.main([*flags, "--backend", "unsloth"])) == 1
+    assert stage_entry(lambda: command.main([*flags, "--backend", "unsloth"])) == 1
     assert re.fullmatch(r"error: [23] problems, named above", capsys.readouterr().err.splitlines()[-1])
 
 
 def test_what_is_finished_needs_no_room_any_more(tmp_path, monkeypatch):
     config = RunConfig(run_dir=tmp_path)
-    monkeypatch.setattr(preflight, "memory_problems", lambda config, stage, *args: [f"{stage} needs more memory"])
+    monkeypatch.setattr(preflight, "memory_problems", lambda task, *args: [f"{task.stage} needs more memory"])
     for finished, stage in enumerate(["stage1", "stage2", "stage3"]):
-        assert len(problems_of_run(config, 1, 0)) == 3 - finished
+        assert len(problems_of(config, 1, 0)) == 3 - finished
         manifest = stage_manifest(config.run_folder, stage)
         manifest.parent.mkdir(parents=True)
         manifest.write_text("{}")
-    assert problems_of_run(config, 1, 0) == []
+    assert problems_of(config, 1, 0) == []
 
 
 def test_prompts_that_cannot_fit_are_known_before_there_are_windows(tmp_path):
     config = RunConfig(run_dir=tmp_path)
-    [problem] = problems_of_run(dataclasses.replace(config, prompt=PromptConfig(max_seq_length=90)), 1, 0)
+    [problem] = problems_of(dataclasses.replace(config, prompt=PromptConfig(max_seq_length=90)), 1, 0)
     assert "more than --max-seq-length 90" in problem
     longest = int(re.findall(r"longest prompt has (\d+) tokens", problem)[0])
     tight = dataclasses.replace(
         config, prompt=PromptConfig(max_seq_length=longest + 14)
     )  # ten numbers and four to spare
-    assert problems_of_run(tight, 1, 0) == []
+    assert problems_of(tight, 1, 0) == []
     train = simulated_windows()["train"]
     write_windows(train, *(tmp_path / "data" / f"{config.stock_slug}_train_{part}.csv" for part in "xy"))
     ids = tokenize_prompts(STYLES["direct"].render(train.context, 10), load_tokenizer(config.spec()))
-    [problem] = problems_of_run(dataclasses.replace(config, prompt=PromptConfig(max_seq_length=90)), 1, 0)
+    [problem] = problems_of(dataclasses.replace(config, prompt=PromptConfig(max_seq_length=90)), 1, 0)
     assert f"the longest prompt has {max(map(len, ids))} tokens" in problem
 
 
@@ -291,11 +315,11 @@ def test_what_the_launcher_decides_is_taken_over(tmp_path, monkeypatch, capsys):
         file.write_text(f"distributed_type: FSDP\nmain_process_port: {port}\n")
         monkeypatch.setenv("ACCELERATE_USE_FSDP", "")  # set back when the test ends
         flags = ["--num-processes", "2", "--accelerate-config", str(file)]
-        assert stage_entry(lambda: preflight.main(flags)) == 1
+        assert stage_entry(lambda: command.main(flags)) == 1
     assert f"port {port} is taken" in capsys.readouterr().err
     assert machine.splits_weights()
     for text in ("a: [", "nothing"):
         file.write_text(text)
-        assert stage_entry(lambda: preflight.main(flags)) == 1
+        assert stage_entry(lambda: command.main(flags)) == 1
         [error] = capsys.readouterr().err.splitlines()
         assert error.startswith(f"error: --accelerate-config {file}")
