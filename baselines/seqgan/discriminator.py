@@ -51,10 +51,14 @@ class Discriminator(nn.Module):
 
     def logits(self, values: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
         """[N] logits of sequences [N, T] given encoded contexts [N, M]."""
+        # unfold gives [N, T - width + 1, width]: a linear layer on it is the convolution, the maximum runs over the
+        # places.
         found = [
             layer(values.unfold(1, width, 1)).amax(dim=1)  # [N, T - width + 1, number] to [N, number]
             for width, layer in zip(self.widths, self.filters, strict=True)
         ]
+        # What a convolution makes of a constant context is the same at every step, so it can wait until after the
+        # maximum.
         features = functional.relu(torch.cat(found, dim=1) + encoded)  # [N, M]
         gate = torch.sigmoid(self.gate(features))
         features = gate * functional.relu(self.transform(features)) + (1 - gate) * features
@@ -71,8 +75,10 @@ class Discriminator(nn.Module):
             encoded: [N, M] those contexts, encoded.
             l2: weight of half the squared weights and bias of the last layer.
         """
+        # Real and generated rows have the same contexts in the same order: one encoding serves both.
         logits = self.logits(torch.cat([real, generated]), encoded.repeat(2, 1))
         is_real = torch.cat([torch.ones_like(logits[: len(real)]), torch.zeros_like(logits[len(real) :])])
+        # As in the original, the penalty is on the last layer alone, its bias included.
         squares = self.output.weight.square().sum() + self.output.bias.square().sum()
         loss = functional.binary_cross_entropy_with_logits(logits, is_real) + l2 * squares / 2
         return loss, ((logits > 0) == (is_real > 0)).float().mean()

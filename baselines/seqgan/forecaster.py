@@ -107,12 +107,14 @@ class SeqGanMle(FittedForecaster):
         scaling = InputScaling.fit(train.context, config)
         data = SequenceData(scaling.targets(train), scaling.inputs(train.context).joined)
         looked_at = val.take(choose_windows(val.context, config.validation_windows))
+        # A temperature is for forecasts; which weights are kept is decided by what was learnt.
         as_learnt = dataclasses.replace(config, temperature=1.0)
 
         def validate(generator: Generator) -> float:
             return scaled_crps(cls(as_learnt, scaling, horizon, _frozen(generator)), looked_at)
 
         adversarial = config if isinstance(config, SeqGanConfig) else None
+        # Seed, then build, the generator first: `seqgan` and `seqgan_mle` then begin with the same one.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             size = data.context.shape[1]
@@ -133,6 +135,7 @@ class SeqGanMle(FittedForecaster):
             validated_on=windows_hash(looked_at),
         )
         training.run()
+        # Not before the training is over: until then the checkpoint is all that a killed fit leaves.
         training.state.discard()
         return cls(config, scaling, horizon, _frozen(generator))
 
@@ -144,6 +147,7 @@ class SeqGanMle(FittedForecaster):
         """
         require_horizon(self.name, fitted=self.horizon, asked=horizon)
         noise = torch.from_numpy(standard_normal(context, num_samples=num_samples, horizon=horizon, seed=seed))
+        # In float64, as float32 rounds differently in batches of different sizes.
         inputs = self.scaling.inputs(context).joined.double()
         sampler = Sampler(self.generator)
         at_once = max(1, _PATHS // num_samples)

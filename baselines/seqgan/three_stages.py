@@ -1,14 +1,11 @@
 """Training in three stages: likelihood, discriminator, adversarial; each can be left out, and a killed one goes on.
 
-1. pretraining: the generator maximises the likelihood of the data, each value given those before it. There is no
-   squared error on sampled values, which would drive the spread to 0.
+1. pretraining: the generator maximises the likelihood of the data, each value given those before it.
 2. discriminator: the discriminator learns to tell the data from sets of freshly generated sequences.
 3. adversarial: the generator takes a policy-gradient step on a batch of its own sequences, valued by Monte-Carlo
-   search (`baselines.seqgan.rollouts`); the rollout policy, a hard copy at first, follows; the discriminator learns
-   on fresh sets; and so on.
+   search (`baselines.seqgan.rollouts`); the rollout policy follows; the discriminator learns on fresh sets; and so on.
 
-Where a `validate` is given, the generator that it finds best is kept. The adversarial stage begins with the pre-trained
-one as the best so far, so what it ends with is no worse on the validation windows.
+Where a `validate` is given, the generator that it finds best is kept.
 
 Letters: N sequences, T steps, C context inputs, B batch.
 """
@@ -149,6 +146,8 @@ class SeqGanTraining:
             self.optimizers[DISCRIMINATOR] = torch.optim.Adam(
                 discriminator.parameters(), lr=rates.discriminator_learning_rate
             )
+            # The third stage has an optimizer of its own: the moments of likelihood gradients would steer its first
+            # steps.
             self.optimizers[ADVERSARIAL] = torch.optim.Adam(generator.parameters(), lr=rates.adversarial_learning_rate)
         settings_by_name = {
             name: value for part in (*settings, schedule) if part is not None for name, value in asdict(part).items()
@@ -161,6 +160,7 @@ class SeqGanTraining:
                 "seed": seed,
                 "data": fingerprint(data.values, data.context),
                 "validation data": validated_on,
+                # A training that starts from other networks is another training, even with the same settings.
                 "first weights": fingerprint(*(p for module in self._modules.values() for p in module.parameters())),
             },
             modules=self._modules,
@@ -183,6 +183,8 @@ class SeqGanTraining:
         Raises:
             SavedFileError: the folder holds another training.
         """
+        # Fork, then seed, then resume: the caller's random numbers stay as they are, a fresh training starts from the
+        # seed, and a checkpoint replaces what the seed has set.
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             self.state.resume()
@@ -212,14 +214,18 @@ class SeqGanTraining:
         ]
 
     def _begin(self, stage: str) -> None:
+        # Here and not in the constructor: the rollouts must begin with the generator as its pre-training left it.
         if stage == ADVERSARIAL:
             self.policy.copy(self.generator)
+        # Offered before the first step: where a stage starts without a best so far, the weights it starts with are one.
+        # The third stage inherits the pre-trained generator and can replace it only by one that validates better.
         if stage != DISCRIMINATOR and self.validate and self.state.best.step < 0:
             loss = self.validate(self.generator)
             self.state.best.offer(loss, 0, self.generator)
             self.state.curve.add(stage, 0, validation_crps=loss)
 
     def _end(self, stage: str) -> None:
+        # First the best weights back, then `watch`, so that what it sees is what the next stage starts from.
         if self.validate and stage != DISCRIMINATOR:
             self.state.best.restore(self.generator)
         if self.watch:
@@ -227,6 +233,7 @@ class SeqGanTraining:
 
     def _measure(self, stage: str, step: int, recent: Sequence[Measured]) -> str:
         values = mean_of(recent)
+        # The second stage leaves the generator as it is: there is nothing to validate.
         if stage != DISCRIMINATOR:
             if stage == ADVERSARIAL:
                 values["data_nll"] = self._data_nll()
@@ -247,6 +254,7 @@ class SeqGanTraining:
     def _maximise_likelihood(self, step: int) -> Measured:
         batch = self.data.take(batch_rows(len(self.data), self.learning.batch_size, step, seed=self.seed))
         context = functional.dropout(batch.context, self.learning.context_dropout)
+        # Likelihood and not the squared error of sampled values, which is least with no spread at all.
         loss = -self.generator.log_prob(batch.values, context).mean()
         # a linear decay to 0: the noise of the last steps would stay in the weights
         rate = self.learning.learning_rate * (1 - step / self.schedule.pretraining_steps)
@@ -261,6 +269,7 @@ class SeqGanTraining:
         real = self.data.take(
             batch_rows(len(self.data), settings.discriminator_set_batches * size, number, seed=self.seed)
         )
+        # Of the same contexts as the real ones, else the contexts alone would tell them apart.
         generated = self._generate(real.context)
         losses, accuracies = [], []
         self.discriminator.train()
@@ -280,7 +289,9 @@ class SeqGanTraining:
         assert self.discriminator is not None
         settings = self.adversarial
         context = self.data.take(batch_rows(len(self.data), self.learning.batch_size, number, seed=self.seed)).context
+        # Finished values first; their density is taken afterwards, by `log_prob`, which detaches them.
         values = self._generate(context)
+        # Without dropout: what a sequence is worth must not depend on the luck of a mask.
         self.discriminator.eval()
         worth = action_values(
             self.discriminator, Sampler(self.policy.generator), values, context, num_rollouts=settings.rollouts
@@ -289,6 +300,7 @@ class SeqGanTraining:
             ADVERSARIAL, self.generator, policy_gradient_loss(self.generator.log_prob(values, context), worth)
         )
         self.policy.follow(self.generator, keep=settings.rollout_keep)
+        # The sets are numbered on from the second stage's, so that the passes through the real data go on.
         first = self.schedule.discriminator_sets + number * settings.discriminator_sets
         sets = [self._train_on_set(first + offset) for offset in range(settings.discriminator_sets)]
         return {"reward": worth[:, -1].mean().item(), **mean_of(sets)}

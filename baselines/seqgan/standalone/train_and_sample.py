@@ -161,6 +161,7 @@ def train(config: TrainConfig) -> bool:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         generator, discriminator = _networks(config, real)
+    # Built on the CPU under the seed and moved afterwards: the first weights are the same on every device.
     generator.network.to(device)
     discriminator.to(device)
     values = torch.from_numpy((real - generator.mean) / generator.std).float()
@@ -187,6 +188,7 @@ def train(config: TrainConfig) -> bool:
     generator.save(config.output_dir / GENERATOR_FILE)
     header = {"seqgan": "discriminator", "num_steps": generator.num_steps, "dropout_keep": config.dropout_keep}
     write_tensors(config.output_dir / DISCRIMINATOR_FILE, discriminator.state_dict(), header)
+    # Another seed than that of the samples written while training, which would else share their noise.
     write_sequences(config.output_dir / FINAL_FILE, generator.sample(config.num_samples, seed=config.seed + 1))
     write_atomically(config.output_dir / CONFIG_FILE, config.as_json())  # last: without it, it was cut short
     return True

@@ -106,6 +106,7 @@ class Likelihoods:
 def make_oracle(schedule: Schedule) -> tuple[TokenLstm, Tensor, Tensor]:
     """The oracle, the sequences to learn from, and fresh ones; the caller's random numbers stay as they are."""
     with torch.random.fork_rng():
+        # A seed of its own: the oracle and its sequences stay the same while the learner's seed varies.
         torch.manual_seed(schedule.oracle_seed)
         oracle = TokenLstm(schedule.vocabulary, std=1.0).requires_grad_(False)
         real = sample(oracle, schedule.sequences, schedule.length)
@@ -124,6 +125,7 @@ def uniform_negative_log_likelihood(oracle: TokenLstm, *, length: int, count: in
     """The oracle's score of tokens drawn uniformly: exact over each token given those before, which are sampled."""
     vocabulary = oracle.output.out_features
     drawn = torch.randint(vocabulary, (count, length))
+    # The mean over the vocabulary in place of a drawn token: only the tokens before it are sampled.
     exact = [-torch.log_softmax(oracle(rows), dim=2).mean(dim=2).double().sum() for rows in drawn.split(16)]
     return torch.stack(exact).sum().item() / drawn.numel()
 
@@ -147,6 +149,7 @@ class OracleBenchmark:
             self.generator = TokenLstm(schedule.vocabulary, std=0.1)
             self.policy = TokenLstm(schedule.vocabulary).requires_grad_(False)
             self.discriminator = TokenDiscriminator(schedule.vocabulary, schedule.length)
+            # Kept here, as `run` goes on where its last call stopped, whatever the caller has drawn in between.
             self._random_state = torch.get_rng_state()
         trained = [parameter for parameter in self.generator.parameters() if parameter.requires_grad]
         self._trained = trained
@@ -235,6 +238,7 @@ class OracleBenchmark:
         count = min(schedule.discriminator_sequences, len(self.real))
         generated = sample(self.generator, count, schedule.length)
         real = self.real[torch.randperm(len(self.real))[:count]]
+        # Half a batch of each kind, so that a step sees `batch` sequences in all.
         half = schedule.batch // 2
         for _ in range(schedule.discriminator_epochs):
             orders = (torch.randperm(count).split(half) for _ in range(2))
@@ -266,6 +270,7 @@ class OracleBenchmark:
 
     def _look(self, stage: str, step: int, _: Sequence[Measured]) -> str:
         """Measure at the first step of a stage, at the last, and now and then between them."""
+        # The clock stands still while the curve is measured: the seconds are those of the training.
         self._clock.stop()
         steps = {MLE: self.schedule.mle_epochs, ADVERSARIAL: self.schedule.rounds}
         if stage not in steps or (step % self.schedule.evaluate_every and step not in (1, steps[stage])):

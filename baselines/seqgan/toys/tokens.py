@@ -64,8 +64,10 @@ class TokenLstm(nn.Module):
     def draw(self, hidden: Tensor) -> Tensor:
         """[R] next tokens, by inversion of the distribution function: exact, and faster than `torch.multinomial`."""
         drawn = []
+        # In parts, as the [R, V] probabilities of all rows would not stay in the cache.
         for rows in hidden.split(ROWS):
             cumulated = torch.softmax(self.output(rows), dim=1).cumsum(dim=1)
+            # The level is scaled by the last sum, which rounding leaves a little off 1.
             level = torch.rand(len(rows), 1, device=hidden.device) * cumulated[:, -1:]
             drawn.append(torch.searchsorted(cumulated, level, right=True)[:, 0])
         return torch.cat(drawn).clamp_(max=self.output.out_features - 1)  # the level can be rounded up to the last
@@ -105,8 +107,10 @@ def rollouts(policy: TokenLstm, sequences: Tensor, num: int) -> Tensor:
     """
     batch, length = sequences.shape
     rolled = sequences.expand(length - 1, num, batch, length).clone()
+    # [T - 1, B, H] to [T - 1, N, B, H]: all rollouts of a prefix start from one state, which is computed once.
     hidden, cell = (states.expand(num, -1, -1, -1).transpose(0, 1).clone() for states in _states(policy, sequences))
     for t in range(1, length):
+        # [t, N, B] rows: the prefixes that end before token t. Longer ones keep the tokens they were given.
         tokens = policy.draw(hidden[:t].flatten(0, 2))  # [t * N * B]
         rolled[:t, ..., t] = tokens.view(t, num, batch)
         if t + 1 < length:
@@ -146,6 +150,7 @@ def follow(policy: TokenLstm, generator: TokenLstm, *, keep: float) -> None:
     """Move the rollout policy's weights to `keep` times their own and the rest the generator's; copy the embedding."""
     for own, new in zip(policy.parameters(), generator.parameters(), strict=True):
         own.lerp_(new, 1 - keep)
+    # After the loop, which has moved the embedding too: the published program copies it whole.
     policy.embedding.load_state_dict(generator.embedding.state_dict())
 
 
@@ -212,6 +217,7 @@ class TokenDiscriminator(nn.Module):
         """[R] probability that a sequence is real, without dropout."""
         training = self.training
         self.eval()
+        # In float32 whatever autocast made of the layers: the softmax is the reward, and bfloat16 has three digits.
         logits = torch.cat([self(rows).float() for rows in sequences.split(4 * ROWS)])
         self.train(training)
         return torch.softmax(logits, dim=1)[:, 1]
@@ -228,5 +234,6 @@ def _states(policy: TokenLstm, sequences: Tensor) -> tuple[Tensor, Tensor]:
     for tokens in _shifted(sequences).T:
         state = policy.read(tokens, state)
         states.append(state)
+    # Without the state after the start token alone: a rollout keeps at least one given token.
     hidden, cell = zip(*states[1:], strict=True)
     return torch.stack(hidden), torch.stack(cell)
