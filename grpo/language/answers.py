@@ -29,7 +29,11 @@ answers of a vocabulary of one token per number stay within it.
 THOUGHT_TOKENS = 512
 """Longest answer where a thought comes first, whose length nothing bounds, tokens."""
 
+# Some chat templates open the thought themselves, at the end of the prompt; then the completion begins inside it and
+# has no <think> of its own.
 _THOUGHT = re.compile(r"\s*(?:<think>)?.*?</think>\s*<answer>\s*\[(.*?)\]\s*</answer>\s*", flags=re.DOTALL)
+# Stricter than float(), which would also take nan, inf, 1e9 and 1_000. Six digits are more than MAX_DISTANCE lets
+# through, and keep a model that repeats one digit without end from making a number.
 _NUMBER = re.compile(r"-?[0-9]{1,6}(?:\.[0-9]+)?")
 
 
@@ -91,6 +95,8 @@ class Numbers:
         """See `AnswerForm`."""
         if not self.may_use_commas:
             return [" ".join(["999"] * horizon)]
+        # Which of them is longest in tokens depends on the tokenizer (a sign, a fourth digit, three nines), so all are
+        # offered to be measured.
         lowest, highest = (str(LAST_CLOSE_LEVEL + distance) for distance in (-MAX_DISTANCE, MAX_DISTANCE))
         return [mark.join([number] * horizon) for mark in (" ", ", ", ",") for number in (lowest, highest, "999")]
 
@@ -106,7 +112,7 @@ class ThoughtAndNumbers:
         return f"<think>{thought}</think><answer>[{', '.join(_integers(levels))}]</answer>"
 
     def parse(self, text: str, horizon: int) -> np.ndarray | None:
-        """See `AnswerForm`; some chat templates open the thought themselves, so that <think> may be missing."""
+        """See `AnswerForm`; the opening <think> may be missing."""
         match = _THOUGHT.fullmatch(text)
         return Numbers().parse(match[1], horizon) if match else None
 
@@ -135,8 +141,11 @@ def answers_to_forecast(
     """Answers [B][S] to sample paths; one that is not exactly `horizon` numbers in the form is invalid."""
     levels = parse_all([text for row in texts for text in row], horizon=horizon, form=form)
     levels = levels.reshape(len(context), -1, horizon)  # [B, S, H]
+    # [B, 1, 1] against [B, S, H]
     volatility = context.feature("volatility")[:, None, None]
     samples = to_prices(levels, context.last_price[:, None, None], volatility)
+    # In a window of enormous volatility an accepted level can still overflow to an infinite price or vanish to 0, of
+    # which no return can be taken.
     valid = np.asarray(np.isfinite(samples).all(-1) & (samples > 0).all(-1))
     samples[~valid] = np.nan
     return Forecast(samples=samples, valid=valid, texts=tuple(map(tuple, texts)))

@@ -34,8 +34,11 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         require(self.max_seq_length > 0, f"prompt.max_seq_length must be positive; got {self.max_seq_length}")
+        # A usable text names {horizon}, so one without a brace can only be the name of a file.
         if self.template is not None and "{" not in self.template:
-            object.__setattr__(self, "template", _read(Path(self.template)))  # so that a run and an adapter hold it
+            # The text takes the place of the file's name, so that a run's config.yaml and an adapter's record hold the
+            # prompt itself, whatever becomes of the file.
+            object.__setattr__(self, "template", _read(Path(self.template)))
         if self.template is not None:
             template_fields(self.template)
 

@@ -21,7 +21,8 @@ Shown = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def _level(values: np.ndarray, last: np.ndarray, volatility: np.ndarray) -> np.ndarray:
-    """A price as a level; a moment of prices may be 0, whose level is as low as can be."""
+    """A price as a level."""
+    # A moment of prices may be 0, which has no logarithm; from 1e-12 the level ends far below LOWEST and is clipped.
     return LAST_CLOSE_LEVEL + POINTS_PER_DAILY_SD * np.log(values.clip(min=1e-12) / last) / volatility
 
 
@@ -60,6 +61,7 @@ SHOWN: dict[str, Shown] = {
     **dict.fromkeys(("past_volatility", "ewma_volatility", "yang_zhang_volatility"), PERCENT_OF_VOLATILITY),
     "past_drift": PERCENT_OF_VOLATILITY,
 }
+# A feature that nothing says how to show would otherwise fail only in the first run whose prompt names it.
 assert set(SHOWN) == set(FEATURES), set(SHOWN) ^ set(FEATURES)
 
 

@@ -39,6 +39,7 @@ def find_plugin(reference: str, *, kind: str, group: str, own: Mapping[str, Any]
     Raises:
         PluginError: there is none of that name, or its code cannot be loaded.
     """
+    # Our own names first, so that no installed package can put something else behind `energy` or `direct`.
     if reference in own:
         return Plugin(own[reference], None)
     place = reference
@@ -51,6 +52,7 @@ def find_plugin(reference: str, *, kind: str, group: str, own: Mapping[str, Any]
             )
         place = f"{entry.module}:{entry.attr}"
     try:
+        # A name does not say what was run, since the code behind it may be edited between two runs; its hash does.
         return Plugin(load_reference(place), source_of(place))
     except PluginError as error:
         raise PluginError(f"{kind} {error}") from error

@@ -24,6 +24,8 @@ Messages = list[dict[str, str]]
 
 ENTRY_POINTS = "grpo.prompts"
 
+# The embedded model was made for the wording of `direct`, to the letter: changing it, or the order of the numbers in
+# TEMPLATE, means making that model anew.
 INSTRUCTIONS: dict[str, str] = {
     "direct": (
         "Forecast the next {horizon} daily closes of a stock. Scale: the last close is 500, 10 points are one daily "
@@ -65,6 +67,7 @@ class PromptStyle:
 
     template: str
     form: AnswerForm
+    # Two styles that ask the same question are equal, wherever their code lies.
     source: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -74,10 +77,12 @@ class PromptStyle:
         """One user message per window, for any chat template."""
         names = template_fields(self.template)
         values = {name: column.tolist() for name, column in prompt_numbers(context, names).items()}
+        # The prefix alone, so that {closes!s} and {closes:>40} are found too.
         if "{closes" in self.template:
             volatility, last = context.feature("volatility"), context.last_price
             closes = whole(to_levels(context.past[:, :, 0], last[:, None], volatility[:, None]))  # [B, L]
             values["closes"] = [" ".join(map(str, row)) for row in closes]
+        # Columns to one dictionary per window, which is what str.format takes.
         rows = [{name: column[row] for name, column in values.items()} for row in range(len(context))]
         return [[{"role": "user", "content": self.template.format(horizon=horizon, **row)}] for row in rows]
 
@@ -101,6 +106,7 @@ def find_style(name: str) -> PromptStyle:
     """
     try:
         plugin = find_plugin(name, kind="prompt style", group=ENTRY_POINTS, own=STYLES)
+    # A PluginError is a UserError too, and its message already names the style.
     except PluginError:
         raise
     except UserError as error:  # a style of one's own with an unusable text, as its file is loaded

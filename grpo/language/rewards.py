@@ -7,11 +7,8 @@ Which reward is proper: `energy` (strictly, for the joint law of the path) and `
 maximum is the true predictive law, so samples neither collapse to a line nor spread for nothing. `accuracy`,
 `direction` and `pnl` have other optima (the mean path, a sign, a position) and are kept for comparison.
 
-The group-mean baseline bends a reward that looks at the rest of the group. Let r_i = -e_i + w p_i with p_i the mean
-distance of path i to the other G - 1. GRPO subtracts the mean reward of the group, in which path i stands twice more:
-in its own reward and in the pair terms of all others. Given x_i the expected advantage is, up to a constant,
-(1 - 1/G) (-e_i + w (G-2)/(G-1) p_i). With w = 1 the pair term therefore counts (G-2)/(G-1) (.86 at G = 8) and training
-narrows the law; w = (G-1)/(G-2) makes the policy gradient that of the proper score exactly. `group_rewards` uses it.
+The group-mean baseline of GRPO weakens the terms that compare a path with the rest of its group;
+`baseline_correction` gives the weight that makes up for it, and `group_rewards` uses it.
 
 With `scale_rewards="group"` adding to or scaling a reward within a prompt changes nothing; "subtract the random
 walk's loss" is a no-op there.
@@ -67,7 +64,7 @@ class Reward:
             whichever is lower, so that it is never better to be invalid, however wild the window; or `zero`.
         cost: from the window's daily volatility and the horizon to what each answer pays; None for nothing.
         pair_weight: from G to the weight of the terms that compare an answer with the rest of its group, which undoes
-            what the group-mean baseline does to them (module docstring); None where there are no such terms.
+            what the group-mean baseline does to them (`baseline_correction`); None where there are no such terms.
         smallest_group: least G that the reward makes sense for.
     """
 
@@ -91,7 +88,7 @@ def energy(paths: np.ndarray, truth: np.ndarray, pair_weight: float = 1.0) -> np
     r_i = -||x_i - y|| + w/(G-1) sum_{j != i} ||x_i - x_j||, with the Euclidean norm over the horizon divided by
     sqrt(H). The score is E||X-y|| - 1/2 E||X-X'|| (Gneiting & Raftery 2007, eq. 22); the gradient of the second
     term falls on both members of a pair, which makes the factor 1, not 1/2 (and, under a group-mean baseline,
-    (G-1)/(G-2): see the module).
+    (G-1)/(G-2): see `baseline_correction`).
 
     Args:
         paths: [G, H] scaled paths, all valid.
@@ -134,11 +131,17 @@ def pnl(paths: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def cost_in_scale(volatility: float, horizon: int) -> float:
     """The cost of entering and leaving a position, in the scale of the paths."""
+    # Twice, since a position is entered and left; divided by volatility * sqrt(H), as the last day of a path is.
     return 2 * TRADING_COST / (volatility * np.sqrt(horizon))
 
 
 def baseline_correction(size: int) -> float:
     """(G-1)/(G-2): the weight of pair terms with which the policy gradient is that of the proper score."""
+    # Let r_i = -e_i + w p_i, with p_i the mean distance of path i to the other G - 1. GRPO subtracts the mean reward of
+    # the group, and path i is in that mean twice: in its own reward, and in the pair terms of all the others.
+    # For a given x_i the expected advantage is therefore, up to a constant, (1 - 1/G) (-e_i + w (G-2)/(G-1) p_i). With
+    # w = 1 the pair term would count only (G-2)/(G-1), .86 at G = 8, and training would make the law too narrow; this w
+    # cancels that factor. With G = 2 nothing is left of the pair term, which is why `smallest_group` is 3.
     return (size - 1) / (size - 2)
 
 
@@ -160,9 +163,11 @@ def _spread(
     paths: np.ndarray, norm: Callable[[np.ndarray], np.ndarray], truth: np.ndarray, pair_weight: float
 ) -> np.ndarray:
     error = norm(paths - truth)
+    # A group may have one valid answer only: there is no pair then, and G - 1 below would be 0.
     if len(paths) == 1:
         return -error
-    pairs = norm(paths[:, None] - paths[None])  # [G, G], zero diagonal
+    # [G, 1, H] - [1, G, H] to [G, G]; the diagonal is 0, so the sum over a row is over the other G - 1.
+    pairs = norm(paths[:, None] - paths[None])
     return -error + pair_weight * pairs.sum(1) / (len(paths) - 1)
 
 
@@ -183,10 +188,14 @@ def group_rewards(reward: Reward, paths: np.ndarray, truth: np.ndarray, volatili
     valid = np.isfinite(paths).all(-1)
     rewards = np.zeros(len(paths))
     if valid.any():
+        # G counts the invalid answers too, since the baseline is the mean reward over all of them.
         rewards[valid] = _score(reward, paths[valid], truth, volatility, len(paths))
     if reward.invalid == "below":
+        # In a wild window a valid answer can earn -30. Beneath a fixed floor it would pay to answer nothing at all
+        # there, so an invalid answer lies below the worst valid one, and below 0 where all the valid ones earn more.
         worst = rewards[valid].min() if valid.any() else 0.0
         rewards[~valid] = min(worst, 0.0) - INVALID_MARGIN
+    # The invalid ones pay as well; else the cost would bring a valid answer closer to them, or below them.
     if reward.cost is not None:
         rewards = rewards - reward.cost(volatility, paths.shape[1])
     return rewards
@@ -197,6 +206,7 @@ def _score(reward: Reward, paths: np.ndarray, truth: np.ndarray, volatility: flo
         paths, truth = log_returns(paths, volatility), log_returns(truth, volatility)
     weight = {} if reward.pair_weight is None else {"pair_weight": reward.pair_weight(size)}
     scores = np.asarray(reward.score(paths, truth, **weight), dtype=np.float64)
+    # One NaN would reach the group's mean, then every advantage of the group, then every weight of the adapter.
     if scores.shape != (len(paths),) or not np.isfinite(scores).all():
         given = f"shape {scores.shape}" if scores.shape != (len(paths),) else "NaN or infinity"
         raise RewardError(
@@ -235,6 +245,7 @@ def find_reward(reference: str) -> FoundReward:
     value: Any = plugin.value
     names = list(inspect.signature(value).parameters) if callable(plugin.value) else []
     name = getattr(value, "__name__", reference)
+    # 2 where a reward does not say: one answer alone has nothing to be compared with.
     if "completions" in names:
         return FoundReward(name, value, 2, plugin.source)
     if len(names) == 2:
@@ -276,11 +287,13 @@ def as_trl(reward: Reward) -> TrlReward:
     ) -> list[float]:
         paths, ids = np.asarray(path), np.asarray(window_id)  # [N, H], [N]
         rewards = np.empty(len(paths))
+        # By the window's number and not by blocks of G rows: a trainer may shuffle a batch.
         for window in np.unique(ids):
             rows = np.flatnonzero(ids == window)
             first = rows[0]
             rewards[rows] = group_rewards(reward, paths[rows], np.asarray(truth[first]), volatility[first])
         return rewards.tolist()
 
+    # TRL's logs call a reward by its function's name.
     trl_reward.__name__ = reward.name
     return trl_reward

@@ -33,6 +33,7 @@ def to_prices(levels: np.ndarray, last_price: np.ndarray, volatility: np.ndarray
 
 def scale_paths(levels: np.ndarray) -> np.ndarray:
     """Levels [..., H] to paths in the window's scale."""
+    # No volatility here: levels already count daily standard deviations, ten points each.
     return (levels - LAST_CLOSE_LEVEL) / POINTS_PER_DAILY_SD / _root_days(levels)
 
 
@@ -40,6 +41,7 @@ def true_paths(windows: WindowSet) -> np.ndarray:
     """[B, H] realised paths of windows, in each one's scale."""
     context = windows.context
     return scale_paths(
+        # [B, 1] against [B, H]
         to_levels(windows.truth.future, context.last_price[:, None], context.feature("volatility")[:, None])
     )
 
@@ -50,4 +52,6 @@ def log_returns(paths: np.ndarray, volatility: float) -> np.ndarray:
 
 
 def _root_days(values: np.ndarray) -> np.ndarray:
+    # The h-day change of a random walk spreads sqrt(h) times as wide as the daily one; undivided, the far days would
+    # decide every reward.
     return np.sqrt(np.arange(1, values.shape[-1] + 1))
