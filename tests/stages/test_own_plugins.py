@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from grpo.evaluation.plugins import source_of
 from grpo.models.adapters import ModelError, read_record
-from preprocessing.files import sha256
 from tests.tiny_runs import GROUP, PROMPTS, TinyRun
 
 REWARDS = """
@@ -63,7 +63,7 @@ def test_own_rewards_and_an_own_text(run, tmp_path, capfd):
     logged = [entry for entry in json.loads((place / "log_history.json").read_text()) if "reward" in entry]
     assert logged[0]["valid"] == pytest.approx(valid.mean())
 
-    source = sha256(rewards)
+    source = source_of(f"{rewards}:closeness")
     manifest = json.loads((place / "manifest.json").read_text())
     hashes = {f"{rewards}:closeness": source, f"{rewards}:shortness": source}
     assert manifest["config"]["sources"] == hashes
@@ -89,7 +89,7 @@ def test_an_own_style_goes_with_the_adapter_by_place_and_hash(run, tmp_path, cap
     adapter = run.place("stage1") / "adapter"
     table = pd.read_parquet(run.place("stage1") / "completions" / "step_000000.parquet")
     assert np.all([("\nrsi " in prompt) and ("bbands" not in prompt) for prompt in table["prompt"]])
-    assert read_record(adapter).sources == {f"{style}:mine": sha256(style)}
+    assert read_record(adapter).sources == {f"{style}:mine": source_of(f"{style}:mine")}
     style.write_text(STYLE + "\nx = 1\n")
     with pytest.raises(ModelError, match=r"style.py:mine' has changed since adapter .* was trained"):
         read_record(adapter)
