@@ -5,8 +5,7 @@ environment asks it about the same prefixes, token by token, and rewards with -l
 (Ho & Ermon 2016, equation 14, with the expert as 1).
 
 Its gradient with respect to what it is shown (one-hot tokens and context) is kept small on the lines between real and
-generated paths, around 0 and not around 1: it then cannot tell single demonstrations apart by heart (Thanh-Tung et
-al. 2019, "Improving generalization and stability of generative adversarial networks").
+generated paths (Thanh-Tung et al. 2019, "Improving generalization and stability of generative adversarial networks").
 
 Letters: B paths, T tokens, C numbers of context, V tokens there are.
 """
@@ -26,6 +25,7 @@ from baselines.gail.network import SequenceNetwork
 
 def reward(logits: torch.Tensor) -> torch.Tensor:
     """-log(1 - D), positive, larger the more real a prefix looks."""
+    # softplus and not -log(1 - sigmoid), which is infinite where the sigmoid rounds to 1.
     return functional.softplus(logits)
 
 
@@ -48,12 +48,16 @@ def gradient_penalty(
     """
     width = network.features.embedding.num_embeddings
     share = mix[:, None, None]
+    # Between two tokens there is nothing, but between their one-hot rows there is: [B, T, V + 1] weights.
     weights = share * functional.one_hot(real.tokens, width) + (1 - share) * functional.one_hot(fake.tokens, width)
     context = mix[:, None] * real.context + (1 - mix[:, None]) * fake.context
     shown = (weights.requires_grad_(), context.requires_grad_())
     logits = network(*shown)
+    # The logits of a path depend on no other path, so the gradient of the sum holds that of each. The graph is kept, as
+    # the penalty is itself differentiated by the weights.
     gradients = torch.autograd.grad(logits.sum(), shown, create_graph=True, allow_unused=True)
     squares = [g.flatten(1).square().sum(dim=1) for g in gradients if g is not None]
+    # Pulled to 0 and not to 1: a discriminator with a small gradient cannot know single demonstrations by heart.
     return torch.stack(squares).sum(dim=0).mean() / weights.shape[1]
 
 
@@ -103,6 +107,7 @@ class Replay:
 
     def add(self, context: torch.Tensor, tokens: torch.Tensor) -> None:
         """Keep B more paths, and forget the oldest beyond `size`."""
+        # One tensor, since a checkpoint holds tensors; float32 is exact for token numbers of this size.
         self.paths = torch.cat([self.paths, torch.cat([context, tokens.float()], dim=1)])[-self.size :]
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -126,6 +131,8 @@ def auc(real: np.ndarray, generated: np.ndarray) -> float:
     0.5: they cannot be told apart; 1: always (Mann & Whitney 1947).
     """
     ranks = rankdata(np.concatenate([real, generated]))
+    # The least sum of ranks that the real paths can have: 1 + 2 + ... Ties get the mean of their ranks, which counts
+    # them half (Mann & Whitney).
     least = len(real) * (len(real) + 1) / 2
     return float((ranks[: len(real)].sum() - least) / (len(real) * len(generated)))
 
@@ -138,5 +145,6 @@ def f1(real: np.ndarray, generated: np.ndarray) -> float:
 
 def roc(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shares of generated and of real paths whose score is at least each threshold, from none to all."""
+    # From infinity down, so that the curve begins at (0, 0).
     thresholds = np.concatenate([[np.inf], np.unique(np.concatenate([real, generated]))[::-1]])
     return tuple((scores[None] >= thresholds[:, None]).mean(axis=1) for scores in (generated, real))  # type: ignore[return-value]

@@ -116,11 +116,13 @@ class TensorVecEnv(VecEnv):
             num_envs, observation_space(self.num_tokens, contexts.shape[1]), spaces.Discrete(self.num_tokens)
         )
         self.episode = 0
+        # One shared empty dictionary in place of E, which would cost more than the step itself.
         self._infos: list[dict[str, Any]] = [{}] * num_envs
         self._actions = np.zeros(num_envs, dtype=np.int64)
 
     def reset(self) -> dict[str, np.ndarray]:
         """Begin the next episode in every environment."""
+        # By (seed, episode), so that any episode can be gone to without playing those before it.
         rows = generator(number(self.contexts_seed, CONTEXTS, self.episode)).integers(
             len(self.contexts), size=self.num_envs
         )
@@ -142,10 +144,14 @@ class TensorVecEnv(VecEnv):
             self._encoded = self.discriminator.features.encoder(self._context)
         tokens = torch.from_numpy(self._actions)
         embedded = self.discriminator.features.embed(tokens)
+        # [E, embedding + context size]: the embedded token beside the encoding that stays the same for the whole
+        # episode.
         logits, self._state = self.discriminator.step(torch.cat([embedded, self._encoded], dim=1), self._state)
         rewards = reward(logits[:, 0]).numpy()
         self._step += 1
         ended = self._step == self.horizon
+        # A VecEnv begins anew by itself: together with the last reward it hands out the first observation of what
+        # follows.
         observations = self.reset() if ended else self._observations(self._actions)
         return observations, rewards, np.full(self.num_envs, ended), self._infos
 

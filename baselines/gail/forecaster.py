@@ -84,6 +84,7 @@ class GailPretrained(FittedForecaster):
             UserError: further ahead than it was fitted for.
         """
         require_horizon(self.name, fitted=self.horizon, asked=horizon)
+        # Two numbers per token: which one, and where in its bin.
         uniforms = np.stack([rng.random((num_samples, horizon, 2)) for rng in window_generators(context, seed)])
         inputs = self.scaling.inputs(context).joined
         return self.scaling.forecast(context, draw_returns(self.network, self.tokenizer, self.config, inputs, uniforms))
@@ -119,5 +120,6 @@ class Gail(GailPretrained):
         Raises:
             MissingPackageError: sb3-contrib is not installed.
         """
+        # Before the long part: a missing package is to be missed now and not after teacher forcing.
         import_optional("sb3_contrib", needed_by=cls.name, install="grpo-forecast[gail]")
         return super().fit(config, train, val, horizon=horizon, seed=seed, out_dir=out_dir)

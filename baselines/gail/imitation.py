@@ -3,15 +3,8 @@
 A round: sample E whole paths with the policy, each token rewarded by the discriminator; train the discriminator on
 these, on former fakes and on demonstrations; update the policy by PPO.
 
-The divergence from the pre-trained policy pi_0 is part of the reward: each token costs kl_weight (log pi - log pi_0).
-By the chain rule these add up to the divergence KL(pi || pi_0) of whole paths, so that policy gradients of this reward
-are those of E[sum of rewards] - kl_weight KL. The alternative, a KL term in the loss at the states that were visited,
-leaves out that an early token decides which states come later.
-
-Rewards are not discounted: the horizon is fixed. For the same reason log 2, the reward of a discriminator that cannot
-tell, may be taken off each without changing what is best; values then start near the truth. Advantages are not
-normalised: as the discriminator loses its grip,
-rewards become equal and the update must die away, where normalisation would blow up their noise.
+The divergence from the pre-trained policy pi_0 is part of the reward: each token costs kl_weight (log pi - log pi_0),
+so that policy gradients are those of E[sum of rewards] - kl_weight KL(pi || pi_0) of whole paths.
 
 Letters: E paths per round, T steps, C numbers of context, V tokens there are.
 """
@@ -104,6 +97,8 @@ def imitate(
         curve: gets a row per round.
     """
     with global_generators_kept():
+        # Seeded before the model is built: RecurrentPPO draws its first weights, and later all actions, from the global
+        # generators.
         seed_globals(seed, ADVERSARIAL)
         rounds = AdversarialRounds(
             config, tokenizer, pretrained, train, val, seed=seed, path=folder / CHECKPOINT, identity=identity,
@@ -132,16 +127,21 @@ def new_model(
         env,
         # not by the library's own share, which is that of one call of `learn`, here a single round
         learning_rate=lambda _: config.learning_rate * remaining(),
+        # One whole episode per environment and rollout: nothing is cut, and no state goes on from former weights.
         n_steps=env.horizon,
         batch_size=min(config.batch, env.num_envs) * env.horizon,
         n_epochs=config.epochs,
+        # Every path has the same length, so nothing is gained by ending early or late, and no day counts less.
         gamma=1.0,
         gae_lambda=config.gae_lambda,
         clip_range=config.clip_range,
+        # As the discriminator loses its grip the rewards become equal and the updates must die away; normalised, their
+        # noise would be blown up to unit size.
         normalize_advantage=False,
         policy_kwargs={"sizes": network_sizes(config, env.num_tokens, env.contexts.shape[1])},
         device="cpu",
     )
+    # In place of sb3-contrib's own buffer, which tears episodes and pads them.
     model.rollout_buffer = EpisodeBuffer(
         env.horizon,
         env.observation_space,  # type: ignore[arg-type]
@@ -153,6 +153,7 @@ def new_model(
         n_envs=env.num_envs,
     )
     model.set_logger(Logger(folder=None, output_formats=[]))
+    # Last, as the constructor has drawn weights of its own.
     policy_of(model).load_network(pretrained)
     return model
 
@@ -199,6 +200,7 @@ class AdversarialRounds(BaseCallback):
         )
         self.round = 0
         self.ppo = new_model(config, self.env, pretrained, remaining=lambda: 1 - (self.round + 1) / config.iterations)
+        # Less momentum than Adam's default: the opponent moves, and old gradients are of another game.
         self.optimizer = torch.optim.Adam(
             self.discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.999)
         )
@@ -224,11 +226,14 @@ class AdversarialRounds(BaseCallback):
             look=self._validate,
         )
         self.run.resume()
+        # Contexts are drawn by (seed, episode), and a round plays one episode: a resumed training then meets the
+        # contexts of an unbroken one.
         self.env.episode = self.run.done.get(stage.name, 0)
         self.run.train([stage], title="imitation")
 
     def _play_round(self, number: int) -> Measured:
         self.round = number
+        # Again for every round, so that a round is the same whether or not the training was resumed before it.
         seed_globals(self.seed, ADVERSARIAL, number)
         steps = self.config.environments * self.env.horizon
         self.ppo.learn(steps, callback=self, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
@@ -245,18 +250,26 @@ class AdversarialRounds(BaseCallback):
         """Judge and learn from the paths, and charge the policy for its distance from the pre-trained one."""
         buffer = self.ppo.rollout_buffer
         assert isinstance(buffer, EpisodeBuffer)
+        # The buffer holds actions as [T, E, 1], and the context once per step: [T, E, C].
         tokens = torch.from_numpy(buffer.actions[:, :, 0].T.astype(np.int64))  # [E, T]
         context = torch.from_numpy(buffer.observations["context"][0])  # [E, C]
         with torch.no_grad():
             reference = log_probabilities(self.pretrained, tokens, context)
+        # Log-ratios of single tokens add up to that of the whole path, by the chain rule. A KL term in the loss at the
+        # visited states would leave out that an early token decides which states come later.
         divergence = buffer.log_probs - reference.numpy().T  # [T, E]
         self.judged = {
             "reward": float(buffer.rewards.sum(axis=0).mean()),
             "kl_to_pretrained": float(divergence.sum(axis=0).mean()),
         }
+        # log 2 is the reward of a discriminator that cannot tell. As all paths are equally long, taking it off changes
+        # no ranking, and the values, which start at 0, start near the truth.
         buffer.rewards -= np.log(2) + self.config.kl_weight * divergence
         ended = np.ones(buffer.n_envs)
+        # Once more, as the library has computed the returns of the uncharged rewards. The paths are complete: nothing
+        # is bootstrapped beyond their end.
         buffer.compute_returns_and_advantage(last_values=torch.zeros(buffer.n_envs), dones=ended)
+        # After the returns are settled: the paths are rewarded by the discriminator that they were played against.
         self.judged |= self._train_discriminator(TokenSequences(context, tokens, torch.zeros(0)))
 
     def _train_discriminator(self, fresh: TokenSequences) -> dict[str, float]:
@@ -287,6 +300,7 @@ class AdversarialRounds(BaseCallback):
                     random=random,
                 )
             )
+        # Added after the steps, so that what is replayed comes from former rounds alone.
         self.replay.add(fresh.context, fresh.tokens)
         return mean_of(steps)
 
@@ -295,6 +309,7 @@ class AdversarialRounds(BaseCallback):
         losses = validation_losses(network, self.tokenizer, self.config, self.val)
         self.run.best.offer(losses[f"val_{self.config.criterion}"], rounds, network)
         shape = (len(self.val), 1, self.val.tokens.shape[1])
+        # The same uniforms at each look: the curve then compares policies and not luck.
         uniforms = torch.rand(shape, generator=torch_generator(self.seed, VALIDATION), dtype=torch.float64)
         generated = sample_tokens(network, self.val.context, uniforms)[:, 0]
         on_real = last_logits(self.discriminator, self.val.tokens, self.val.context)

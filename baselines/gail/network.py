@@ -2,7 +2,6 @@
 
     inputs_t = [embedding(token_t), encoding(context)],  hidden_t = LSTM(hidden_{t-1}, inputs_t),  outputs = linear
 
-The context enters at every step and not as first state: RecurrentPPO begins each episode from a state of zeros.
 
 Letters: B sequences, S samples, T tokens, C numbers of context, V tokens there are, K outputs, G gates (4 hidden).
 """
@@ -36,6 +35,7 @@ class TokenFeatures(nn.Module):
 
     def __init__(self, sizes: NetworkSizes) -> None:
         super().__init__()
+        # One more than there are tokens: row V is what is read before the first.
         self.embedding = nn.Embedding(sizes.num_tokens + 1, sizes.embedding_size)
         self.encoder = nn.Sequential()
         self.width = sizes.embedding_size
@@ -45,6 +45,7 @@ class TokenFeatures(nn.Module):
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """[..., E] of token numbers [...], or of weights [..., V + 1] over the tokens."""
+        # Weights over the tokens are for the gradient penalty, which needs points between one-hot rows.
         return tokens @ self.embedding.weight if tokens.is_floating_point() else self.embedding(tokens)
 
     def forward(self, tokens: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
@@ -67,6 +68,7 @@ class SequenceNetwork(nn.Module):
 
     def forward(self, tokens: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """[B, T, K] of tokens [B, T] (or weights [B, T, V + 1]) and contexts [B, C]."""
+        # The context enters at every step and not as first state, since RecurrentPPO begins each episode from zeros.
         encoded = self.features.encoder(context)[:, None].expand(-1, tokens.shape[1], -1)
         return self.head(self.lstm(torch.cat([self.features.embed(tokens), encoded], dim=-1))[0])
 
@@ -104,6 +106,8 @@ def sample_tokens(network: SequenceNetwork, context: torch.Tensor, uniforms: tor
     width = network.features.embedding.embedding_dim
     into_gates = weights["lstm.weight_ih_l0"].T  # [E + context size, G]
     bias = weights["lstm.bias_ih_l0"] + weights["lstm.bias_hh_l0"]
+    # The part of the gates that token and context give is a matrix product that can be done once: [V + 1, G] for all
+    # tokens, [B, G] for all contexts. A step then adds two rows in place of multiplying.
     by_token = weights["features.embedding.weight"] @ into_gates[:width] + bias  # [V + 1, G]
     by_context = encoded @ into_gates[width:]  # [B, G]
     parts = [
@@ -124,15 +128,19 @@ def _sample(
     """[B S, T] tokens; the LSTM written out, so that token and context enter its gates by addition."""
     recurrent, head, bias = weights["lstm.weight_hh_l0"].T, weights["head.weight"].T, weights["head.bias"]
     hidden = uniforms.new_zeros(len(uniforms), recurrent.shape[0])
+    # Shared with the hidden state, as both are zero and neither is changed in place.
     cell = hidden
+    # Row V, the token before the first.
     token = torch.full((len(uniforms),), len(by_token) - 1)
     tokens = []
     for u in uniforms.T:
         gates = torch.addmm(by_context + by_token[token], hidden, recurrent)
+        # torch's order of the gates.
         enter, forget, new, out = gates.chunk(4, dim=1)
         cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
         hidden = out.sigmoid() * cell.tanh()
         cumulated = torch.addmm(bias, hidden, head).softmax(dim=1).cumsum(dim=1)
+        # Without the last sum, which rounding may leave below u: the last token is then the one that is taken.
         token = (cumulated[:, :-1] <= u[:, None]).sum(dim=1)
         tokens.append(token)
     return torch.stack(tokens, dim=1)

@@ -69,6 +69,9 @@ class TokenPolicy(RecurrentActorCriticPolicy):
             observation_space,
             action_space,
             lr_schedule,
+            # No layers between LSTM and heads, and one LSTM for both: the policy must have the token model's layers and
+            # no others. The value head reads the actor's hidden state, which sb3-contrib detaches, so that values do
+            # not bend it. Orthogonal first weights would be overwritten by `load_network`.
             net_arch=[],
             ortho_init=False,
             features_extractor_class=ObservationFeatures,
@@ -117,9 +120,13 @@ class TokenPolicy(RecurrentActorCriticPolicy):
         clear the states and call the LSTM once.
         """
         starts = episode_starts.reshape(lstm_states[0].shape[1], -1)  # [B, T]
+        # Steps beyond the first may start an episode only in buffers of other make; the library's loop is right for
+        # these.
         if torch.any(starts[:, 1:]):
             return RecurrentActorCriticPolicy._process_sequence(features, lstm_states, episode_starts, lstm)  # pyright: ignore[reportReturnType]
+        # 0 where an episode starts: its state is cleared. [1, B, 1] against the states' [1, B, hidden].
         kept = (1.0 - starts[:, 0])[None, :, None]
+        # [B T, E] to [T, B, E]: sb3 lays sequences end to end, the policy's LSTM reads time first.
         sequence = features.reshape(*starts.shape, -1).transpose(0, 1)
         hidden, states = lstm(sequence, (kept * lstm_states[0], kept * lstm_states[1]))
         return hidden.transpose(0, 1).flatten(0, 1), states
@@ -139,16 +146,19 @@ class EpisodeBuffer(RecurrentDictRolloutBuffer):
             raise ValueError(f"batch size {batch_size} is no multiple of the {self.buffer_size} steps of an episode")
         if not self.full or not self.episode_starts[0].all() or self.episode_starts[1:].any():
             raise ValueError("each environment must hold exactly one whole episode")
+        # Whole environments are shuffled, never steps: a minibatch holds episodes from first to last token.
         order = np.random.permutation(self.n_envs)  # noqa: NPY002  seeded as all that stable-baselines3 draws
         for first in range(0, self.n_envs, size):
             yield self._episodes(order[first : first + size])
 
     def _episodes(self, envs: np.ndarray) -> RecurrentDictRolloutBufferSamples:
         def flat(values: np.ndarray) -> torch.Tensor:
+            # [H, E, ...] to [M, H, ...] to [M H, ...]: an episode's steps must lie side by side for the LSTM.
             chosen = values[:, envs].swapaxes(0, 1)  # [M, H, ...]
             return self.to_torch(chosen.reshape(len(envs) * self.buffer_size, *chosen.shape[2:]))
 
         layers, hidden = self.hidden_state_shape[1], self.hidden_state_shape[3]
+        # Every row is the begin of an episode, so every LSTM state is zero, and nothing pads.
         zeros = torch.zeros(layers, len(envs), hidden, device=self.device)
         return RecurrentDictRolloutBufferSamples(
             observations={name: flat(values) for name, values in self.observations.items()},

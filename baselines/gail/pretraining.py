@@ -58,6 +58,7 @@ def token_nll(network: SequenceNetwork, sequences: TokenSequences) -> torch.Tens
 
 def iid_nll(train: torch.Tensor, val: torch.Tensor, num_tokens: int) -> float:
     """Nats per token of `val` [N, T] under the shares of the tokens in `train`."""
+    # One is added to every count: a token that training never shows would cost infinitely many nats.
     counts = torch.bincount(train.flatten(), minlength=num_tokens).double() + 1
     return float(-(counts / counts.sum()).log()[val].mean())
 
@@ -70,6 +71,7 @@ def markov_nll(train: torch.Tensor, val: torch.Tensor, num_tokens: int) -> float
 
 def transition_shares(tokens: torch.Tensor, num_tokens: int) -> torch.Tensor:
     """[V + 1, V] share of each token after each other one, one added to every count; row V: at the start."""
+    # Pairs (token before, token) as one number; row V stands for the start, which no token comes before.
     pairs = previous(tokens, num_tokens) * num_tokens + tokens
     counts = torch.bincount(pairs.flatten(), minlength=(num_tokens + 1) * num_tokens).double() + 1
     counts = counts.reshape(num_tokens + 1, num_tokens)
@@ -92,6 +94,7 @@ def draw_returns(
         context: [B, C].
         uniforms: [B, S, T, 2] in [0, 1): which token, and where in its bin.
     """
+    # [B, S, T, 2] uniforms: the first picks the token, the second the place within its bin.
     tokens = sample_tokens(network, context, torch.from_numpy(uniforms[..., 0])).numpy()
     return tokenizer.decode(tokens, uniforms[..., 1], config.decode)
 
@@ -105,10 +108,12 @@ def validation_crps(
     variates are drawn each time, so that two calls compare networks and not luck.
     """
     horizon = sequences.tokens.shape[1]
+    # Seed 0 whatever the training's seed: all looks of all trainings see the same variates.
     rng = generator(number(0, VALIDATION))
     uniforms = rng.random((len(sequences), VALIDATION_SAMPLES, horizon, 2))
     paths = np.cumsum(draw_returns(network, tokenizer, config, sequences.context, uniforms), axis=-1)
     crps = fair_crps(paths, np.cumsum(sequences.returns.double().numpy(), axis=-1))
+    # A walk's error grows by the root of the day, so each day counts alike.
     return float((crps / np.sqrt(np.arange(1, horizon + 1))).mean())
 
 
@@ -194,6 +199,7 @@ def _step(
 ) -> float:
     """One gradient step; returns its loss."""
     size = min(config.pretrain_batch, len(train))
+    # Drawn from (seed, step) and no running generator: a resumed training takes the batches of an unbroken one.
     rows = torch.randint(len(train), (size,), generator=torch_generator(seed, PRETRAINING, step))
     for group in optimizer.param_groups:
         group["lr"] = config.pretrain_learning_rate * (1 + math.cos(math.pi * step / config.pretrain_steps)) / 2

@@ -60,6 +60,7 @@ class Tokenizer:
         values = np.asarray(values, dtype=np.float64).ravel()
         if len(values) < 2 * num_tokens:
             raise UserError(f"{num_tokens} tokens need at least {2 * num_tokens} training returns; got {len(values)}")
+        # Where returns tie, several quantiles fall on one value, and a bin may stay empty; its edge is dropped below.
         edges = np.unique(np.quantile(values, np.arange(1, num_tokens) / num_tokens))
         counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
         edges = edges[counts[:-1] > 0]
@@ -93,6 +94,7 @@ class Tokenizer:
         if rule == "uniform":
             low, high = self.knots[tokens, 0], self.knots[tokens, -1]
             return low + position * (high - low)
+        # Without the outermost two levels the answer is 0 to R - 1, so that there is always a knot to the right.
         below = np.searchsorted(LEVELS[1:-1], position, side="right")
         low, high = self.knots[tokens, below], self.knots[tokens, below + 1]
         return low + (position - LEVELS[below]) / (LEVELS[below + 1] - LEVELS[below]) * (high - low)

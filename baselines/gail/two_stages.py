@@ -40,6 +40,7 @@ class FittedNetworks:
 
     def discard_checkpoints(self) -> None:
         """Remove them, once the networks are safe."""
+        # The last stage's first: a kill in between leaves what a fit leaves that has just finished teacher forcing.
         for checkpoint in reversed(self.checkpoints):
             checkpoint.unlink()
 
@@ -66,6 +67,7 @@ def fit_networks(
         UserError: there are too few training returns for the tokens.
         SavedFileError: the folder holds a fit of something else that was cut short.
     """
+    # Fitted on training returns alone; validation returns beyond them become the outermost tokens.
     tokenizer = Tokenizer.fit(train.returns.numpy(), config.num_tokens)
     sequences = TokenSequences.encode(train, tokenizer)
     looked_at = TokenSequences.encode(val, tokenizer)

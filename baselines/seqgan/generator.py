@@ -56,9 +56,8 @@ class Generator(nn.Module):
         self.hidden, self.scale_floor = settings.hidden, settings.scale_floor
         self.context_size = context_size
         self.channels = settings.context_channels if context_size else 0
-        # Each step sees the value before it, the sum so far, and what the context encoder has to say. The network could
-        # count the sum by itself, but where values are returns it is the distance from the origin, which much depends
-        # on.
+        # Each step sees the value before it, the sum so far, and what the context encoder has to say. Where values are
+        # returns, the sum is the distance from the origin; given, it need not be counted by the LSTM.
         inputs = 2 + self.channels
         self.encoder = (
             ContextEncoder(context_size, settings.hidden, 2 * settings.hidden + self.channels) if context_size else None

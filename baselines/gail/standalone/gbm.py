@@ -42,8 +42,10 @@ def simulate_gbm(config: GbmConfig, seed: int) -> dict[str, Demonstrations]:
     """Independent paths as train, val and test; without context, all scaled by the training paths' volatility."""
     dt = config.years / config.steps
     shocks = generator(seed).standard_normal((config.paths, config.steps))
+    # Ito's correction: mu is the drift of the price, and its log drifts by sigma^2/2 less.
     returns = (config.mu - config.sigma**2 / 2) * dt + config.sigma * np.sqrt(dt) * shocks
     cuts = [0, int(0.7 * config.paths), int(0.8 * config.paths), config.paths]
+    # From the training paths alone: validation and test must not set the unit.
     scale = float(returns[: cuts[1]].std())
     return {
         name: Demonstrations(

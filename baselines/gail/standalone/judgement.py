@@ -70,6 +70,7 @@ def judge(
     shape = (len(sequences), 1, sequences.tokens.shape[1], 2)
     uniforms = generator(number(seed, JUDGING)).random(shape)
     generated = draw_returns(network, fitted.tokenizer, config, sequences.context, uniforms)[:, 0]
+    # Encoded again from the decoded returns: a draw stays within its bin, so these are the tokens that were sampled.
     tokens = fitted.tokenizer.encode(generated)
     losses = validation_losses(network, fitted.tokenizer, config, sequences)
     real_logits = generated_logits = None

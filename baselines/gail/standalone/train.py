@@ -106,12 +106,14 @@ def train(config: TrainConfig) -> bool:
     if _is_done(config):
         return False
     parts = load_demonstrations(config)
+    # The settings first: a folder that holds them refuses a training with others, even one that was killed.
     write_atomically(folder / SETTINGS_FILE, json.dumps(config.plain(), indent=2) + "\n")
     horizon = parts["train"].returns.shape[1]
     looked_at = spread_evenly(parts["val"], config.gail.validation_steps // horizon)
     began = time.perf_counter()
     fitted = fit_networks(config.gail, parts["train"], looked_at, seed=config.seed, folder=folder, title="GAIL")
     write_results(config, fitted, parts, time.perf_counter() - began)
+    # Only after the results are written: until then the checkpoints are what a killed call goes on from.
     fitted.discard_checkpoints()
     return True
 
@@ -141,6 +143,7 @@ def write_results(
         **{name: judgement.numbers() for name, judgement in judged.items()},
         "fit_seconds": round(seconds, 1),
     }
+    # Last, as it says that the folder is finished (`_is_done`).
     write_atomically(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
 
 
