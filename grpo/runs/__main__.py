@@ -31,9 +31,11 @@ def start(config: RunConfig) -> Path:
         UserError: `run_dir` already holds a run with another configuration.
     """
     folder = config.run_dir or _fresh_folder(config.results_dir, config.stock_slug)
+    # Before the file is written: config.yaml names its own folder, so it alone is enough to run any stage of this run.
     config = dataclasses.replace(config, run_dir=folder)
     file = folder / "config.yaml"
     if file.exists():
+        # Compared as the parser reads both, so that a default that is written out is no difference.
         changes = config_changes(plain(_read_config(file)), plain(config))
         if changes:
             raise UserError(
@@ -78,9 +80,12 @@ def _fresh_folder(results_dir: Path, stock: str) -> Path:
     while True:
         folder = results_dir / (f"{name}-{number}" if number > 1 else name)
         try:
+            # Making the folder is what claims the name: a look whether it exists would let two runs that start at once
+            # share it.
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
+            # Something else stands there, or in place of a parent (a broken link), where counting on would never end.
             if not folder.is_dir():
                 raise
             number += 1

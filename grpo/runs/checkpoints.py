@@ -21,6 +21,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """
     numbers = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
     found = [path for path, number in numbers.items() if number.isdigit()]
+    # By number: as text, checkpoint-9 would come after checkpoint-10.
     for path in sorted(found, key=lambda path: int(numbers[path]), reverse=True):
         flaw = _flaw(path)
         if flaw is None:
@@ -53,6 +54,8 @@ def _is_whole_safetensors(path: Path) -> bool:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
+            # The 8 bytes of a damaged file may say any length; reading more than the file has would ask for that much
+            # memory.
             header = json.loads(file.read(min(length, path.stat().st_size)))
         except ValueError:
             return False

@@ -86,6 +86,7 @@ def fetch_adapters(paths: RunPaths, *names: str) -> RunPaths:
     """
     places = dict(paths.adapters)
     for name in names:
+        # A relative folder looks like user/name as well; what lies here wins.
         if is_hub_id(str(places[name])) and not places[name].exists():
             places[name] = locate_adapter(str(places[name]))
     return replace(paths, adapters=places)
@@ -112,16 +113,19 @@ def _described(adapter: Path) -> str:
 def publish_adapter(source: Path, target: Path, record: AdapterRecord | None = None) -> None:
     """Copy an adapter folder in place of the former one, with what it was trained on beside it if that is given.
 
-    Readers see the whole former adapter or the whole next one. A kill in the instant between the two renames
-    leaves none; the stage that was publishing has no manifest yet, so it publishes again on resume.
+    Readers see the whole former adapter or the whole next one.
     """
     source, target = Path(source), Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, since a rename is one step only within one file system.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         shutil.copytree(source, Path(temporary, "next"))
         if record is not None:
             Path(temporary, "next", RECORD_FILE).write_text(record_text(record))
-        give_ordinary_permissions(Path(temporary, "next"))  # a temporary folder, which a source may have been, is ours
+        # The source may be a temporary folder, which its maker alone can read, and the copy has its permissions.
+        give_ordinary_permissions(Path(temporary, "next"))
+        # A folder cannot be renamed onto one that has files. A kill between the two renames leaves no adapter, but no
+        # manifest of the stage that was publishing either, so it publishes again on resume.
         with suppress(FileNotFoundError):
             target.rename(Path(temporary, "former"))
         Path(temporary, "next").rename(target)

@@ -13,7 +13,8 @@ from pathlib import Path
 from grpo.runs.processes import rank
 from preprocessing.errors import UserError
 
-OWN_PACKAGES = ("grpo", "preprocessing", "baselines", "__main__")  # the last: `python -m grpo.hub` and the like
+# `python -m grpo.hub` and the like are modules of the name __main__.
+OWN_PACKAGES = ("grpo", "preprocessing", "baselines", "__main__")
 
 logger = logging.getLogger("grpo")
 
@@ -29,6 +30,7 @@ def stage_entry(main: Callable[[], None]) -> int:
         main()
     except KeyboardInterrupt as interrupt:
         _report(str(interrupt) or "interrupted")
+        # 128 + SIGINT, as a shell reports a command that Ctrl-C ended.
         return 130
     except Exception as error:
         if not _is_expected(error):
@@ -53,7 +55,8 @@ def explained(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(f"interrupted; go on with: {way_out}") from interrupt
     except Exception as error:
-        if "gloo/transport" in str(error):  # several processes on a CPU; on GPUs the launcher ends the others
+        # Several processes on a CPU: this one only noticed that its partner is gone. On GPUs the launcher ends it.
+        if "gloo/transport" in str(error):
             raise UserError(
                 f"another process of this run ended, its message says why; go on with: {way_out}"
             ) from error
@@ -72,12 +75,14 @@ def _is_disk_full(error: BaseException) -> bool:
 def _is_cut_short_save(error: BaseException, folder: Path) -> bool:
     """Whether torch.save, which does not pass on why a write failed, stopped on a disk without space."""
     from_torch_save = any(sign in str(error) for sign in ("iostream error", "inline_container.cc"))
+    # Under 1 MiB rather than 0: the piece that no longer fitted may have left a little free.
     return from_torch_save and folder.is_dir() and shutil.disk_usage(folder).free < 2**20
 
 
 def _report(message: str) -> None:
     if not logger.handlers:
         start_logging(None)
+    # One line, whatever a library puts into its message.
     logger.error(" ".join(message.split()), exc_info=True)
 
 
@@ -101,10 +106,12 @@ class _ConsoleFormat(logging.Formatter):
 
 def start_logging(folder: Path | None) -> None:
     """Send the log to standard error and, on rank 0, to the run's pipeline.log; other ranks only warn."""
+    # The handlers of a stage that ran before in this process would write each line a second time, and into its folder.
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
     logger.setLevel(logging.INFO if rank() == 0 else logging.WARNING)
+    # Libraries hang handlers on the root logger, which would print each line again.
     logger.propagate = False
     console = _Console()
     console.setFormatter(_ConsoleFormat())

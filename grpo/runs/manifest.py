@@ -32,6 +32,7 @@ VERSIONED_PACKAGES = (
 def request_record(stage: str, sections: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
     """What a stage is asked to do: its config sections and the content of its inputs."""
     settings = jsonable(plain(dict(sections)))
+    # Sorted, so that the order of the fields in the code does not count as a change.
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return {"stage": stage, "config": settings, "config_sha256": digest, "inputs": fingerprints(inputs)}
 
@@ -52,6 +53,7 @@ def request_changes(former: Mapping[str, Any], request: Mapping[str, Any]) -> li
             changes.append(f"input {name} is no longer given")
         elif name not in was:
             changes.append(f"input {name} was not given")
+        # Only the content counts: a run folder that was moved is still the same run.
         elif was[name]["sha256"] != now[name]["sha256"]:
             changes.append(f"input {name} ({now[name]['path']}) has another content")
     return changes
@@ -116,8 +118,10 @@ def versions() -> dict[str, str | None]:
 def git_commit() -> str | None:
     """The commit of the source, with `-dirty` where tracked files differ; None outside of a checkout."""
     source = Path(__file__).resolve().parent
+    # --exclude=* leaves tags out, so that the answer is the whole hash with or without a tag nearby.
     command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
+        # The time limit is for a network disk: a run must not wait on a note of its commit.
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -26,6 +26,7 @@ def rank() -> int:
 
 def barrier() -> None:
     """Wait for the other processes, if the body has started a process group."""
+    # Looked up and not imported, since a stage without torch should not load it to wait for nobody.
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
@@ -39,6 +40,7 @@ def num_processes() -> int:
             for a file whose distributed_type is "NO" or MULTI_CPU, and for `--cpu`.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
+    # Whoever calls the launcher without run_pipeline.sh has asked for what it started.
     asked = int(os.environ.get(ASKED, started))
     if asked != started:
         raise UserError(

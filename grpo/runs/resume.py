@@ -92,12 +92,15 @@ def run_stage(
     with explained(run):
         start_logging(run)
         _require_inputs(name, run, inputs)
+        # Hashed before the work: an input that is edited meanwhile shows as a change at the next start.
         request = request_record(name, sections, inputs)
         stage = _decide(name, stage_folder(run, name), request, outputs, remake)
         if stage is None:
             return
         begin = time.monotonic()
         metrics = body(stage)
+        # Whoever sees a manifest may rely on all that it names, so rank 0 writes it when every process is done, and
+        # last.
         barrier()
         if rank() == 0:
             _finish(stage, seed, request, outputs, metrics, seconds=round(time.monotonic() - begin, 3))
@@ -117,9 +120,11 @@ def _decide(
         if not remake:
             _refuse_changes(folder, changes)
         logger.info("%s: made again, since %s", name, "; ".join(changes))
+        # Deleted before anything is made again, so that a kill from here on leaves an unfinished stage.
         if rank() == 0:
-            manifest.unlink()  # a kill from here on leaves the stage unfinished
+            manifest.unlink()
     resume_from = newest_checkpoint(folder / "checkpoints")
+    # Without a checkpoint nothing of the former attempt is used, and other settings may start over.
     if resume_from and started.exists():
         _refuse_changes(folder, request_changes(_read_record(started), request))
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,6 +166,7 @@ def _require_inputs(name: str, run: Path, inputs: Mapping[str, Path]) -> None:
     for key, path in inputs.items():
         if Path(path).exists():
             continue
+        # The stage in whose folder the missing file would lie is the one that makes it.
         makers = [stage for stage in STAGES if stage_folder(run, stage.key) in Path(path).parents]
         way_out = f"run `python -m {makers[0].module}` first, or " if makers else ""
         raise UserError(f"{name}: input {key} is missing at {path}; {way_out}correct the path")
