@@ -26,12 +26,13 @@ import sys
 from pathlib import Path
 import grpo
 from grpo.config import parse_run_config
-from grpo.machine.preflight import problems_of_run
 from grpo.models.adapters import read_record
 from grpo.publishing import push
 from grpo.publishing.card import model_card
 from grpo.runs.__main__ import stage_lines
-from grpo.runs.stages import stage_of
+from grpo.runs.stages import ADAPTER_STAGES, stage_of
+from grpo.stages.training_settings import training_task, upload
+from grpo.training.preflight import problems_of_run
 from tests import tiny_runs
 
 assert Path(grpo.__file__).is_relative_to(sys.argv[1]), grpo.__file__
@@ -51,7 +52,10 @@ assert (told.stage4.steps, told.stage3.steps) == (7, 100)
 
 # preflight
 wrong = run.config("compare", "--stage4.trl", "{generation_batch_size: 7}")
-problems = problems_of_run(wrong, 1, 29500)
+paths = tiny_runs.paths_of(wrong)
+tasks = [training_task(wrong, stage) for stage in ADAPTER_STAGES]
+windows = paths.train_x, paths.train_y
+problems = problems_of_run(tasks, wrong.run_folder, train=windows, processes=1, port=29500)
 assert [problem for problem in problems if problem.startswith("stage4.trl.generation_batch_size 7")], problems
 
 # training, its folder, and its adapter
@@ -67,7 +71,8 @@ assert all(f"{name}," in board for name in ("base", "grpo_1st", "sft", "grpo_2nd
 assert "stage 4: GRPO again" in (run.folder / "model_comparison" / "report.html").read_text()
 
 # the card and the Hub
-card = model_card(config, row, adapter, read_record(adapter), "me/demo-grpo-3rd")
+named = {"repo_id": "me/demo-grpo-3rd", "license_name": None}
+card = model_card(row, adapter, read_record(adapter), run=config.run_folder, **named)
 assert "stage 4: GRPO again" in card
 assert "CRPS relative to the random walk" in card
 
@@ -81,7 +86,8 @@ class Hub:
     def upload_folder(self, **_): ...
 
 push.HfApi = Hub
-assert "me/demo-grpo-3rd" in push.push_run(run.config("compare", "--hub.repo_id", "me/demo")), Hub.pushed
+pushed = run.config("compare", "--hub.repo_id", "me/demo")
+assert "me/demo-grpo-3rd" in push.push_run(upload(pushed, tiny_runs.paths_of(pushed))), Hub.pushed
 assert len(Hub.pushed) == 4
 print("all of it")
 """
