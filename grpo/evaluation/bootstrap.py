@@ -76,6 +76,7 @@ def bootstrap_interval(
     num_dates, lag = len(columns), 2 * (horizon - 1)
     means = columns.mean(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
+        # a ratio with a zero denominator is NaN or infinite; the check on the influence below refuses it
         estimate = float(statistic(means))
         influence = _linearised(statistic, columns[None], means[None])[0]  # [D]
     unknown = Interval(
@@ -86,6 +87,7 @@ def bootstrap_interval(
     # a block shorter than the horizon would tear apart windows that share days
     length = block_length or max(horizon, politis_white_block_length(influence))
     indices = date_bootstrap_indices(num_dates, block_length=length, num_resamples=num_resamples, seed=seed)
+    # all columns of a date are drawn together: a ratio varies less than its two parts would alone
     rows = columns[indices]  # [R, D, K]
     centres = rows.mean(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -150,6 +152,7 @@ def date_bootstrap_indices(
     rng = generator(seed)
     position = np.arange(num_dates)
     if kind == "stationary":
+        # a coin at each date makes the lengths geometric, and so the resamples stationary
         begins = rng.random((num_resamples, num_dates)) < 1 / block_length
         begins[:, 0] = True  # a resample begins with a block, whatever the coin says
     else:
@@ -157,6 +160,7 @@ def date_bootstrap_indices(
     # where the block that holds each position began; from there the dates run on without a gap
     block_start = np.maximum.accumulate(np.where(begins, position, 0), axis=1)
     drawn = np.take_along_axis(rng.integers(num_dates, size=(num_resamples, num_dates)), block_start, axis=1)
+    # modulo D closes the ring: without it the first and last dates would be drawn too rarely
     return (drawn + position - block_start) % num_dates
 
 
@@ -177,6 +181,7 @@ def politis_white_block_length(series: np.ndarray, *, kind: Literal["stationary"
     constant series.
     """
     length = len(series)
+    # their K_n: 5 for every series of less than a million dates
     run = max(5, int(np.log10(length)))
     max_lag = min(int(np.ceil(np.sqrt(length))) + run, length - 1)
     centred = series - series.mean()
@@ -184,12 +189,16 @@ def politis_white_block_length(series: np.ndarray, *, kind: Literal["stationary"
     if covariance[0] <= 0:
         return 1.0
     small = np.abs(covariance[1:] / covariance[0]) < 2 * np.sqrt(np.log10(length) / length)
+    # the first lag from which K_n autocorrelations in a row are noise
     opens = (lag for lag in range(1, max_lag - run + 2) if small[lag - 1 : lag - 1 + run].all())
     bandwidth = min(2 * next(opens, max_lag), max_lag)
     lags = np.arange(1, bandwidth + 1)
     taper = np.minimum(1, 2 * (1 - lags / bandwidth))  # flat-top: full weight up to half the bandwidth
     slope = 2 * np.sum(taper * lags * covariance[1 : bandwidth + 1])
     variance = covariance[0] + 2 * np.sum(taper * covariance[1 : bandwidth + 1])
+    # the variance of the variance's estimate: random block lengths cost half as much again (Patton, Politis and White
+    # 2009)
     constant = 2 if kind == "stationary" else 4 / 3
     optimum = (2 * slope**2 / (constant * variance**2) * length) ** (1 / 3) if variance != 0 else np.inf
+    # their upper bound: longer blocks would leave too few different resamples
     return float(np.clip(optimum, 1, np.ceil(min(3 * np.sqrt(length), length / 3))))

@@ -47,6 +47,7 @@ def pit_values(forecast: Forecast, windows: WindowSet, *, seed: int = 0) -> np.n
     Held 2009). An invalid sample counts as the last close.
     """
     future = windows.truth.future
+    # prices are rounded, so truth and samples may tie, and S + 1 ranks are a grid: the random part spreads both evenly
     uniform = generator(seed).random(future.shape)
     values = np.empty(future.shape)
     for rows, prices in filled_blocks(forecast, windows.context.last_price):
@@ -71,6 +72,7 @@ def reliability(pit: np.ndarray, levels: Sequence[float] = LEVELS) -> np.ndarray
 
     Being randomised, it equals the nominal coverage on average also where S samples cannot split it evenly.
     """
+    # a central interval of coverage c holds the ranks within c/2 of the middle
     distance = 2 * np.abs(pit - 0.5)
     return np.stack([(distance <= level).mean(axis=0) for level in levels])
 
@@ -92,13 +94,16 @@ def uniformity(
         num_resamples: R.
         seed: of the resamples.
     """
+    # overlapping windows correlate ranks up to lag H - 1 and Bartlett weights shrink that: twice the lag mends it
     lag = 2 * (horizon - 1)
     excess = (pit[:, :, None] <= np.array(LEVELS)).sum(axis=1) - pit.shape[1] * np.array(LEVELS)  # [B, points]
     count = np.full((len(pit), 1), float(pit.shape[1]))
+    # [D, points + 1]: the excess at each point, and in the last column the number of ranks
     sums = sum_by_date(np.concatenate([excess, count], axis=1), dates)
     distance = sums[:, :-1].sum(axis=0) / sums[:, -1].sum()
     num_dates = len(sums)
     statistic = float(num_dates * np.mean(distance**2))
+    # fewer dates than the variance reaches back: no estimate would mean anything
     if num_dates < lag + 2:
         reason = f"{num_dates} dates are too few for a horizon of {horizon}"
         return Uniformity(statistic=statistic, p_value=np.nan, num_dates=num_dates, reason=reason)
@@ -106,6 +111,7 @@ def uniformity(
     influence = (sums[:, :-1] - sums[:, -1:] * distance) / sums[:, -1].mean()
     indices = date_bootstrap_indices(num_dates, block_length=horizon, num_resamples=num_resamples, seed=seed)
     parts = np.array_split(indices, -(-num_resamples // 100))  # all their rows at once would fill the memory
+    # the resampled influence has mean 0 over all dates, so these distances follow the law under calibration
     law = np.concatenate([_over_variance(influence[rows].mean(axis=1), influence[rows], lag) for rows in parts])
     observed = _over_variance(distance, influence, lag)
     # what was observed counts as one of the draws, so that p is never 0
@@ -117,5 +123,6 @@ def _over_variance(distance: np.ndarray, influence: np.ndarray, lag: int) -> np.
     """[...] sum of squares of distance [..., points] over that of the long-run variances of [..., D, points]."""
     squares = (distance**2).sum(axis=-1)
     variance = long_run_variance(np.swapaxes(influence, -1, -2), lag).sum(axis=-1)
+    # no distance counts as 0; a distance without any variance is infinitely far out
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(squares > _ROUNDING, squares / np.where(variance > _ROUNDING, variance, 0.0), 0.0)

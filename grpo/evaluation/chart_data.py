@@ -165,12 +165,10 @@ def pit_histogram(evaluation: Evaluation, windows: WindowSet) -> PitHistogram:
 def uniform_band(pit: np.ndarray, dates: np.ndarray, *, horizon: int) -> np.ndarray:
     """How far from 1/K the shares of a calibrated forecast stray, all K of them, at least 19 times of 20.
 
-    Stocks of a date move together and windows overlap, so the binomial band would be far too narrow. The variance of
-    a share is the long-run variance of its date series (Bartlett, lag 2 (horizon - 1)), averaged with that of the bin
-    on the other side of 1/2, which has the same law, and half way with that of all bins, as a bin may hold few
-    prices. The factor of HLN and Student's t are those of `significance.diebold_mariano`, the level is Bonferroni's.
-    Calibrated forecasts of 1 to 10 days over 30 to 200 dates leave the band in 1 to 4 % of samples; the binomial band
-    of 5 days they would leave in two of three.
+    Stocks of a date move together and windows overlap, so the binomial band would be far too narrow; this one takes the
+    long-run variance of each share's date series (Bartlett, lag 2 (horizon - 1)). Calibrated forecasts of 1 to 10 days
+    over 30 to 200 dates leave the band in 1 to 4 % of samples; the binomial band of 5 days they would leave in two of
+    three.
 
     Args:
         pit: [B, H] ranks.
@@ -186,10 +184,14 @@ def uniform_band(pit: np.ndarray, dates: np.ndarray, *, horizon: int) -> np.ndar
     totals, n, lag = by_date.sum(axis=1, keepdims=True), len(by_date), 2 * (horizon - 1)
     if n < lag + 2:
         return np.full(PIT_BINS, np.nan)
+    # a share is a ratio of sums over dates: its linear part tells how far each date moves it
     influence = (by_date - totals * by_date.sum(axis=0) / totals.sum()) / totals.mean()  # of each date on the shares
     variance = long_run_variance(influence.T, lag)
+    # bin k and its mirror share a law; the mean of all bins steadies those that hold few prices
     variance = (variance + variance[::-1]) / 4 + variance.mean() / 2
+    # as in `significance.diebold_mariano`: the variance of few dates comes out too small
     small_sample = (n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n
+    # two sides and K bins share the 5 %
     quantile = stats.t.isf(0.025 / PIT_BINS, min(n - 1, 1.5 * n / (lag + 1)))
     return quantile * np.sqrt(variance / n / small_sample)
 

@@ -47,6 +47,7 @@ class Fold:
 
 def limit_windows(folds: Sequence[Fold], max_windows: int) -> list[Fold]:
     """The folds with at most `max_windows` test windows together, chosen by `choose_windows`; 0 keeps all."""
+    # over all folds at once: choosing within each would favour short folds
     chosen = choose_windows(concatenate([fold.test for fold in folds]).context, max_windows)
     starts = np.cumsum([0, *(len(fold.test) for fold in folds)])
     return [
@@ -96,6 +97,7 @@ class Comparison:
     @property
     def ranked(self) -> tuple[Evaluation, ...]:
         """The evaluations that a table of these windows may hold: the optimum only if it is known on all of them."""
+        # a mean over a part of the windows must not stand beside means over all of them
         keep = bool(self.optimum_known.all()) and len(self.windows) > 0
         return tuple(evaluation for evaluation in self.evaluations if keep or evaluation.name != OPTIMUM)
 
@@ -115,6 +117,7 @@ def pooled_table(comparison: Comparison) -> pd.DataFrame:
     table = leaderboard(comparison.ranked, comparison.windows)
     if len(np.unique(comparison.seed)) == 1:
         return table
+    # the same windows each time, so their spread is that of fitting and sampling alone
     by_seed = table_by(comparison, "seed", comparison.seed)
     spread = by_seed.groupby("forecaster")[["rel_crps", "skill"]].std(ddof=1)
     spread.loc[REFERENCE] = np.nan  # 1 and 0 with every seed
@@ -135,6 +138,7 @@ def table_by(comparison: Comparison, label: str, keys: np.ndarray) -> pd.DataFra
         span = {label: str(key), "first": days[0], "last": days[1]}
         parts.append(score_table(part.ranked, part.windows).assign(**span))
     table = pd.concat(parts, ignore_index=True)
+    # per forecaster: the question is on which keys this one wins, not who wins somewhere
     for rows in table.groupby("forecaster").groups.values():
         table.loc[rows, "p_holm"] = holm(table.loc[rows, "p_value"].tolist())
     front = [label, "forecaster", "first", "last", "num_windows", "num_dates"]
@@ -152,6 +156,7 @@ def table_by_step(comparison: Comparison) -> pd.DataFrame:
 def tally_table(by_key: pd.DataFrame) -> pd.DataFrame:
     """One row per forecaster of a `table_by`: on how many keys it is better and worse, and its median."""
     rows = []
+    # yardsticks and keys with too few dates have no p value and are not counted as tested
     for name, part in by_key[by_key["p_value"].notna()].groupby("forecaster", sort=False):
         ratio = np.asarray(part["rel_crps"])
         significant = np.asarray(part["p_holm"]) < LEVEL

@@ -27,11 +27,13 @@ UNKNOWN = "unknown"
 
 def training_end(fold: Fold) -> np.datetime64:
     """Last day whose price a forecaster that is fitted before this fold has seen as a target."""
+    # validation windows count: early stopping and calibration have seen them
     return max(windows.truth.dates.max() for windows in (fold.train, fold.val) if len(windows))
 
 
 def reaches_test(until: str, folds: Sequence[Fold]) -> bool:
     """Whether training up to a day (YYYY-MM-DD, or no date) reaches the first day that is to be forecast."""
+    # no date, no accusation: what is not known is said elsewhere, not guessed here
     if until in (SIMULATED, UNKNOWN):
         return False
     return bool(np.datetime64(until) >= min(fold.test.truth.dates.min() for fold in folds).astype("datetime64[D]"))
@@ -60,6 +62,7 @@ def training_warnings(until: Mapping[str, str], folds: Sequence[Fold]) -> list[s
 
 def after_cutoff(windows: WindowSet, cutoff: str) -> np.ndarray:
     """[B] whether every target day lies after the day up to which a base model may have read prices."""
+    # the first target decides: a window that straddles the day may be half remembered
     return windows.truth.dates[:, 0] > np.datetime64(cutoff)
 
 
@@ -107,6 +110,7 @@ def choose_apart(context: Context, count: int) -> np.ndarray:
     kept, last = [], {}
     for row in chosen[np.argsort(context.origin[chosen], kind="stable")]:
         item = context.item_id[row]
+        # measured from the last window kept, not from the last one seen
         if item not in last or context.origin[row] - last[item] > gap:
             kept.append(row)
             last[item] = context.origin[row]
@@ -142,6 +146,7 @@ def recital_row(name: str, span: str, recital: Recital, dates: np.ndarray) -> di
     by_date = np.bincount(group, weights=recital.preference) / np.bincount(group)
     p_value = np.nan
     if len(by_date) > 1 and np.ptp(by_date) > 0:
+        # stocks of one date share their news, so dates are the independent unit, not windows
         statistic = by_date.mean() / by_date.std(ddof=1) * np.sqrt(len(by_date))
         p_value = float(stats.t.sf(statistic, len(by_date) - 1))
     return {
@@ -190,5 +195,6 @@ def probe_warnings(table: pd.DataFrame) -> list[str]:
         f"{row['forecaster']} knows more than it is shown ({row['probe']}: p = {row['p_value']:.2g}): "
         "it may remember prices of this stock."
         for row in table.to_dict("records")
+        # Bonferroni over all probes: with many of them one would look clever by chance
         if row["p_value"] < LEVEL / len(table)
     ]

@@ -18,6 +18,7 @@ def sum_by_date(values: np.ndarray, dates: np.ndarray) -> np.ndarray:
     """
     distinct, group = np.unique(dates, return_inverse=True)
     sums = np.zeros((len(distinct), values.shape[1]))
+    # not `sums[group] += values`, which would keep only one window of each date
     np.add.at(sums, group, values)
     return sums
 

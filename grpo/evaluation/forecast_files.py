@@ -32,6 +32,7 @@ class ForecastFileError(UserError):
 def save_forecast(forecast: Forecast, seconds: float, path: Path) -> None:
     """Write one forecast, exact to the bit, whole or not at all."""
     buffer = io.BytesIO()
+    # as JSON, not as an object array: reading that would need pickle, which runs whatever a file holds
     texts = json.dumps(forecast.texts)
     np.savez(buffer, samples=forecast.samples, valid=forecast.valid, seconds=seconds, texts=texts)
     write_atomically(path, buffer.getvalue())
@@ -72,6 +73,7 @@ def write_forecasts_table(
     """
     seeds = np.zeros(len(context), dtype=np.int64) if seeds is None else seeds
     path.parent.mkdir(parents=True, exist_ok=True)
+    # a folder beside the target: a rename is atomic only within one file system
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         temporary = Path(folder, path.name)
         names = [evaluation.name for evaluation in evaluations]
@@ -100,6 +102,7 @@ def _long_form(
 ) -> pa.Table:
     num_windows, num_samples, horizon = forecast.samples.shape
     per_window = num_samples * horizon
+    # one list of names for all row groups, so that a code means the same in each
     stock = np.searchsorted(stocks, np.array(context.item_id)).astype(np.int32)
     columns = [
         pa.DictionaryArray.from_arrays(np.full(num_windows * per_window, number, dtype=np.int16), names),
@@ -108,6 +111,7 @@ def _long_form(
         pa.array(np.repeat(context.origin.astype("datetime64[D]"), per_window)),
         pa.array(np.tile(np.repeat(np.arange(num_samples, dtype=np.int16), horizon), num_windows)),
         pa.array(np.tile(np.arange(1, horizon + 1, dtype=np.int16), num_windows * num_samples)),
+        # NaN of an invalid sample becomes null: other tools would average NaN into their means
         pa.array(forecast.samples.astype(np.float32).ravel(), from_pandas=True),
     ]
     return pa.Table.from_arrays(columns, schema=_SCHEMA)

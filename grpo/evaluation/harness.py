@@ -54,6 +54,7 @@ def predict(
         ForecastError: the answer has another shape than was asked for.
     """
     began = time.perf_counter()
+    # a copy: a forecaster that writes into its input must not change what the next one sees
     forecast = forecaster.predict(_copy(context), horizon=horizon, num_samples=num_samples, seed=seed)
     seconds = time.perf_counter() - began
     expected = (len(context), num_samples, horizon)
@@ -84,6 +85,7 @@ def choose_windows(context: Context, max_windows: int) -> np.ndarray:
     quota = max(1, max_windows // len(names))
     for number, name in enumerate(names):
         rows = np.flatnonzero(items == name)
+        # by time: files may hold a stock's windows in any order
         rows = rows[np.argsort(context.origin[rows], kind="stable")]
         # each stock's grid is shifted by its share of a step, so that together they touch many dates
         grid = (np.arange(min(quota, len(rows))) + (number + 0.5) / len(names)) / min(quota, len(rows))
@@ -97,6 +99,7 @@ def on_common_valid(evaluations: Sequence[Evaluation], windows: WindowSet) -> tu
     Of each window every forecaster keeps its first m valid samples, m being the fewest that any of them has;
     windows with m < 2 are left out, and where that leaves none the list is empty.
     """
+    # equally many samples for all: the median of few samples is noisier, and would cost a forecaster that answered less
     fewest = np.min([evaluation.forecast.valid.sum(axis=1) for evaluation in evaluations], axis=0)  # [B]
     kept = np.flatnonzero(fewest >= 2)
     subset = windows.take(kept)
@@ -117,12 +120,14 @@ def _score_valid(forecast: Forecast, windows: WindowSet, counts: np.ndarray, kep
     """Scores of the kept windows from their first counts[b] valid samples, in the order of `kept`."""
     first_valid = np.argsort(~forecast.valid, axis=1, kind="stable")  # [B, S] valid samples first, in their order
     order, parts = [], []
+    # windows with equally many samples go together, because an array has one S
     for count in np.unique(counts[kept]):
         rows = kept[counts[kept] == count]
         samples = np.take_along_axis(forecast.samples[rows], first_valid[rows, :count, None], axis=1)
         part = Forecast(samples=samples, valid=np.ones(samples.shape[:2], dtype=bool))
         parts.append(score_windows(part, windows.take(rows)))
         order.append(rows)
+    # argsort of the order undoes it: back to the order of `kept`
     return WindowScores.concatenate(parts).take(np.argsort(np.concatenate(order)))
 
 

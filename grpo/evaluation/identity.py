@@ -53,6 +53,7 @@ def plugin_identity(name: str, settings: Mapping[str, object], reference: str | 
     """
     plugin, own = split_calibration(name, forecaster_plugin(reference or name), settings)
     config = dataclasses.asdict(forecaster_config(name, own, reference))
+    # through JSON once: tuples and paths become what a stored identity reads back as
     identity = {"name": name, "config": json.loads(json.dumps(config, default=str))}
     if reference is not None and ":" in reference:
         identity |= {"reference": reference, "source": source_of(reference)}
@@ -61,6 +62,7 @@ def plugin_identity(name: str, settings: Mapping[str, object], reference: str | 
         identity |= {"package": entry.dist.name, "version": entry.dist.version} if entry.dist else {}
         identity["source"] = source_hash(entry.module)
     if isinstance(plugin, SpreadPlugin):
+        # the plugin does not import what calibrates it, so its own hash would not notice a change there
         identity["spread"] = source_hash(SpreadPlugin.__module__)
     return identity
 
@@ -68,6 +70,7 @@ def plugin_identity(name: str, settings: Mapping[str, object], reference: str | 
 def _digest(names: tuple[str, ...], *arrays: np.ndarray) -> str:
     digest = hashlib.sha256(json.dumps(names).encode())
     for array in arrays:
+        # shape and type first: equal bytes in another shape are other data
         digest.update(repr((array.shape, array.dtype.str)).encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]

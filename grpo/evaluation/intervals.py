@@ -1,8 +1,7 @@
 """Every score with a 95 % interval: pooled, for each day ahead, and for each stock.
 
 All come from the block bootstrap over dates (`bootstrap_interval`), which keeps the windows of a date together and the
-dependence of neighbouring dates. A mean over windows is the ratio of two sums over dates, because dates may hold
-different numbers of windows.
+dependence of neighbouring dates.
 
 Letters: B windows, H horizon, D dates, K columns.
 """
@@ -91,11 +90,14 @@ def _scores(
 ) -> dict[str, tuple[np.ndarray, Statistic]]:
     """Columns [B, K] and the function of their sums over dates that is the score."""
     scores = evaluation.scores
+    # the second column counts windows, so that the ratio is the mean over windows however many a date has
     ones = np.ones(len(windows))
     found: dict[str, tuple[np.ndarray, Statistic]] = {
         name: (np.stack([values(scores), ones], axis=1), ratio) for name, values in _MEANS.items()
     }
     squared, moved = scores.squared_error.mean(axis=1), np.square(scores.realised_move).mean(axis=1)
+    # the root and the quotient are taken of the sums over dates, not of each date: the score of the pooled table is
+    # theirs
     found["rmse"] = np.stack([squared, ones], axis=1), _root
     found["r2"] = np.stack([squared, moved], axis=1), _explained
     if evaluation.name != REFERENCE:
@@ -103,6 +105,7 @@ def _scores(
         for name in ("crps", "mae"):
             columns = np.stack([_MEANS[name](scores), _MEANS[name](walk)], axis=1)
             found[f"rel_{name}"] = columns, ratio
+        # all three in one bootstrap: they rise and fall together, and the skill varies far less than each
         if OPTIMUM in evaluations and evaluation.name != OPTIMUM:
             three = (scores, walk, evaluations[OPTIMUM].scores)
             found["skill"] = np.stack([_MEANS["crps"](each) for each in three], axis=1), skill

@@ -41,6 +41,7 @@ def leaderboard(evaluations: Sequence[Evaluation], windows: WindowSet) -> pd.Dat
     table = score_table(evaluations, windows)
     dates, horizon = windows.context.origin, date_horizon(windows)
     crps = {evaluation.name: evaluation.scores.crps.mean(axis=1) for evaluation in evaluations}
+    # the optimum knows the law: beside it the confidence set would hold no one else
     rivals = [name for name in crps if name != OPTIMUM]
     by_date = np.stack([average_by_date(crps[name], dates) for name in rivals], axis=1)  # [D, M]
     confidence = model_confidence_set(by_date, horizon=horizon)
@@ -135,6 +136,7 @@ def _intervals(crps: dict[str, np.ndarray], name: str, dates: np.ndarray, horizo
 def _point_tests(evaluation: Evaluation, windows: WindowSet, horizon: int) -> dict[str, float]:
     scores, dates = evaluation.scores, windows.context.origin
     realised = scores.realised_move[:, -1]
+    # moves are against the last close, so the random walk's point forecast is 0
     adds = clark_west(realised, np.zeros(len(realised)), scores.mean_move[:, -1], dates, horizon=horizon)
     turns = pesaran_timmermann_by_date(scores.median_move[:, -1], realised, dates, horizon=horizon)
     return {"clark_west_p": adds.p_value, "direction_p": turns.p_value}
@@ -146,6 +148,7 @@ def verdict(table: pd.DataFrame) -> str:
     if not rivals:
         return "Nothing was compared with the random walk."
     significant = [row for row in rivals if row["p_holm"] < LEVEL]
+    # the test is two-sided: the sign tells on which side
     better = [row["forecaster"] for row in significant if row["dm_statistic"] < 0]
     worse = [row["forecaster"] for row in significant if row["dm_statistic"] > 0]
     untested = [row["forecaster"] for row in rivals if np.isnan(row["p_holm"])]

@@ -4,9 +4,6 @@ Everything is a pure function of NumPy arrays. An invalid sample is never droppe
 repeated, so a model that answers nonsense is scored as if it had said "no change", and `valid` tells how
 often.
 
-Windows are scored in blocks that fit the processor's cache, and one sort of the samples serves the CRPS, the median
-and every quantile; a window's scores do not depend, to the last bit, on which windows lie beside it.
-
 Letters: B windows, S samples, H horizon, I central intervals, Q quantile levels.
 """
 
@@ -75,6 +72,7 @@ class WindowScores:
     @property
     def squared_error(self) -> np.ndarray:
         """[B, H] of the mean, percent squared."""
+        # a path that overflowed has an infinite error, not NaN: the mean over windows must show it
         return _quietly(np.square, self.mean_move - self.realised_move)
 
     @property
@@ -98,6 +96,7 @@ class WindowScores:
 
         0 if to the other side, 1/2 if either of the two does not move.
         """
+        # the signs' product is 1, 0 or -1: same side, no move, other side
         return (1 + np.sign(self.median_move[:, -1]) * np.sign(self.realised_move[:, -1])) / 2
 
     @property
@@ -154,6 +153,8 @@ def score_windows(forecast: Forecast, windows: WindowSet, mase_scale: np.ndarray
 def filled_blocks(forecast: Forecast, last_price: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Blocks of windows with their prices [b, S, H], invalid samples replaced by the last close [B]."""
     num_windows, num_samples, horizon = forecast.samples.shape
+    # blocks that fit the processor's cache; a window is never split over two, so its scores do not depend, to the last
+    # bit, on which windows lie beside it
     size = max(1, _BLOCK_VALUES // (num_samples * horizon))
     for start in range(0, max(1, num_windows), size):
         rows = slice(start, start + size)
@@ -165,6 +166,7 @@ def _score_block(relative: np.ndarray, relative_truth: np.ndarray) -> dict[str, 
     samples, truth = 100 * (relative - 1), 100 * (relative_truth - 1)
     ordered = _sort_steps(samples)  # the only sort: CRPS, median and every quantile read from it
     tail = _tails()
+    # the ends of all intervals in one look-up: first I lower ones, then I upper ones
     ends = _quantiles(ordered, np.concatenate([tail, 1 - tail]))  # [b, 2 I, H]
     lower, upper = ends[:, : len(tail)], ends[:, len(tail) :]
     return {
@@ -190,6 +192,8 @@ def training_scale(train: WindowSet, windows: WindowSet) -> np.ndarray:
     Raises:
         ValueError: a stock has no training window.
     """
+    # training windows only: a scale that saw the test span would leak how far prices move there
+    # [B] one-day changes in price units
     changes = np.abs(train.truth.future[:, 0] - train.context.last_price)
     stocks = np.array(train.context.item_id)
     scale = {stock: changes[stocks == stock].mean() for stock in np.unique(stocks)}
@@ -260,6 +264,8 @@ def fair_crps(samples: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _crps_of_ordered(ordered: np.ndarray, truth: np.ndarray) -> np.ndarray:
     num_samples = _require_pairs(ordered.shape[-1])
+    # mean |x_i - x_j| / 2 over pairs is a weighted sum of the sorted values: x_(i) is the larger of i - 1 pairs and the
+    # smaller of S - i, which makes 2 i - S - 1
     weights = (2 * np.arange(1, num_samples + 1) - num_samples - 1) / (num_samples * (num_samples - 1))
     # a sum, not a matrix product: its order, and so its last bit, does not depend on the number of windows
     return np.abs(ordered - truth[..., None]).mean(axis=-1) - (ordered * weights).sum(axis=-1)
@@ -267,8 +273,6 @@ def _crps_of_ordered(ordered: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def fair_energy_score(samples: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Fair energy score, mean ||x_i - y|| - 1/(2 S (S-1)) sum_ij ||x_i - x_j||, Euclidean norm over H.
-
-    Distances come from differences, not from the Gram matrix, whose rounding near-equal samples would not survive.
 
     Args:
         samples: [B, S, H], S >= 2.
@@ -279,8 +283,10 @@ def fair_energy_score(samples: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """
     num_samples = _require_pairs(samples.shape[1])
     steps = np.moveaxis(samples, 2, 0)  # [H, B, S]
+    # distances from differences, not from a Gram matrix, whose rounding near-equal samples would not survive
     error = _distances(steps - truth.T[:, :, None]).mean(axis=-1)
     # Sample i beside sample i + shift, counted round: shifts up to S/2 meet each pair once, S/2 itself twice.
+    # all samples twice, [H, B, 2 S], so that a shifted slice runs round without an index array
     ring = np.concatenate([steps, steps], axis=-1)
     pairs = np.zeros(samples.shape[0])
     for shift in range(1, num_samples // 2 + 1):
@@ -291,6 +297,7 @@ def fair_energy_score(samples: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _distances(differences: np.ndarray) -> np.ndarray:
     """Euclidean norms over the first axis; overwrites its argument."""
+    # in place: a second array of this size would push the block out of the cache
     np.multiply(differences, differences, out=differences)
     return np.sqrt(differences.sum(axis=0))
 
@@ -298,10 +305,8 @@ def _distances(differences: np.ndarray) -> np.ndarray:
 def central_intervals(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper ends of `INTERVALS`, [B, I, H] each, from samples [B, S, H].
 
-    The quantile p is the order statistic at p (S + 1) ("weibull"): if truth and samples come from one law,
-    the interval then covers exactly its level on average, whatever S; NumPy's default covers 78 % at S = 100
-    when it should cover 80 %. With fewer than 39 samples the 95 % interval ends at the smallest and largest
-    sample.
+    If truth and samples come from one law, they cover exactly their level on average, whatever S. With fewer than 39
+    samples the 95 % interval ends at the smallest and largest sample.
     """
     tail, ordered = _tails(), _sort_steps(samples)
     return _quantiles(ordered, tail), _quantiles(ordered, 1 - tail)
@@ -310,6 +315,8 @@ def central_intervals(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def pinball_loss(quantiles: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """[B, Q, H] loss of quantiles [B, Q, H] at `PINBALL_LEVELS`: p (y - q) where y >= q, else (1 - p) (q - y)."""
     levels = np.array(PINBALL_LEVELS)[:, None]
+    # [B, Q, H]: positive where the price came out above the quantile
+    # the larger of two lines: above the quantile the first is positive, below it the second
     above = truth[:, None] - quantiles
     return np.maximum(levels * above, (levels - 1) * above)
 
@@ -334,6 +341,7 @@ def _tails() -> np.ndarray:
 
 def _sort_steps(samples: np.ndarray) -> np.ndarray:
     """Samples [B, S, H] as [B, H, S], ascending."""
+    # [B, H, S] laid out anew, so that what is sorted together also lies together in memory
     return np.sort(np.ascontiguousarray(np.swapaxes(samples, 1, 2)), axis=-1)
 
 
@@ -345,8 +353,11 @@ def _median_of_ordered(ordered: np.ndarray) -> np.ndarray:
 def _quantiles(ordered: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """[B, Q, H] as np.quantile(..., method="weibull") gives them, from samples [B, H, S] in ascending order."""
     num_samples = ordered.shape[-1]
+    # The order statistic at p (S + 1), not NumPy's default at p (S - 1) + 1: of an 80 % interval of 100 samples that
+    # would cover 78 %. Levels further out than the samples reach stop at the smallest and the largest.
     position = np.clip(num_samples * levels + levels - 1, 0, num_samples - 1)  # p (S + 1), counted from 0
     below = np.floor(position).astype(int)
+    # [B, H, Q] to [B, Q, H]
     left = np.swapaxes(ordered[..., below], 1, 2)
     step = np.swapaxes(ordered[..., np.minimum(below + 1, num_samples - 1)], 1, 2) - left
     share = (position - below)[:, None]

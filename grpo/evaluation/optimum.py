@@ -53,6 +53,8 @@ class Optimum:
             origins = _known_origins(item, windows)
             law = conditional_law(parse_simulated_stock(item), origins, horizon) if origins is not None else None
             if law is not None:
+                # the windows' own generators, which other forecasters use too: common random numbers make differences
+                # less noisy
                 samples[rows] = np.exp(law.sample(num_samples, window_generators(windows, seed)))
         return Forecast(samples=samples, valid=np.asarray(np.isfinite(samples).all(axis=-1)))
 
@@ -71,4 +73,5 @@ def _find_origins(stock: SimulatedStock, context: Context) -> np.ndarray | None:
     """[B] row of each window's origin, or None where the stock has no such days or closed at other prices."""
     rows = stock.rows_of(context.origin)
     closes = np.exp(stock.paths().log_price[0])
+    # a user's file may bear a simulated stock's name: only equal closes prove that the law is the window's
     return rows if (rows >= 0).all() and np.allclose(closes[rows], context.last_price, rtol=1e-9, atol=0) else None

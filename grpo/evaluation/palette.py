@@ -76,6 +76,7 @@ def _colours(number: int) -> tuple[str, str]:
 def _hex(lightness: float, hue: float) -> str:
     """The sRGB colour of an Oklch colour (Ottosson 2020, "A perceptual color space for image processing")."""
     a, b = _CHROMA * math.cos(hue), _CHROMA * math.sin(hue)
+    # Oklab to cone responses to linear sRGB; the figures are Ottosson's
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
     short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
@@ -84,8 +85,10 @@ def _hex(lightness: float, hue: float) -> str:
         -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
         -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
     )
+    # clipped: the screen does not show every Oklch colour
     return "#" + "".join(f"{round(255 * _gamma(min(max(part, 0.0), 1.0))):02X}" for part in linear)
 
 
 def _gamma(part: float) -> float:
+    # the transfer curve of sRGB (IEC 61966-2-1)
     return 12.92 * part if part <= 0.0031308 else 1.055 * part ** (1 / 2.4) - 0.055

@@ -63,6 +63,7 @@ def draw_future(kind: str, windows: WindowSet, seed: Sequence[int]) -> np.ndarra
     rng = generator(*seed)
     last = windows.context.last_price[:, None]
     if kind == "shuffle":
+        # relative to the last close, so that a path from another price level starts at this one
         return last * (windows.truth.future / last)[exchange(windows, rng)]
     steps = np.diff(np.log(windows.truth.future), axis=1, prepend=np.log(last))  # [B, H]
     # one coin per date, not per stock: stocks move together, and so they must afterwards
@@ -73,6 +74,7 @@ def draw_future(kind: str, windows: WindowSet, seed: Sequence[int]) -> np.ndarra
 
 def with_future(windows: WindowSet, future: np.ndarray) -> WindowSet:
     """The same windows with other prices to come; their next open is not known."""
+    # the old open would give the real first move away, and trading on it would mix two futures
     return WindowSet(context=windows.context, truth=Truth(future=future, dates=windows.truth.dates))
 
 
@@ -97,10 +99,12 @@ def _exchange_rows(first: np.ndarray, last: np.ndarray, rng: np.random.Generator
     """A random permutation without shared days: one drawn at random, in which offenders swap with anyone."""
     chosen = rng.permutation(len(first))
     for _ in range(_REPAIRS):
+        # two spans share a day unless one ends before the other begins; a window kept for itself shares all of them
         offenders = np.flatnonzero((first <= last[chosen]) & (first[chosen] <= last))
         if len(offenders) == 0:
             return chosen
         for row, other in zip(offenders, rng.integers(len(first), size=len(offenders)), strict=True):
+            # a swap keeps it a permutation: every future is used exactly once
             chosen[[row, other]] = chosen[[other, row]]
     return None
 
@@ -117,6 +121,8 @@ def gbm_windows(windows: WindowSet, train: WindowSet, config: DataConfig, seed: 
         config: of the windows; its ratios cut the simulated calendar.
         seed: of the simulation.
     """
+    # volatility from training windows alone, as any forecaster might know it
+    # [B] one-day log returns
     days, moves = _days_by_stock(windows), np.log(train.truth.future[:, 0] / train.context.last_price)
     items, bars = np.array(train.context.item_id), {}
     for number, (item, count) in enumerate(days.items()):
@@ -125,7 +131,9 @@ def gbm_windows(windows: WindowSet, train: WindowSet, config: DataConfig, seed: 
             continue
         # a stock that never moves would have no volatility, which the simulation refuses
         sigma = np.clip(np.sqrt(np.mean(own**2)), 1e-4, 1.0)
+        # the stock's number in the seed: stocks of one length must not become one and the same walk
         key = text_word(f"{seed} {number}") % 2**31
+        # some first days have no indicators yet: that many more rows leave as many windows as the real stock has
         name = f"sim:gbm?sigma={sigma:.6f}&rows={count + config.first_origin}&seed={key}"
         bars[name] = parse_simulated_stock(name).bars()
     splits, _ = split_windows(bars, config)
@@ -161,7 +169,9 @@ def rank_table(
         # all of the CRPS that sees the truth; the distance between samples is the same on every draw
         losses[draw] = [np.abs(samples - truth[:, None]).mean() for samples in relative]
     names = [evaluation.name for evaluation in comparison.evaluations]
+    # against the walk on the same draw: what a draw adds to everybody's loss drops out
     excess = losses - losses[:, [names.index(REFERENCE)]]
+    # the scored draw counts among its own rivals, so that p is never 0 and the level is exact
     p_values = (1 + (excess[1:] <= excess[0]).sum(axis=0)) / (num_draws + 1)
     return _table(kind, comparison.evaluations, REFERENCE, dict(zip(names, p_values.tolist(), strict=True)))
 
@@ -179,6 +189,7 @@ def exact_law_table(comparison: Comparison) -> pd.DataFrame:
     p_values = {}
     for name, losses in crps.items():
         test = diebold_mariano(average_by_date(losses - crps[OPTIMUM], dates), horizon=horizon)
+        # two-sided to one-sided: only being better than the exact law is suspicious
         p_values[name] = test.p_value / 2 if test.statistic < 0 else 1 - test.p_value / 2
     return _table("gbm", comparison.evaluations, OPTIMUM, p_values)
 

@@ -156,6 +156,7 @@ def forecaster_config(name: str, settings: Mapping[str, object], reference: str 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(config_class, as_group=False)
     try:
+        # the parser checks types as the command line does, so a setting means the same in a file and in code
         values = parser.instantiate(parser.parse_object(dict(settings)))
         return config_class(**{field: values[field] for field in fields})
     except (ArgumentError, ValueError) as error:

@@ -17,6 +17,7 @@ def window_generators(context: Context, seed: int) -> list[np.random.Generator]:
     A window's samples then depend neither on the other windows nor on their order, and forecasters that draw
     the same variates are compared on common random numbers.
     """
+    # the origin whole, not its day: bars within one day are windows of their own
     return [generator(seed, item, origin) for item, origin in zip(context.item_id, context.origin, strict=True)]
 
 

@@ -99,11 +99,9 @@ class ModelConfidenceSet:
 def diebold_mariano(difference: np.ndarray, *, horizon: int) -> DieboldMariano:
     """Test that the mean of a loss difference per date, in time order, is zero.
 
-    H-step losses of consecutive dates are correlated up to lag H-1. Bartlett weights shrink those
-    correlations, so the lag is 2 (H-1); the statistic carries the factor of Harvey, Leybourne and Newbold
-    (1997) and is referred to Student's t with 1.5 n/(lag+1) degrees of freedom, those of the Bartlett
-    estimate (at most n-1). In the worst case, sums of H independent shocks, a nominal 5 % test so rejects in
-    7 to 9 % of samples of 30 to 300 dates; with lag H-1 and the normal law it would in 12 to 18 %.
+    With a Bartlett long-run variance, the small-sample factor of Harvey, Leybourne and Newbold (1997) and Student's t.
+    In the worst case, sums of H independent shocks, a nominal 5 % test so rejects in 7 to 9 % of samples of 30 to 300
+    dates; with lag H-1 and the normal law it would in 12 to 18 %.
 
     Args:
         difference: [D] loss minus reference loss.
@@ -136,6 +134,7 @@ def clark_west(
         dates: [B] origins.
         horizon: steps ahead, H.
     """
+    # a path that overflowed gives infinite squares; the reason below then says so
     with np.errstate(over="ignore", invalid="ignore"):
         gain = (realised - nested) ** 2 - (realised - forecast) ** 2 + (nested - forecast) ** 2
     by_date = average_by_date(gain, dates)
@@ -145,6 +144,7 @@ def clark_west(
         reason = "a forecast is not finite"
     elif len(by_date) < _fewest_dates(horizon):
         reason = f"{len(by_date)} dates are too few for a horizon of {horizon}"
+    # with enough finite dates this is left: every gain is equal, as for a forecast that is the nested one
     elif np.isnan(statistic):
         reason = "the forecast never differs from the nested one"
     return ClarkWest(
@@ -160,9 +160,7 @@ def pesaran_timmermann(predicted: np.ndarray, realised: np.ndarray) -> PesaranTi
     """Test of directions for independent windows (Pesaran and Timmermann 1992, eq. 6), normal law, one-sided.
 
     With p_y and p_x the shares of rises, realised and predicted, the hit rate P is compared with P* = p_y p_x +
-    (1-p_y)(1-p_x), and the statistic is (P - P*) / sqrt(V(P) - V(P*)). Their V(P) = P*(1-P*)/n and V(P*) =
-    [(2p_y-1)^2 p_x(1-p_x) + (2p_x-1)^2 p_y(1-p_y)]/n + 4 p_y p_x (1-p_y)(1-p_x)/n^2 differ by
-    4 p_y p_x (1-p_y)(1-p_x) (n-1)/n^2.
+    (1-p_y)(1-p_x), and the statistic is (P - P*) / sqrt(V(P) - V(P*)).
 
     Args:
         predicted: [B] moves; only their sign counts.
@@ -172,7 +170,9 @@ def pesaran_timmermann(predicted: np.ndarray, realised: np.ndarray) -> PesaranTi
     n, hits, expected = _hit_rates(rises, outcome)
     if reason:
         return _untested(n, hits, expected, reason)
-    # V(P) - V(P*) in one product: the two differ by this alone, and their difference would lose digits
+    # V(P) = P*(1-P*)/n
+    # V(P*) = [(2p_y-1)^2 p_x(1-p_x) + (2p_x-1)^2 p_y(1-p_y)]/n + 4 p_y p_x (1-p_y)(1-p_x)/n^2
+    # They differ by the product below alone; subtracting one from the other would lose digits.
     variance = 4 * rises.var() * outcome.var() * (n - 1) / n**2
     statistic = float((hits - expected) / np.sqrt(variance))
     return PesaranTimmermann(
@@ -251,6 +251,7 @@ def model_confidence_set(
         if block_length is None:
             # the tests see differences alone; what all forecasters share would only make the blocks longer
             apart = kept - kept.mean(axis=1, keepdims=True)
+            # blocks shorter than the horizon would cut the dependence of overlapping windows
             length = max(horizon, float(np.mean([politis_white_block_length(series) for series in apart.T])))
         indices = date_bootstrap_indices(len(losses), block_length=length, num_resamples=num_resamples, seed=seed)
         difference, variance, rounding = _pairwise(kept, lag)
@@ -258,7 +259,9 @@ def model_confidence_set(
         for start in range(0, num_resamples, 100):  # the rows of all resamples at once would fill the memory
             some = slice(start, start + 100)
             resampled, resampled_variance, _ = _pairwise(kept[indices[some]], lag)
+            # centred on what the dates show: under the null the differences are 0, whatever the sample's are
             law[some] = _over_error(resampled - difference, resampled_variance, rounding)
+        # a forecaster with an infinite loss is out from the start and does not disturb the others
         p_values[finite] = eliminate(_over_error(difference, variance, rounding), law)
     return ModelConfidenceSet(
         p_values=p_values,
@@ -279,6 +282,7 @@ def eliminate(statistics: np.ndarray, law: np.ndarray) -> np.ndarray:
         statistics: [M, M] mean loss of i minus that of j over its standard error.
         law: [R, M, M] the same in each resample, around the difference that the dates show.
     """
+    # the last one standing keeps p value 1: nothing speaks against it
     remaining, p_values, largest = np.arange(len(statistics)), np.ones(len(statistics)), 0.0
     while len(remaining) > 1:
         # a forecaster that leaves takes its row and column along: the law is that of those who remain
@@ -299,6 +303,8 @@ def _pairwise(losses: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray, np.
     # var(a - b) = var(a) + var(b) - 2 cov(a, b), for all pairs at once
     own = np.diagonal(covariance, axis1=-2, axis2=-1)
     both = own[..., :, None] + own[..., None, :]
+    # the difference of nearly equal numbers keeps only their rounding, some 1e-16 of their size; 1e-14 leaves room for
+    # sums over dates
     return means[..., :, None] - means[..., None, :], both - 2 * covariance, 1e-14 * both
 
 
@@ -312,6 +318,7 @@ def _over_error(difference: np.ndarray, variance: np.ndarray, rounding: np.ndarr
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Holm's adjusted p values, to compare with the level that all tests together keep; NaN stays NaN."""
     p = np.asarray(p_values, dtype=np.float64)
+    # a test that could not be made is no test: it must not make the others stricter
     tested = np.flatnonzero(~np.isnan(p))
     order = tested[np.argsort(p[tested])]
     # the smallest p counts for all tests, the next for one fewer, ...; the running maximum keeps their order
@@ -331,6 +338,8 @@ def _mean_over_error(series: np.ndarray, horizon: int) -> tuple[float, float]:
 
     NaN where the dates are too few, a value is not finite, or nothing varies.
     """
+    # H-step losses of consecutive dates are correlated up to lag H - 1, and Bartlett weights shrink those correlations:
+    # twice the lag makes up for it
     n, lag = len(series), 2 * (horizon - 1)
     if n < _fewest_dates(horizon) or not np.isfinite(series).all():
         return np.nan, np.nan
@@ -340,11 +349,13 @@ def _mean_over_error(series: np.ndarray, horizon: int) -> tuple[float, float]:
     # Harvey, Leybourne and Newbold: the variance of few dates comes out too small
     small_sample = np.sqrt((n + 1 - 2 * horizon + horizon * (horizon - 1) / n) / n)
     statistic = small_sample * series.mean() / np.sqrt(variance / n)
+    # Student's t with the degrees of freedom of the Bartlett estimate: the variance too is estimated, from few pieces
     return float(statistic), min(n - 1, 1.5 * n / (lag + 1))
 
 
 def _moves(predicted: np.ndarray, realised: np.ndarray) -> np.ndarray:
     """[B] windows that have a direction on both sides."""
+    # a median that equals the last close says nothing of the direction: neither hit nor miss
     return (predicted != 0) & (realised != 0)
 
 
@@ -354,6 +365,7 @@ def _directions(predicted: np.ndarray, realised: np.ndarray) -> tuple[np.ndarray
     rises, outcome = (predicted[moves] > 0).astype(float), (realised[moves] > 0).astype(float)
     if len(rises) == 0:
         return rises, outcome, "no window moves"
+    # a constant direction has no covariance with anything, and the statistic would be 0 / 0
     if rises.min() == rises.max():
         return rises, outcome, f"the forecast is always {'up' if rises[0] else 'down'}"
     if outcome.min() == outcome.max():

@@ -35,6 +35,7 @@ def reached_code(*modules: str, file: Path | None = None) -> dict[str, str]:
         if _source_file(name) is None:
             raise ModuleNotFoundError(f"no source of {name} is found", name=name)
     followed = {*PROJECT, *(name.partition(".")[0] for name in modules)}
+    # a circle of imports ends here: what is in the dictionary is not read again
     code: dict[str, str] = {}
     todo = list(modules)
     if file is not None:
@@ -60,6 +61,7 @@ def _read(source: bytes, package: str) -> tuple[str, frozenset[str]]:
     """Code without comments and docstrings, and the names it imports; `package` is what relative imports start from."""
     tree = ast.parse(source)
     imports = frozenset(name for node in ast.walk(tree) for name in _imported(node, package))
+    # parsed and written again: comments and layout are gone, and docstrings go here
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             node.body = [statement for statement in node.body if not _is_text(statement)]
@@ -74,6 +76,7 @@ def _imported(node: ast.AST, package: str) -> list[str]:
         return []
     above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
     origin = ".".join([*above, *([node.module] if node.module else [])])
+    # the syntax does not tell a module from a name in it; `_source_file` sorts that out
     return [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
 
 

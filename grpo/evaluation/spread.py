@@ -51,6 +51,7 @@ def scale_spread(drawn: Forecast, factor: float) -> Forecast:
     """
     centre, distance = _around_median(drawn)
     with np.errstate(over="ignore"):
+        # in log price, so that no factor can make a price negative
         samples = np.exp(centre + factor * distance)
     valid = np.all(np.isfinite(samples) & (samples > 0), axis=-1)
     texts = None if drawn.texts is None else tuple(row[: samples.shape[1]] for row in drawn.texts)
@@ -70,9 +71,11 @@ def best_factor(drawn: Forecast, windows: WindowSet) -> float:
     truth = windows.truth.future / last[:, 0]
 
     def loss(log_factor: float) -> float:
+        # by the log of the factor: halving and doubling are equally far
         relative = np.exp(centre + np.exp(log_factor) * distance)
         return float(fair_crps(np.where(valid, relative, 1.0), truth).mean())
 
+    # a grid first: the loss need not have one valley, and the search below stays in the best one
     best = int(np.argmin([loss(log_factor) for log_factor in np.log(GRID)]))
     bracket = np.log(GRID[[max(best - 1, 0), min(best + 1, len(GRID) - 1)]])
     found = optimize.minimize_scalar(loss, bounds=tuple(bracket), method="bounded", options={"xatol": 1e-4})
@@ -167,6 +170,7 @@ def split_calibration(name: str, plugin: Any, settings: Mapping[str, Any]) -> tu
     Raises:
         SettingsError: `calibrate` is neither none nor spread.
     """
+    # the plugin's own field of that name wins: it may calibrate better than from outside
     if SETTING in {field.name for field in dataclasses.fields(plugin.Config)}:
         return plugin, dict(settings)
     own = {field: value for field, value in settings.items() if field != SETTING}
@@ -180,6 +184,7 @@ def _around_median(drawn: Forecast) -> tuple[np.ndarray, np.ndarray]:
     """Of 2 S samples: each day's median of the last S, and the first S less that, in log price and [B, S, H] both."""
     first, others = np.split(np.log(drawn.samples), 2, axis=1)
     answered = drawn.valid[:, first.shape[1] :].any(axis=1)
+    # without a valid sample among the others a sample is its own centre: its distance is 0, and nothing is scaled
     centre = first.copy()
     centre[answered] = np.nanmedian(others[answered], axis=1, keepdims=True)
     return centre, first - centre

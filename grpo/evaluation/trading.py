@@ -123,6 +123,7 @@ def trade(median_move: np.ndarray, windows: WindowSet, rule: TradingRule, market
     """
     truth = windows.truth
     entry = entry_prices(windows)
+    # the close of the origin is known only after it can no longer be traded: the entry is a later price
     growth = truth.future[:, -1] / entry  # [B]
     position = (median_move > rule.threshold).astype(float)  # 1 long, 0 out, -1 short
     if rule.short:
@@ -132,6 +133,7 @@ def trade(median_move: np.ndarray, windows: WindowSet, rule: TradingRule, market
     periods = _periods(windows)
     origins = np.array([windows.context.origin[rows[0]] for rows in periods])
     exits = np.array([truth.dates[rows, -1].max() for rows in periods])
+    # calendar days, not trading days: the money also waits over weekends and holidays
     years = float((exits[-1] - origins[0]) / np.timedelta64(1, "D")) / _DAYS_PER_YEAR
     # a short may lose more than its money; the account is closed at nothing
     returns = np.array([max(-1.0, net[rows].mean()) for rows in periods])
@@ -167,9 +169,12 @@ def _periods(windows: WindowSet) -> list[np.ndarray]:
     origin, last_target = windows.context.origin, windows.truth.dates[:, -1]
     periods, end = [], None
     for day in np.unique(origin):
+        # an exit at the close and a fill at the next open do not collide, so a new signal may come on the exit's own
+        # day
         if end is None or day >= end:
             rows = np.flatnonzero(origin == day)
             periods.append(rows)
+            # stocks of other exchanges may end later; the whole account waits for the last of them
             end = last_target[rows].max()
     return periods
 
@@ -193,15 +198,18 @@ def buy_and_hold(market: WindowSet, start: np.datetime64, exits: np.ndarray, cos
     entries = pd.DataFrame(
         {"stock": market.context.item_id, "origin": market.context.origin, "entry": entry_prices(market)}
     )
+    # sorted by time before duplicates go: the first row that stays is the stock's first fill
     first = entries.loc[entries["origin"] >= start].sort_values("origin").drop_duplicates("stock").set_index("stock")
     first = first.reindex(closes.columns)
     # a stock that has no price on an exit, as on a holiday of its exchange, keeps its last one
     value = closes.ffill().reindex(exits, method="ffill") / first["entry"]  # [T, K] per unit of money
     bought = exits[:, None] > first["origin"].to_numpy()  # [T, K]; never true for NaT
     value = np.where(bought, value, np.nan)
+    # 1 unit of money per stock; the purchase costs its share at once, and until then the unit waits
     equity = np.where(bought, value - cost, 1.0)
     sold = np.nan_to_num(value[-1])
     equity[-1] -= cost * sold  # only the last exit sells
+    # never rebalanced: the mean over stocks is the account, winners grow in it
     total = np.concatenate([[1.0], equity.mean(axis=1)])
     return total[1:] / total[:-1] - 1, float(np.mean((sold > 0) + sold))
 
@@ -224,7 +232,9 @@ def measure(returns: np.ndarray, years: float, *, traded: float) -> Performance:
     # equal returns differ by rounding; a ratio to that is no Sharpe ratio
     varies = deviation > 1e-12 * max(1.0, abs(mean))
     ratio = mean / deviation if varies else np.nan
+    # the 1 in front lets a loss in the first period count as a drawdown
     equity = np.cumprod(np.concatenate([[1.0], 1 + returns]))
+    # moments with N in the denominator, as in the formula of the Sharpe ratio's law
     centred = (returns - mean) / returns.std() if varies else np.full(num_periods, np.nan)
     return Performance(
         num_periods=num_periods,
@@ -246,8 +256,10 @@ def probabilistic_sharpe(performance: Performance, *, benchmark: float = 0.0) ->
 
     Phi((s - b) sqrt(T - 1) / sqrt(1 - skewness s + (kurtosis - 1) s^2 / 4)), s and b per period.
     """
+    # the formula is for ratios per period; skewness and kurtosis belong to periods too
     scale = np.sqrt(performance.periods_per_year)
     sharpe = performance.sharpe / scale
+    # a negative skew or fat tails make a ratio less certain than a Gaussian one
     spread = 1 - performance.skewness * sharpe + (performance.kurtosis - 1) / 4 * sharpe**2
     distance = (sharpe - benchmark / scale) * np.sqrt(performance.num_periods - 1)
     return float(stats.norm.cdf(distance / np.sqrt(spread)))

@@ -65,6 +65,7 @@ def read_trials(file: Path) -> Trials:
     records = _records(lines)
     sharpe: dict[str, float | None] = {}
     for record in records:
+        # the same forecaster, rule and windows again are the same trial, not a second one
         sharpe |= record["sharpe"]
     ratios = [ratio for ratio in sharpe.values() if ratio is not None]
     return Trials(

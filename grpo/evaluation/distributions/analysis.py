@@ -152,6 +152,7 @@ def compare_distributions(real: np.ndarray, generated: np.ndarray, seed: int = 0
     _check(real, generated)
     rng = generator(seed)
     lags, edges = min(MAX_LAGS, real.shape[1] - 1), distances.quantile_edges(real)
+    # diversity depends on the number of sequences, and the null needs two disjoint parts of the real ones
     halves = min(len(real) // 2, len(generated), PAIR_LIMIT)
     for_mmd = [_some(sample, PAIR_LIMIT, rng) for sample in (real, generated)]
     for_classifier = [_some(sample, CLASSIFIER_LIMIT, rng) for sample in (real, generated)]
@@ -178,6 +179,7 @@ def _value_measures(
 ) -> list[Measure]:
     """Distances against pairs of bootstrap samples of the real sequences, of the same two sizes."""
     found = _distances(real, generated, edges, lags)
+    # sizes as in the real comparison: every one of these distances shrinks with the size of a sample
     null = [
         _distances(_resampled(real, len(real), rng), _resampled(real, len(generated), rng), edges, lags)
         for _ in range(REPLICATES)
@@ -210,6 +212,7 @@ def _diversity_measures(real: np.ndarray, generated: np.ndarray, count: int, rng
     halves, others, generations = [], [], []
     for _ in range(REPLICATES):
         order = rng.permutation(len(real))
+        # disjoint parts: a bootstrap sample holds copies, which would look like a lack of diversity
         halves.append(distances.diversity(real[order[:count]]))
         others.append(distances.diversity(real[order[count : 2 * count]]))
         generations.append(distances.diversity(_some(generated, count, rng)))
@@ -221,6 +224,7 @@ def _diversity_measures(real: np.ndarray, generated: np.ndarray, count: int, rng
     }
     for field, name in names.items():
         ours, theirs, made = (np.array([getattr(d, field) for d in part]) for part in (halves, others, generations))
+        # the same kind of difference as in the null, of two subsamples; the median of many lets no single draw decide
         distance = float(np.median(np.abs(made - ours)))
         measures.append(_measure(name, distance, np.abs(theirs - ours), float(ours.mean()), float(made.mean())))
     return measures

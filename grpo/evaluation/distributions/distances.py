@@ -53,16 +53,19 @@ def cdf_distances(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     the unit of the values).
     """
     first, second = np.sort(first, axis=None), np.sort(second, axis=None)
+    # both functions are steps that change at these values only, so the largest gap lies at one of them
     values = np.sort(np.concatenate([first, second]), kind="stable")
     gaps = np.abs(
         np.searchsorted(first, values, side="right") / first.size
         - np.searchsorted(second, values, side="right") / second.size
     )
+    # the area: each gap holds until the next value
     return float(gaps.max()), float(gaps[:-1] @ np.diff(values))
 
 
 def quantile_edges(real: np.ndarray, bins: int = BINS) -> np.ndarray:
     """[at most bins - 1] inner edges of bins that hold equal shares of the real values; ties make fewer."""
+    # from the real sample alone: edges that followed the generated one would move with what they measure
     return np.unique(np.quantile(real, np.arange(1, bins) / bins))
 
 
@@ -79,6 +82,7 @@ def jensen_shannon(first: np.ndarray, second: np.ndarray, edges: np.ndarray) -> 
         counts = np.bincount(np.searchsorted(edges, values.ravel(), side="right"), minlength=len(edges) + 1)
         shares.append(counts / values.size)
     middle = (shares[0] + shares[1]) / 2
+    # an empty bin adds nothing (0 log 0 = 0), and where a share is positive the middle is too
     terms = [share[share > 0] * np.log2(share[share > 0] / middle[share > 0]) for share in shares]
     return float(sum(term.sum() for term in terms) / 2)
 
@@ -111,6 +115,7 @@ def diversity(sequences: np.ndarray) -> Diversity:
     count = len(sequences)
     distances = cdist(sequences, sequences)
     pairwise = distances.sum() / (count * (count - 1))
+    # after the sum over pairs: no sequence is its own nearest neighbour
     np.fill_diagonal(distances, np.inf)
     copies = 1 - len(np.unique(sequences, axis=0)) / count
     return Diversity(float(distances.min(axis=1).mean()), float(pairwise), copies)

@@ -70,20 +70,24 @@ def samples_of_run(run: Path, forecaster: str) -> Samples:
     windows = _windows(Path(run) / WINDOWS)
     keys = list(zip(windows.context.item_id, _days(windows.context.origin), strict=True))
     rows = {key: row for row, key in enumerate(keys)}
+    # forecasts are filed by day, so bars within a day cannot be matched to them
     if len(rows) < len(keys):
         raise RunFilesError(f"{run}: several windows of a stock begin on one day, so forecasts cannot be told apart")
     asked = list(zip(stock, _days(origin), strict=True))
     unknown = next((key for key in asked if key not in rows), None)
     if unknown:
         raise RunFilesError(f"{run}: {FORECASTS} has a forecast of {unknown[0]} on {unknown[1]}, the windows have none")
+    # all days of a path count once: overlapping windows would make both samples look more certain than they are
     kept = _without_overlap(windows, sorted({rows[key] for key in asked}))
     windows = windows.take(np.array(kept))
     number = {row: index for index, row in enumerate(kept)}
     taken = [(index, number[rows[key]]) for index, key in enumerate(asked) if rows[key] in number]
     from_forecast, from_window = (np.array(part) for part in zip(*taken, strict=True))
     scale, last = daily_volatility(windows.context, VolatilityConfig()), windows.context.last_price
+    # over the volatility known at the origin: otherwise calm and wild years would be mixed into one fat-tailed law
     real = np.diff(future_log_returns(windows), axis=1, prepend=0) / scale[:, None]
     closes = prices[from_forecast]  # [B, S, H]
+    # [B, S, 1] the last close, from which the first return starts
     start = np.broadcast_to(last[from_window, None, None], (*closes.shape[:2], 1))
     paths = np.diff(np.log(np.concatenate([start, closes], axis=2)), axis=2) / scale[from_window, None, None]
     paths = paths.reshape(-1, paths.shape[2])
@@ -102,6 +106,7 @@ def _forecasts(file: Path, forecaster: str) -> tuple[list[str], np.ndarray, np.n
         raise RunFilesError(f"{file} does not exist; make it with `python -m grpo.stages.compare_models`")
     try:
         names = pq.read_table(file, columns=["forecaster"])["forecaster"].unique().to_pylist()
+        # filtered while reading: the file holds every sample of every forecaster
         wanted = [("forecaster", "=", forecaster), ("sample", "<", SAMPLES_PER_WINDOW)]
         table = pq.read_table(file, filters=wanted) if forecaster in names else None
     except (pa.ArrowException, OSError, KeyError) as error:
@@ -109,6 +114,7 @@ def _forecasts(file: Path, forecaster: str) -> tuple[list[str], np.ndarray, np.n
     if table is None:
         raise RunFilesError(f"{file} has no forecaster '{forecaster}'; there are {', '.join(sorted(names))}")
     horizon, num = (int(table[name].to_numpy().max()) for name in ("h", "sample"))
+    # rows lie by window, sample, day; every window starts a stretch of S H rows
     first = np.arange(0, len(table), horizon * (num + 1))
     prices = table["price"].to_numpy().astype(np.float64).reshape(len(first), num + 1, horizon)
     return table["stock"].take(pa.array(first)).to_pylist(), table["origin"].to_numpy()[first], prices

@@ -18,9 +18,12 @@ PERMUTATIONS = 499
 REFITS = 59
 """Exchanges of labels for the classifier, which is fitted anew each time."""
 FOLDS = 5
+# inputs are standardised, so one unit of ridge suits them all
 _RIDGE = 1.0
+# Newton's method doubles the correct digits; the ridge keeps the optimum finite, so a dozen steps are plenty
 _NEWTON_STEPS = 12
 _NEWTON_TOLERANCE = 1e-4
+# squares of fat tails would let a few sequences decide the fit
 _CLIP = 5.0
 
 
@@ -70,6 +73,7 @@ def mmd_test(first: np.ndarray, second: np.ndarray, rng: np.random.Generator) ->
     """Squared MMD with the median heuristic, against labels that are exchanged between the samples."""
     kernel = _kernel(first, second, median_distance(first, second))
     labels = np.concatenate([np.ones(len(first)), np.zeros(len(second))])
+    # [P, N + M] labels; the kernel does not change with them and is computed once
     exchanged = rng.permuted(np.tile(labels, (PERMUTATIONS, 1)), axis=1)
     statistic = float(_squared_mmds(kernel, labels[None])[0])
     null = _squared_mmds(kernel, exchanged)
@@ -81,8 +85,7 @@ def classifier_test(first: np.ndarray, second: np.ndarray, rng: np.random.Genera
 
     It sees each value, its square and its product with the next value, so it finds differences in mean, in variance and
     in dependence from one step to the next, and none of higher order. The null distribution is that of labels exchanged
-    between the samples: folds share most of what they learn from, so the variance of the Mann-Whitney statistic would
-    be too small.
+    between the samples.
 
     Args:
         first: [N, T], N >= 2 FOLDS.
@@ -92,6 +95,8 @@ def classifier_test(first: np.ndarray, second: np.ndarray, rng: np.random.Genera
     inputs = _classifier_inputs(np.concatenate([first, second]))
     labels = np.concatenate([np.zeros(len(first)), np.ones(len(second))])
     statistic = _cross_validated_area(inputs, labels, rng)
+    # Not the textbook variance of the Mann-Whitney statistic: folds share most of what they learn from, and it would be
+    # too small. The whole procedure is run again instead, new folds included.
     null = np.array([_cross_validated_area(inputs, rng.permutation(labels), rng) for _ in range(REFITS)])
     return TwoSampleTest(statistic, float(null.mean()), null_bound(null), null_share(null, statistic))
 
@@ -117,6 +122,7 @@ def _squared_mmds(kernel: np.ndarray, labels: np.ndarray) -> np.ndarray:
     in_first, row_sums = labels @ kernel, kernel.sum(axis=0)
     within_first = (in_first * labels).sum(axis=1)
     between = (in_first * (1 - labels)).sum(axis=1)
+    # row sums give what is left of the second sample without a second matrix product
     within_second = (row_sums * (1 - labels)).sum(axis=1) - between
     return within_first / (n * (n - 1)) + within_second / (m * (m - 1)) - 2 * between / (n * m)
 
@@ -133,6 +139,7 @@ def _cross_validated_area(inputs: np.ndarray, labels: np.ndarray, rng: np.random
     """Mean over folds, each with its share of both classes, of the area on what the fit has not seen."""
     fold = np.empty(len(labels), dtype=int)
     for members in (labels == 0, labels == 1):
+        # per class: a fold without one of them would have no area
         fold[members] = rng.permutation(np.arange(members.sum()) % FOLDS)
     areas = []
     for number in range(FOLDS):
@@ -145,10 +152,12 @@ def _cross_validated_area(inputs: np.ndarray, labels: np.ndarray, rng: np.random
 def _logistic_weights(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Weights of a logistic regression with a ridge penalty on all but the constant, by Newton's method."""
     weights, penalty = np.zeros(inputs.shape[1]), np.full(inputs.shape[1], _RIDGE)
+    # the constant is free: it only says how large the two samples are
     penalty[0] = 0
     for _ in range(_NEWTON_STEPS):
         odds = expit(inputs @ weights)
         gradient = inputs.T @ (odds - labels) + penalty * weights
+        # a floor under the weights: a perfect separation sends them to 0 and the matrix towards singular
         curvature = (inputs.T * np.maximum(odds * (1 - odds), 1e-6)) @ inputs + np.diag(penalty)
         step = np.linalg.solve(curvature, gradient)
         weights = weights - step

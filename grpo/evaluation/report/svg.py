@@ -60,10 +60,12 @@ class Scale:
 
     def ticks(self, count: int, *, whole: bool = False) -> list[float]:
         """About `count` round values within the scale; whole numbers alone where asked for."""
+        # rounded up to 1, 2, 2.5 or 5 times a power of ten
         raw = (self.high - self.low) / max(count, 1)
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(power * step for step in _STEPS if power * step >= raw * 0.999)
         step = max(1.0, round(step)) if whole else step
+        # a hair of slack: a tick at the very end would otherwise be lost to rounding
         first = math.ceil(self.low / step - 1e-9)
         return [step * i for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
@@ -72,6 +74,7 @@ def domain(values: Iterable[float], *, include: Sequence[float] = (), margin: fl
     """Lowest and highest finite value with a margin on both sides; never empty."""
     finite = [float(value) for value in (*values, *include) if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
+    # equal values have no range, and a scale must not divide by 0
     pad = margin * (high - low) or abs(high) * 0.01 or 1.0
     return low - pad, high + pad
 
