@@ -74,6 +74,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: BuildConfig) -> Llam
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
             max_position_embeddings=1024,
+            # One matrix reads and writes numbers, so the features below serve the output as well.
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=token_id(tokenizer, END),
@@ -90,13 +91,17 @@ def embed_numbers(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, s
     assert isinstance(weight, torch.Tensor)
     weight.normal_(0, std)
     values, ids = number_tokens(tokenizer)
+    # The last quarter stays free to learn what else a number means.
     pairs = int(weight.shape[1] * 0.75) // 2
     periods = np.exp(np.linspace(np.log(24), np.log(2400), pairs))
     angle = 2 * np.pi * values[:, None] / periods
+    # A cosine over its periods has mean square 1/2, so sqrt(2) gives the features the standard deviation std of the
+    # rest.
     features = std * math.sqrt(2) * np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
     weight[ids, : 2 * pairs] = torch.tensor(features, dtype=weight.dtype)
     rest = weight[ids, 2 * pairs :]
-    weight[ids, 2 * pairs :] = 0.3 * rest + std * torch.randn(rest.shape[1])  # a shared "this is a number" part
+    # One random vector for all integers says "this is a number"; a little of each one's own stays.
+    weight[ids, 2 * pairs :] = 0.3 * rest + std * torch.randn(rest.shape[1])
 
 
 def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: BuildConfig) -> list[float]:
@@ -107,6 +112,8 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: B
     optimizer = torch.optim.AdamW(_weight_groups(model), lr=config.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
+        # Warm-up over the first 4 % of the steps, then a half cosine from 1 down to .02, so that the last steps still
+        # move.
         lambda step: min(1, (step + 1) / (0.04 * steps)) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps))),
     )
     losses = []
@@ -114,8 +121,12 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: B
     batches = _batches(tokenizer, config)
     for _ in tqdm(range(steps), desc="embedded model", unit="step", mininterval=10):
         input_ids, target = next(batches)
+        # The head runs over the answer alone: position t gives the law of token t + 1, so the last prompt token comes
+        # first. [B, H + 1, hidden]
         hidden = model.model(input_ids=input_ids, use_cache=False).last_hidden_state[:, -HORIZON - 1 :]
         log_probs = torch.log_softmax(model.lm_head(hidden).float(), dim=-1)  # [B, H + 1, vocabulary]
+        # [B, H, V] against [B, H, V] to [B, H]; the numbers compete with all other tokens, so the model also learns to
+        # write nothing but numbers.
         numbers = -(target * log_probs[:, :HORIZON, number_ids]).sum(-1)
         end = -log_probs[:, HORIZON, token_id(tokenizer, END)]
         loss = torch.cat([numbers, end[:, None]], dim=1).mean()
@@ -129,6 +140,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: B
 
 
 def _weight_groups(model: LlamaForCausalLM) -> list[dict]:
+    # Weight decay would pull the scales of the norms towards 0.
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
@@ -136,6 +148,7 @@ def _weight_groups(model: LlamaForCausalLM) -> list[dict]:
 
 def _batches(tokenizer: PreTrainedTokenizerFast, config: BuildConfig):
     """Endless (input_ids [B, P + H], target [B, H, V]): the prompt and the answer without its end."""
+    # Windows of one stock overlap; shuffled among 64 batches, they do not fill a batch of their own.
     size = 64 * config.batch_size
     for examples in stream_examples(config.seed, size=size, per_series=config.per_series, config=DataConfig()):
         input_ids = encode(examples, tokenizer)
@@ -149,6 +162,7 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerFast) -> torch.Tens
     """[N, P + H] token ids of prompts and answers; every prompt has the same length by construction."""
     prompts = tokenize_prompts(examples.prompts, tokenizer)
     values, ids = number_tokens(tokenizer)
+    # The integers are without gap, so a value less the lowest one is its place among the ids.
     answers = ids[examples.answers - values[0]]  # [N, H]
     return torch.tensor(np.concatenate([np.array(prompts), answers], axis=1))
 
@@ -178,6 +192,7 @@ def main() -> None:
     save(model, tokenizer, config.output_dir, facts)
     print(json.dumps(facts))
     if config.measure:
+        # Measured after the rounding to bf16 that users get.
         forecaster = LLMForecaster("embedded", model.float().eval(), tokenizer, PromptConfig(), GenerationConfig())
         report(forecaster, config.output_dir)
 

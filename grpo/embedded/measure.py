@@ -65,6 +65,7 @@ def measure(forecaster: LLMForecaster) -> dict[str, dict[str, float]]:
             "coverage_80": ours["coverage_80"],
             "valid": ours["valid"],
         }
+        # Skill: the share reached of what the exact law gains on the random walk.
         if Optimum.knows(windows.context):
             gap = reference["crps"] - score(Optimum())["crps"]
             row["gap"] = gap / reference["crps"]
@@ -91,6 +92,7 @@ def report(forecaster: LLMForecaster, folder: Path) -> None:
     reached = measure(forecaster)
     print(f"{'simulated stock':32} {'CRPS / random walk':>18} {'skill':>7} {'coverage 80':>12} {'valid':>7}")
     for name, row in reached.items():
+        # Where the optimum is hardly better than the random walk, skill divides noise by next to nothing.
         skill = row.get("skill", np.nan) if row.get("gap", 0) > 0.02 else np.nan
         print(f"{name:32} {row['relative_crps']:18.3f} {skill:7.2f} {row['coverage_80']:12.2f} {row['valid']:7.3f}")
     file = folder / "build.json"

@@ -14,6 +14,7 @@ from grpo.language.prompts import INSTRUCTIONS, TEMPLATE
 PAD, UNKNOWN, USER, ASSISTANT, END = "<|pad|>", "<|unknown|>", "<|user|>", "<|assistant|>", "<|end|>"
 CHAT_TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ '<|assistant|>' }}"
+    # The generation block marks the answer, for trainers that mask all else of a conversation.
     "{% generation %}{{ m['content'] + '<|end|>' }}{% endgeneration %}"
     "{% else %}{{ '<|user|>' + m['content'] }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -30,6 +31,7 @@ def build_tokenizer(horizon: int) -> PreTrainedTokenizerFast:
     numbers = [str(number) for number in range(LOWEST, HIGHEST + 1)]
     entries = [PAD, UNKNOWN, USER, ASSISTANT, END, *numbers, *words]
     entries += ascii_characters + [f"##{character}" for character in ascii_characters]
+    # Without duplicates, which would leave ids without a token: the digits are numbers and ASCII characters both.
     vocabulary = {entry: index for index, entry in enumerate(dict.fromkeys(entries))}
     tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=64))
     tokenizer.normalizer = normalizers.Sequence([])
@@ -41,6 +43,7 @@ def build_tokenizer(horizon: int) -> PreTrainedTokenizerFast:
         pad_token=PAD,
         unk_token=UNKNOWN,
         additional_special_tokens=[USER, ASSISTANT],
+        # Completions start at the end of the prompt, so the padding of a batch stands before it.
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )

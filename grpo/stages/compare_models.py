@@ -47,12 +47,16 @@ def main() -> None:
     """Parse the flags, make the windows where there are none, run the stage by the resume rule, print the table."""
     prog = "python -m grpo.stages.compare_models"
     config = parse_run_config(prog=prog, description=__doc__ or "")
+    # One process compares; under `accelerate launch` the others have nothing to add.
     if rank() > 0:
-        return  # one process compares; under `accelerate launch` the others have nothing to add
+        return
     paths = resolve_paths(config.paths, config.run_folder, config.stock_slug)
+    # First of all, since a misspelt forecaster should not cost the making of windows.
     choice = choose(config, paths)
     needed = [f"{split}_{part}" for split in ("train", "val", "test") for part in ("x", "y")]
     needed += ["full_x", "full_y"] if config.compare.folds > 1 else []
+    # Windows are made only where none of the files is named or there: with some of them, the missing ones are a mistake
+    # that the stage names.
     if not any(getattr(config.paths, name) or path.exists() for name, path in paths.named(*needed).items()):
         make_run_windows(config)
     adapters = {name: path for contender in choice.contenders for name, path in contender.inputs.items()}
@@ -75,6 +79,7 @@ def main() -> None:
         inputs=paths.named(*needed) | adapters,
         outputs={name: folder / name for name in OUTPUTS},
         body=lambda run: compare(run, config, paths, choice, forecasters),
+        # Forecasts are kept one by one, under the identity of who made them, so making the table again loses none.
         remake=True,
     )
     if any(stage.adapter in adapters for stage in ADAPTER_STAGES):
@@ -90,6 +95,7 @@ def compare(
     for notice in choice.notices:
         run.logger.info(notice)
     every = read_folds(paths, config.data, config.compare.folds)
+    # The trading below takes `every` itself: it needs the prices of the days between the chosen windows too.
     folds = limit_windows(every, config.compare.max_windows)
     contenders = _with_optimum(choice.contenders, concatenate([fold.test for fold in folds]))
     seeds = range(config.seed, config.seed + config.compare.seeds)
@@ -134,6 +140,7 @@ def _by_cutoff(
     if cutoff is None:
         return [], []
     table = cutoff_table(comparison, cutoff)
+    # The day is of the run's own base model; one from another source has read up to a day of its own.
     concerned = [model.name for model in models if model.spec.base == config.model]
     return [cutoff_section(table, cutoff)], cutoff_warnings(table, concerned, cutoff)
 

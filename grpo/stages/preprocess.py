@@ -37,6 +37,7 @@ def make_run_windows(config: RunConfig) -> None:
     outputs = {"report": folder / REPORT_FILE}
     for split in SPLITS:
         outputs[f"{split}_x"], outputs[f"{split}_y"] = windows_files(config.stock, folder, split)
+    # One fold is the plain split, which needs no folder of its own.
     for number in range(1, config.data.folds + 1) if config.data.folds > 1 else ():
         for split in SPLIT_NAMES:
             paths = windows_files(config.stock, fold_folder(folder, number), split)

@@ -65,10 +65,12 @@ class Sampled:
 
 def sample(config: RunConfig, paths: RunPaths, rng: np.random.Generator) -> Sampled:
     """Sample K answers for each of a stratified choice of training windows from the stage-1 model."""
-    from grpo.sampling.forecaster import load_llm_forecaster  # brings torch, which a finished stage does not need
+    # Brings torch, which a finished stage does not need.
+    from grpo.sampling.forecaster import load_llm_forecaster
 
     settings = config.rejection
     windows = read_windows(paths.train_x, paths.train_y)
+    # The truth may choose here: these are training windows.
     move = np.log(windows.truth.future[:, -1] / windows.context.last_price)
     stratum = strata(windows.context.feature("volatility"), move, windows.context.origin)
     chosen = draw_stratified(stratum, settings.max_windows, rng)
@@ -83,6 +85,7 @@ def sample(config: RunConfig, paths: RunPaths, rng: np.random.Generator) -> Samp
         windows=windows,
         stratum=stratum[chosen],
         texts=texts,
+        # [N K, H] to [N, K, H]
         paths=scale_paths(levels).reshape(len(windows), settings.num_samples, horizon),
         truth=true_paths(windows),
     )
@@ -96,6 +99,7 @@ def generate(config: RunConfig, paths: RunPaths, stage: StageRun) -> dict[str, A
     kept, drawn = np.zeros_like(valid), np.zeros_like(valid)
     for row in range(len(valid)):
         kept[row, select(sampled.paths[row], sampled.truth[row], settings, rng)] = True
+        # As many as are kept at most, drawn blindly: the range of more samples is wider by itself.
         drawn[row, rng.permutation(np.flatnonzero(valid[row]))[: settings.keep]] = True
     if not kept.any():
         raise UserError(
@@ -105,6 +109,7 @@ def generate(config: RunConfig, paths: RunPaths, stage: StageRun) -> dict[str, A
         )
     _write(config, paths, stage, sampled, kept)
     before, after = (range_coverage(sampled.paths, chosen, sampled.truth) for chosen in (drawn, kept))
+    # Of m samples and the truth, alike in law, the truth is the lowest or the highest with probability 2 / (m + 1).
     calibrated = (settings.keep - 1) / (settings.keep + 1)
     dropped = int((~kept.any(1)).sum())
     stage.logger.info(
@@ -138,6 +143,7 @@ def range_coverage(paths: np.ndarray, chosen: np.ndarray, truth: np.ndarray) -> 
         truth: [N, H].
     """
     rows = chosen.any(1)
+    # [N, K, 1] against [N, K, H]; windows without a chosen sample are left out, whose range would be NaN.
     some = np.where(chosen[:, :, None], paths, np.nan)[rows]
     inside = (np.nanmin(some, axis=1) <= truth[rows]) & (truth[rows] <= np.nanmax(some, axis=1))
     return float(inside.mean())
@@ -150,10 +156,12 @@ def _write(config: RunConfig, paths: RunPaths, stage: StageRun, sampled: Sampled
     acceptance = _acceptance(sampled.stratum, kept, sampled.valid)
     write_atomically(stage.folder / "rejected.parquet", rejected.to_parquet(index=False))
     write_atomically(stage.folder / "acceptance.csv", acceptance.to_csv(index=False))
+    # Last, since stage 2 starts wherever this file is.
     write_atomically(paths.sft_data, table.loc[table["kept"], columns].to_csv(index=False))
 
 
 def _spread(paths: np.ndarray, mask: np.ndarray) -> float:
+    # One sample alone has no spread.
     chosen = np.where(mask[:, :, None], paths, np.nan)[mask.sum(1) > 1]
     return float(np.nanstd(chosen, axis=1).mean()) if len(chosen) else float("nan")
 
@@ -173,6 +181,7 @@ def _sample_table(
         valid = np.isfinite(paths[row]).all(-1)
         reward = np.full(len(valid), np.nan)
         if valid.any():
+            # The pair weight stays 1: these are scores to read, and no baseline is subtracted from them.
             reward[valid] = energy(paths[row][valid], truth[row])
         parts.append(
             pd.DataFrame(
@@ -194,6 +203,7 @@ def _why(paths: np.ndarray, truth: np.ndarray, kept: np.ndarray, max_distance: f
     """[K] why each sample of a window was rejected; empty for a kept one."""
     far = path_norm(paths - truth) > max_distance
     reasons = [kept, ~np.isfinite(paths).all(-1), far]
+    # The first that holds wins; the distance of an invalid path is NaN, which is never too far.
     return np.select(reasons, ["", "invalid answer", "too far from what happened"], "not selected")
 
 
@@ -201,6 +211,7 @@ def _acceptance(stratum: np.ndarray, kept: np.ndarray, valid: np.ndarray) -> pd.
     names = ["low", "middle", "high"], ["down", "up"], ["early", "middle", "late"]
     table = pd.DataFrame(
         {
+            # stratum = 6 volatility + 3 direction + date, as `rejection.strata` numbers them
             "volatility": [names[0][value // 6] for value in stratum],
             "direction": [names[1][value // 3 % 2] for value in stratum],
             "date": [names[2][value % 3] for value in stratum],
@@ -217,8 +228,9 @@ def _acceptance(stratum: np.ndarray, kept: np.ndarray, valid: np.ndarray) -> pd.
 def main() -> None:
     """Run the stage."""
     config = parse_run_config(prog="python -m grpo.stages.sft_data_generation", description=__doc__ or "")
+    # One process samples and writes; under `accelerate launch` the others have nothing to add.
     if rank() > 0:
-        return  # one process samples and writes; under `accelerate launch` the others have nothing to add
+        return
     paths = fetch_adapters(resolve_paths(config.paths, config.run_folder, config.stock_slug), SAMPLED.adapter)
     run_stage(
         "rejection",

@@ -28,7 +28,8 @@ def train(config: RunConfig, stage: StageRun, paths: RunPaths, start_from: Path 
     """Train; returns the headline metrics."""
     task = training_task(config, STAGE, start_from)
     activate(task.spec, sampler=task.generation.backend)
-    from grpo.training.sft import train_sft  # brings torch and TRL, which a finished stage does not need
+    # Only here, after Unsloth could patch torch and TRL, which a finished stage does not even need.
+    from grpo.training.sft import train_sft
 
     return train_sft(task, stage, paths)
 

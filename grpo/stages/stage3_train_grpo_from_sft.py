@@ -25,7 +25,8 @@ def train(config: RunConfig, stage: StageRun, paths: RunPaths) -> dict[str, Any]
     """Train; returns the headline metrics."""
     task = training_task(config, STAGE, paths.adapters[BEFORE.adapter])
     activate(task.spec, sampler=task.generation.backend)
-    from grpo.training.grpo import train_grpo  # brings torch and TRL, which a finished stage does not need
+    # Only here, after Unsloth could patch torch and TRL, which a finished stage does not even need.
+    from grpo.training.grpo import train_grpo
 
     return train_grpo(task, stage, paths)
 

@@ -72,7 +72,9 @@ def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
         "prompt": plain(config.prompt),
         "lora": plain(config.lora),
         "loading": plain(config.loading),
-        "generation": plain(replace(config.generation, vllm_server=None)),  # where it runs decides nothing
+        # Where a vLLM server runs decides nothing, and a resumed run may find it at another address.
+        "generation": plain(replace(config.generation, vllm_server=None)),
+        # Their number decides the global batch, so a resume with another number would be another training.
         "processes": num_processes(),
         "grpo": plain(stage),
     } | sources_section(config.prompt, stage)
