@@ -35,6 +35,7 @@ class StickyNoise:
 
     def execute(self, intended: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
         """[*] executed actions for intended ones [*], among those allowed [*, A]."""
+        # Uniform over the allowed actions, the intended one included: that is the alpha/n of the law.
         other = torch.multinomial(allowed.flatten(0, -2).float(), 1).view(intended.shape)
         return torch.where(torch.rand(intended.shape, device=intended.device) < self.alpha, other, intended)
 
@@ -76,8 +77,10 @@ class ForwardDynamics(torch.nn.Module):
         dtype = self.persistence.dtype
         features = [self.environment.encode(states).to(dtype), same.to(dtype)]
         if thought is not None:
+            # The encoder learns from the balance alone; here it is an input like others.
             features.append(thought.detach())
         logits = self.layers(torch.cat(features, dim=-1)) + self.persistence * same
+        # Forbidden actions leave before the softmax, so that those that can be executed sum to 1.
         return logits.masked_fill(~self.environment.allowed(states), -torch.inf).log_softmax(dim=-1)
 
 
@@ -101,14 +104,17 @@ class ReplayBuffer:
     def add(self, *columns: torch.Tensor) -> None:
         """Append N rows, given as tensors of N rows each."""
         count = len(columns[0])
+        # Only the latest fit; the others would be overwritten within this very call, in an order that is not defined.
         if count > self.capacity:
             columns, count = tuple(column[-self.capacity :] for column in columns), self.capacity
         needed = min(self._added + count, self.capacity)
         if not self._columns:
             self._columns = [column.new_empty(min(FIRST_ROOM, self.capacity), *column.shape[1:]) for column in columns]
+        # Room grows by doubling: a capacity of a million rows would else be paid for by a training of a thousand.
         while (room := len(self._columns[0])) < needed:
             larger = min(2 * room, self.capacity)
             self._columns = [torch.cat([c, c.new_empty(larger - room, *c.shape[1:])]) for c in self._columns]
+        # The ring: row numbers wrap around, and the oldest rows are the next to be written over.
         rows = (self._added + torch.arange(count)) % self.capacity
         for kept, column in zip(self._columns, columns, strict=True):
             kept[rows] = column

@@ -97,6 +97,8 @@ class SequenceEnvironment(Environment):
     def initial(self, count: int) -> torch.Tensor:
         """[count, D] BOS alone."""
         states = torch.full((count, self.num_steps + 1), self.padding)
+        # BOS makes the empty sequence a state like any other. Without it neither F(s0) nor the first action would be
+        # trained.
         states[:, 0] = self.bos
         return states
 
@@ -111,6 +113,7 @@ class SequenceEnvironment(Environment):
     def step(self, states: torch.Tensor, executed: torch.Tensor) -> torch.Tensor:
         """[*, D] with one token more."""
         position = (self.lengths(states) + 1)[..., None]
+        # An ended state has no room for a token: the clamp keeps scatter within it, and `where` leaves it as it was.
         longer = states.scatter(-1, position.clamp(max=self.num_steps), executed[..., None])
         return torch.where(position <= self.num_steps, longer, states)
 
@@ -120,6 +123,7 @@ class SequenceEnvironment(Environment):
 
     def backward_allowed(self, states: torch.Tensor, *, noise: bool) -> torch.Tensor:
         """[*, 1, V] any token may have been intended; without noise, the last one."""
+        # With noise the executed token tells nothing certain of the intended one.
         if noise:
             return self.allowed(states)[..., None, :]
         last = states.gather(-1, self.lengths(states)[..., None])

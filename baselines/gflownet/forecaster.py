@@ -171,6 +171,7 @@ class GFlowNetForecaster(FittedForecaster):
         require_validation(cls.name, val)
         scaling = InputScaling.fit(train.context, config)
         environment = price_paths(config, train, val, scaling, sees_context=cls.sees_context)
+        # Seed, then build, then train, all within the fork: the caller's random numbers stay as they are.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             generator = build_generator(
@@ -193,6 +194,7 @@ class GFlowNetForecaster(FittedForecaster):
             UserError: further ahead than the training windows reach.
         """
         require_horizon(self.name, fitted=self.environment.num_steps, asked=horizon)
+        # For all days even where fewer are asked for: a short forecast is then the begin of a long one.
         shape = (num_samples, self.environment.num_steps, 2)
         uniforms = np.stack([generator.random(shape) for generator in window_generators(context, seed)])
         inputs = self.scaling.inputs(context)
@@ -211,9 +213,11 @@ class GFlowNetForecaster(FittedForecaster):
         encoded = self.generator.encode(thoughts(inputs) if self.sees_context else None, count * samples)
         states = self.environment.initial(count * samples)
         for day in range(horizon):
+            # The noise is put into the law and not drawn: one uniform per day decides.
             law = self.generator.noise.executed_policy(
                 self.generator.action_law(states, encoded), self.environment.allowed(states)
             )
+            # Inversion without the last sum, which rounding may leave below 1.
             chosen = (levels[:, day, :1] >= law.cumsum(dim=-1)[:, :-1]).sum(dim=-1)
             states = self.environment.step(states, chosen)
         tokens = states[:, 1 : horizon + 1].numpy().reshape(count, samples, horizon)
@@ -246,7 +250,9 @@ class GFlowNetNoContext(GFlowNetForecaster):
 def thoughts(inputs: WindowInputs) -> torch.Tensor:
     """[B, L, F + 1] the context: the features, then one return per position, oldest first."""
     count, length = inputs.returns.shape
+    # [B, 1, F + 1]: the features come first, as the encoder is read off its first position; the return there is 0.
     features = torch.nn.functional.pad(inputs.features, (0, 1))[:, None]
+    # [B, L, F + 1]: the returns, with zeros where the features would be.
     returns = torch.cat(
         [inputs.features.new_zeros(count, length, inputs.features.shape[1]), inputs.returns[..., None]], -1
     )
@@ -271,9 +277,11 @@ def price_paths(
         ridge = Ridge.fit(
             RidgeConfig(features=True, **volatility), train, val, horizon=train.horizon, seed=0, out_dir=Path()
         )
+        # The ridge speaks of cumulative returns, the reward of single days.
         residuals = np.diff(ridge.residuals, axis=1, prepend=0.0)
         val_mean = np.diff(ridge.scaled_mean(val.context), axis=1, prepend=0.0)
     else:
+        # The window says nothing here: what is left of a return is its distance from the mean.
         residuals, val_mean = targets - targets.mean(axis=0), targets.mean(axis=0)
     covariance = residuals.T @ residuals / len(residuals)
     temperature = config.temperature or fit_temperature(val_mean, val_targets, covariance)
@@ -336,17 +344,20 @@ class _Training:
 
     def _step(self, step: int) -> Measured:
         rows = torch.randint(len(self.observed), (self.config.windows_per_step,))
+        # [B M, H]: the paths of a window stand side by side, and share its context and the path that came.
         condition = self.observed[rows].repeat_interleave(self.config.paths_per_window, dim=0)
         thought = thoughts(self.inputs.take(rows)) if self.plugin.sees_context else None
         batch = self.generator.sample(len(condition), thought=thought, condition=condition, exploring=True)
         measured = self.learner.step(batch, step / self.config.steps)
         with torch.no_grad():
+            # A shorter memory at first, or the average would keep the random first weights for hundreds of steps.
             decay = min(self.config.averaging, (1 + step) / (10 + step))
             for kept, weight in zip(self.average.parameters(), self.generator.parameters(), strict=True):
                 kept.lerp_(weight, 1 - decay)
         return measured
 
     def _look(self, step: int, recent: Sequence[Measured]) -> str:
+        # In float64, as the forecaster will be, so that the look judges what will be used.
         fitted = self.plugin(self.config, self.scaling, copy.deepcopy(self.average).double().eval())
         crps = scaled_crps(fitted, self.val)
         self.run.best.offer(crps, step, self.average)

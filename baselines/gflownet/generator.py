@@ -67,6 +67,7 @@ class StochasticDBGFlowNetGenerator(nn.Module):
     @property
     def learns_dynamics(self) -> bool:
         """Whether there is noise whose law is learnt and used."""
+        # Blind to noise: the executed action is taken for the intended one, so there is nothing to tell apart.
         blind = self.config.balance == "detailed_balance"
         return self.config.learn_dynamics and self.config.stick > 0 and not blind
 
@@ -99,7 +100,9 @@ class StochasticDBGFlowNetGenerator(nn.Module):
     ) -> torch.Tensor:
         """[*, A] probabilities of the intended action in states [*, D], with an encoded context [*, W] each."""
         allowed = self.environment.allowed(states)
+        # Forbidden actions leave before the temperature, so that none gets a share from flattening.
         logits = self.network.policy_logits(states, thought).masked_fill(~allowed, -torch.inf)
+        # At temperature 1 the very logits that the loss sees; exploration is a mixture on top, and explicit.
         law = (logits if temperature == 1 else logits / temperature).softmax(dim=-1)
         return law if explore == 0 else (1 - explore) * law + explore * allowed / allowed.sum(dim=-1, keepdim=True)
 
@@ -121,6 +124,7 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         """
         explore = {"temperature": self.flattening(), "explore": self.config.explore} if exploring else {}
         path, intended, executed, mask = [self.environment.initial(count)], [], [], []
+        # No graph: the loss reads the states again, all of them in one pass.
         with torch.inference_mode():
             encoded = self.encode(thought, count)
             law = self._sampling_law(encoded, count, **explore)
@@ -129,6 +133,7 @@ class StochasticDBGFlowNetGenerator(nn.Module):
                 intended.append(draw(law(path[-1])))
                 executed.append(self._execute(path[-1], intended[-1]))
                 path.append(self.environment.step(path[-1], executed[-1]))
+        # [B, T + 1, D] states, then [B, T] each; those that ended early have stayed in their end.
         steps = (torch.stack(column, dim=1) for column in (path, intended, executed, mask))
         return Trajectories(*steps, thought=thought, condition=condition)
 
@@ -139,6 +144,7 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         B walks can take steps, and no context tells one walk's from another's.
         """
         states = self.environment.few_states() if encoded is None else None
+        # A table pays only where there are fewer states than steps to be taken.
         if states is None or len(states) > count * self.environment.num_steps:
             return lambda states: self.action_law(states, encoded, **explore)
         table = self.action_law(states, None, **explore)
@@ -164,6 +170,7 @@ class StochasticDBGFlowNetGenerator(nn.Module):
     def log_rewards(self, batch: Trajectories) -> torch.Tensor:
         """[B] float64 log R of the ends, with floor and exponent."""
         log_rewards = self.environment.log_reward(batch.ends, batch.condition)
+        # The floor before the exponent, as the setting says: a reward of 0 would have no logarithm.
         if self.config.reward_floor > 0:
             log_rewards = log_rewards.clamp(min=math.log(self.config.reward_floor))
         return self.config.reward_exponent * log_rewards
@@ -189,6 +196,7 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         if self.config.balance == "sub_trajectory_balance":
             pieces = sub_trajectory_balance.piece_weights(batch.mask, self.config.piece_decay)
             return torch.where(pieces > 0, pieces * residuals.square(), 0.0).sum(dim=(1, 2)).mean(), info
+        # Steps beyond an end may have infinite residuals; they are put to 0 before anything is squared.
         return self._step_loss(torch.where(batch.mask, residuals, 0.0), info), info
 
     def get_dynamics_loss(
@@ -220,9 +228,11 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         self, states: torch.Tensor, intended: torch.Tensor, thought: torch.Tensor | None
     ) -> torch.Tensor:
         """[*, A] log P(k|s, a) as the loss sees it, learnt or true, without a gradient."""
+        # No gradient: the dynamics learn from what happened, in `get_dynamics_loss`, and not from the balance.
         with torch.no_grad():
             if self.dynamics is not None:
                 return self.dynamics(states, intended, thought)
+            # The true law of no noise, so that a blind condition is the case alpha = 0.
             noise = self.noise if self.sees_noise else StickyNoise(0.0)
             return noise.log_probabilities(intended, self.environment.allowed(states))
 
@@ -231,16 +241,19 @@ class StochasticDBGFlowNetGenerator(nn.Module):
         encoded = self.encode(batch.thought, len(batch))
         flows = self.network.along(states, encoded)
         allowed = self.environment.allowed(states[:, :-1])
+        # P_B of a step belongs to the state that it enters, hence states[:, 1:]; [B, T, K, A] to [B, T, K A].
         pairs = self.environment.backward_allowed(states[:, 1:], noise=self.sees_noise).flatten(-2)
         # where the trajectory has ended every pair is let through: the step counts for nothing, and must not be nan
         pairs = pairs | ~mask[..., None]
         log_rewards = self.log_rewards(batch).to(flows.log_flow.dtype)
         log_flows = flows.log_flow
+        # The head then has to learn only what is still to come; what is settled is known.
         if self.config.forward_looking:
             log_flows = log_flows + self._settled(batch).to(log_flows.dtype)
         if self.log_z is not None:
             source = log_flows.new_ones(len(states), 1) if encoded is None else encoded
             log_flows = torch.cat([self.log_z(source), log_flows[:, 1:]], dim=1)
+        # An end's flow is its reward and nothing learnt; this also fills the steps after an early end.
         log_flows = torch.where(self.environment.ended(states), log_rewards[:, None], log_flows)
         info = {
             "inp_x": states,
@@ -266,6 +279,7 @@ class StochasticDBGFlowNetGenerator(nn.Module):
     def _residuals(self, batch: Trajectories, info: Mapping[str, torch.Tensor]) -> torch.Tensor:
         actions = self._actions(batch)
         log_policy = _at(info["log_policy"], actions)
+        # Pairs (slot, action) are numbered slot by slot, as `backward_allowed` flattens them.
         pair = self.environment.slots(batch.executed) * self.environment.num_actions + actions
         log_backward = _at(info["pol_back_logits"].log_softmax(dim=-1), pair)
         log_flows = torch.cat([info["log_flows"], info["end_log_flow"][:, None]], dim=1)
@@ -291,6 +305,7 @@ class StochasticDBGFlowNetGenerator(nn.Module):
     def _settled(self, batch: Trajectories) -> torch.Tensor:
         """[B, T + 1] the part of log R that is settled in each state."""
         steps = self.environment.log_step_rewards(batch.states, batch.condition)
+        # One column more in front: nothing is settled in the first state.
         return self.config.reward_exponent * nn.functional.pad(steps.cumsum(dim=1), (1, 0))
 
     def _child_flows(self, batch: Trajectories) -> torch.Tensor:
@@ -309,6 +324,7 @@ class StochasticDBGFlowNetGenerator(nn.Module):
             condition = condition[:, None, None].expand(-1, steps, num_actions, *condition.shape[1:])
         if self.config.forward_looking:
             raise ValueError("expected_balance has no forward-looking form here; set forward_looking false")
+        # `log_rewards` reads the last state of trajectories; here each child is one of a single state, [B T A, 1, D].
         ends = Trajectories(
             children[:, :, :, None].flatten(0, 2), batch.intended, batch.executed, batch.mask,
             condition=None if condition is None else condition.flatten(0, 2),
@@ -335,6 +351,7 @@ class StochasticKLGFlowNetGenerator(StochasticDBGFlowNetGenerator):
         super().__init__(environment, config, *others, **named)
         if config.balance not in STEPWISE:
             raise ValueError(f"the KL generator weighs steps; its balance must be one of {', '.join(STEPWISE)}")
+        # A buffer, so that a checkpoint carries it: a resumed training flattens as the unbroken one does.
         self.register_buffer("entropy_quantiles", torch.full((2,), torch.nan))
 
     def flattening(self) -> float:
@@ -347,6 +364,7 @@ class StochasticKLGFlowNetGenerator(StochasticDBGFlowNetGenerator):
         mask = info["mask"]
         allowed = self.environment.allowed(info["inp_x"][:, :-1])
         entropy = entropy_ratio.normalised_entropy(info["log_policy"].detach(), allowed)
+        # Only in training: a measurement in between must not move what training goes by.
         if self.training:
             self.entropy_quantiles.copy_(
                 entropy_ratio.updated_quantiles(self.entropy_quantiles, entropy, mask, self.config.quantile_decay)

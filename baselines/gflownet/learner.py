@@ -59,6 +59,7 @@ class Learner:
     def __init__(self, generator: StochasticDBGFlowNetGenerator, config: LearnerConfig) -> None:
         self.generator, self.config = generator, config
         groups = [{"params": generator.flow_parameters(), "lr": config.learning_rate}]
+        # A step size of its own: log Z may have far to go, where weights need small steps.
         if generator.log_z is not None:
             groups.append({"params": list(generator.log_z.parameters()), "lr": config.z_learning_rate})
         self.optimizers: dict[str, torch.optim.Optimizer] = {"flows": torch.optim.Adam(groups, fused=True)}
@@ -89,6 +90,7 @@ class Learner:
         for name, optimizer in self.optimizers.items():
             for group, rate in zip(optimizer.param_groups, self._rates[name], strict=True):
                 group["lr"] = rate * decay
+        # The dynamics first: the balance then goes by what they have learnt of this very batch.
         measured = self._learn_dynamics(batch) if self.generator.dynamics is not None else {}
         loss, info = self.generator.get_loss(batch)
         norm = self._descend("flows", loss, self.config.clip)
@@ -96,9 +98,11 @@ class Learner:
 
     def _learn_dynamics(self, batch: Trajectories) -> dict[str, float]:
         taken = batch.mask
+        # [B, T, ...] to [N, ...]: the steps that were taken, trajectory by trajectory.
         columns = [batch.states[:, :-1][taken], batch.intended[taken], batch.executed[taken]]
         if batch.thought is not None:
             shared = len(batch) // len(batch.thought)
+            # Once per trajectory, then once per step of it, in the order in which the mask lays the steps out.
             columns.append(batch.thought.repeat_interleave(shared, dim=0).repeat_interleave(taken.sum(dim=1), dim=0))
         if self.buffer is not None:
             self.buffer.add(*columns)
@@ -114,6 +118,7 @@ class Learner:
         optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        # Parameters without a gradient are those that this balance does not use.
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()

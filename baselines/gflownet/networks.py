@@ -1,7 +1,7 @@
 """Networks: trunks that read states, the encoder of the context ("thought"), and the heads on top.
 
-Forward policy, backward policy and flow have a head each. (One softmax for both policies, as in published code, forces
-P_B to follow pi.) The first state goes through the same trunk as every other, so F(s0) and the first action are learnt.
+Forward policy, backward policy and flow have a head each. The first state goes through the same trunk as every other,
+so F(s0) and the first action are learnt.
 
 Letters: B trajectories, N states, T steps, D integers of a state, A actions, K parent slots, W width, C context
 positions.
@@ -98,6 +98,7 @@ class CausalTransformerTrunk(nn.Module):
             _block(config.width, config.heads),
             config.layers,
             norm=nn.LayerNorm(config.width),
+            # Nested tensors do not go with `norm_first`, and torch warns where they are not declined.
             enable_nested_tensor=False,
         )
         self.join = nn.Sequential(nn.Linear(config.width + thought_width, config.width), nn.GELU())
@@ -106,12 +107,14 @@ class CausalTransformerTrunk(nn.Module):
     def _read(self, tokens: torch.Tensor) -> torch.Tensor:
         """[N, D, W] of token rows [N, D]; a position sees itself and what is before it."""
         mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1], device=tokens.device)
+        # In the type of the network, as torch refuses a float32 mask beside float64 weights.
         mask = mask.to(self.positions.dtype)
         return self.blocks(self.tokens(tokens) + self.positions, mask=mask, is_causal=True)
 
     def forward(self, states: torch.Tensor, thought: torch.Tensor | None) -> torch.Tensor:
         """[*, W] for states [*, D]."""
         rows = states.reshape(-1, states.shape[-1])
+        # The state is what has been read at its last token; padding behind it is not looked at, as the mask is causal.
         last = (rows != self.padding).sum(dim=-1) - 1
         read = self._read(rows)[torch.arange(len(rows), device=rows.device), last]
         read = read.reshape(*states.shape[:-1], -1)
@@ -119,6 +122,7 @@ class CausalTransformerTrunk(nn.Module):
 
     def along(self, states: torch.Tensor, thought: torch.Tensor | None) -> torch.Tensor:
         """[B, T + 1, W] of trajectories [B, T + 1, D] in one pass: the last state holds all tokens."""
+        # Under the causal mask position t has read what state t holds, so the end alone gives all T + 1 states.
         read = self._read(states[:, -1])  # D = T + 1
         if thought is not None:
             read = torch.cat([read, thought[:, None].expand(*read.shape[:2], -1)], dim=-1)
@@ -150,6 +154,7 @@ class ThoughtEncoder(nn.Module):
         """[B, W] of contexts [B, C] or [B, C, F]."""
         if thought.is_floating_point():
             thought = thought.to(self.positions.dtype)
+        # Read off the first position, which after attention knows all others.
         return self.blocks(self.embed(thought) + self.positions)[:, 0]
 
 
@@ -167,6 +172,7 @@ class FlowNetwork(nn.Module):
         trunk = {"mlp": MlpTrunk, "transformer": CausalTransformerTrunk}[config.trunk]
         self.trunk = trunk(environment, config, extra)
         self.policy = nn.Linear(config.width, environment.num_actions)
+        # A head of its own: one softmax for both policies, as in published code, forces P_B to follow pi.
         self.backward_policy = nn.Linear(config.width, environment.num_slots * environment.num_actions)
         self.flow = nn.Linear(config.width, 1)
 
@@ -187,6 +193,7 @@ class FlowNetwork(nn.Module):
 
 
 def _block(width: int, heads: int) -> nn.TransformerEncoderLayer:
+    # No dropout: trajectories must be drawn from the very policy that the loss sees.
     return nn.TransformerEncoderLayer(
         width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     )

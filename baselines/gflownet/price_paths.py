@@ -74,6 +74,7 @@ class ReturnBins:
     def decode(self, tokens: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Returns within their bins, of tokens and of levels in [0, 1) within the bin, of equal shape."""
         place = (tokens + levels) * PIECES
+        # Rounding may put a level near 1 in the last bin onto the last knot, which has none to its right.
         below = np.minimum(place.astype(np.int64), len(self.knots) - 2)
         return self.knots[below] + (place - below) * (self.knots[below + 1] - self.knots[below])
 
@@ -92,6 +93,7 @@ class PathKernel:
 
     def whiten(self, paths: np.ndarray) -> np.ndarray:
         """[..., H] u = L^-1 x of paths [..., H]."""
+        # L^-1 is lower triangular, so u_t depends on the days up to t alone: what lets log R be a sum over days.
         return paths @ np.linalg.inv(np.linalg.cholesky(self.covariance)).T
 
 
@@ -131,6 +133,8 @@ class PricePaths(SequenceEnvironment):
             raise ValueError("the reward of a price path needs the path that came")
         path = self._values[ends[..., 1:]]
         whitened = path @ self._whitening.T
+        # Day by day, minus the score after that of the path without a move (it depends on y alone) is taken off. The
+        # last term divides by the bins' own law, as equally likely bins count by themselves.
         return whitened * condition - whitened.square() / 2 + path.square() / (2 * self.kernel.variance)
 
 
@@ -145,12 +149,14 @@ def fit_temperature(mean: np.ndarray, truth: np.ndarray, covariance: np.ndarray)
         truth: [N, H] the daily returns that came.
         covariance: [H, H] S.
     """
+    # Cumulative returns are what is scored; sums of days have the covariance 1 S 1', with 1 lower triangular.
     error = np.cumsum(truth - mean, axis=1)
     ones = np.tril(np.ones_like(covariance))
     spread = np.sqrt(np.diag(ones @ covariance @ ones.T))  # [H] of cumulative returns
     root = np.sqrt(np.arange(1, len(spread) + 1))
 
     def loss(log_tau: float) -> float:
+        # tau scales a variance, so the deviation grows by its root. Searched in logs: a factor is as far up as down.
         sigma = spread * np.exp(log_tau / 2)
         z = error / sigma
         density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)

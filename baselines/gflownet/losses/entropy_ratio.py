@@ -23,17 +23,16 @@ QUANTILES = (0.9, 0.1)
 
 
 def kl_penalty(residuals: torch.Tensor) -> torch.Tensor:
-    """Penalty d - 1 + exp(-d) >= 0 of each residual d, along its tangent below d = -MAX_EXPONENT.
-
-    Cutting the exponent alone would leave the slope +1 of the rest there, which drives d further away from 0.
-    """
+    """Penalty d - 1 + exp(-d) >= 0 of each residual d, along its tangent below d = -MAX_EXPONENT."""
     inside = residuals.clamp(min=-MAX_EXPONENT)
+    # A tangent and no mere cut of the exponent: cut, the rest d - 1 has the slope +1, which drives d further from 0.
     slope = 1 - math.exp(MAX_EXPONENT)
     return inside - 1 + torch.exp(-inside) + slope * (residuals - inside)
 
 
 def mixed_penalty(residuals: torch.Tensor, kl_share: float) -> torch.Tensor:
     """(1 - kl_share) d^2 + 2 kl_share g(d): both have the curvature 2 at 0, and kl_share = 0 is the square itself."""
+    # The square itself, so that no share at all gives the plain loss to the last bit.
     if kl_share == 0:
         return residuals.square()
     return (1 - kl_share) * residuals.square() + 2 * kl_share * kl_penalty(residuals)
@@ -46,8 +45,10 @@ def normalised_entropy(log_policy: torch.Tensor, allowed: torch.Tensor) -> torch
         log_policy: [B, T, A] log probabilities.
         allowed: [B, T, A] bool.
     """
+    # Forbidden actions have the log probability -inf, and -inf times 0 is nan.
     plain = log_policy.masked_fill(~allowed, 0.0)
     entropy = -(torch.where(allowed, plain.exp() * plain, 0.0)).sum(dim=-1)
+    # One allowed action has the entropy 0, and log 1 = 0: at least 2 keeps the quotient at 0.
     return entropy / allowed.sum(dim=-1).clamp(min=2).log()
 
 
@@ -56,11 +57,14 @@ def step_weights(entropy: torch.Tensor, mask: torch.Tensor, gamma: float) -> tor
 
     All are 1 where gamma is 1 or where no step leaves a choice. No gradient goes through them.
     """
+    # The weights say where to look, not what to learn: with a gradient the policy could lower its loss by its entropy.
     entropy = entropy.detach()
     mean = masked_mean(entropy, mask)
     if gamma == 1 or mean == 0:
         return torch.ones_like(entropy)
     raw = entropy / (gamma * entropy + (1 - gamma) * mean)
+    # Mean 1 first, so that the weighting does not change the size of the step; then the cut, against single steps that
+    # would outweigh all others.
     return (raw / masked_mean(raw, mask)).clamp(*WEIGHT_BOUNDS)
 
 
@@ -73,4 +77,5 @@ def updated_quantiles(former: torch.Tensor, entropy: torch.Tensor, mask: torch.T
     """[2] exponential moving averages of the QUANTILES of the entropies of the steps taken; nan before the first."""
     levels = torch.tensor(QUANTILES, dtype=entropy.dtype, device=entropy.device)
     found = torch.quantile(entropy.detach()[mask], levels).to(former.dtype)
+    # nan stands for no batch so far; an average that began at 0 would need hundreds of batches to get away from it.
     return torch.where(former.isnan(), found, decay * former + (1 - decay) * found)

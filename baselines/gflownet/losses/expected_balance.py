@@ -31,6 +31,7 @@ def residuals(
         log_dynamics: [B, T, A] log probability that action k is executed where a was intended.
         log_child_flows: [B, T, A] log F of the state that executing k leads to; log R where that is an end.
     """
+    # The expectation over the children, taken in logs. Detached, as the dynamics must not learn to say what balances.
     expected = torch.logsumexp(log_dynamics.detach() + log_child_flows, dim=-1)
     return log_flows[:, :-1] + log_policy - expected
 

@@ -22,6 +22,7 @@ def residuals(
         log_dynamics: [B, T] of the transitions that came; no gradient goes through it.
         log_backward: [B, T].
     """
+    # Detached: the dynamics are to say what happens. With a gradient from here they would learn to say what balances.
     return detailed_balance.residuals(log_flows, log_policy + log_dynamics.detach(), log_backward)
 
 

@@ -21,6 +21,7 @@ def residuals(
         log_backward: [B, T].
         mask: [B, T].
     """
+    # Masked before the sum: after an early end the logits mean nothing.
     return log_z + torch.where(mask, log_forward - log_backward, 0.0).sum(dim=1) - log_reward
 
 

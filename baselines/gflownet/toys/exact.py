@@ -72,8 +72,10 @@ def enumerate_states(environment: Environment, *, exponent: float = 1.0, floor: 
         actions = torch.arange(environment.num_actions).expand(len(frontier), -1)
         reached = environment.step(frontier[:, None].expand(-1, environment.num_actions, -1), actions)  # [n, A, D]
         valid = allowed & going[:, None]
+        # Equal states have equal numbers of steps, so a level can be made unique by itself.
         following, rows = torch.unique(reached[valid], dim=0, return_inverse=True)
         children = np.full(valid.shape, -1)
+        # Row numbers count all states of the levels before.
         children[valid.numpy()] = rows.numpy() + first + len(frontier)
         links.append(children)
         levels.append(np.flatnonzero(going.numpy()) + first)
@@ -104,6 +106,7 @@ def terminal_distribution(graph: StateGraph, executed: np.ndarray) -> np.ndarray
     mass[0] = 1.0
     for rows in graph.levels:
         allowed = graph.allowed[rows]
+        # add.at and not +=, which would count a child once that several parents of this level lead to.
         np.add.at(mass, graph.children[rows][allowed], (mass[rows, None] * executed[rows])[allowed])
     return mass[graph.ends]
 
@@ -117,6 +120,7 @@ def tree_log_flows(graph: StateGraph) -> np.ndarray:
     """[N] log of the total reward below each state of a tree."""
     log_flows = np.full(len(graph.states), -np.inf)
     log_flows[graph.ends] = graph.log_rewards
+    # From the ends backwards. A child of -1 picks the last row, which `where` then puts aside.
     for rows in reversed(graph.levels):
         log_flows[rows] = logsumexp(np.where(graph.allowed[rows], log_flows[graph.children[rows]], -np.inf), axis=1)
     return log_flows

@@ -127,9 +127,11 @@ def nearest_kl(graph: StateGraph, alpha: float) -> np.ndarray:
     shares, allowed = tree_shares(graph), graph.allowed
     bound = _bound(graph, alpha)
     raised = np.zeros_like(allowed)
+    # A state that raises no child in a round is settled, so the rounds are hardly more than the actions.
     while True:
         free = np.where(allowed & ~raised, shares, 0.0).sum(axis=1, keepdims=True)
         left = 1 - np.where(raised, bound, 0.0).sum(axis=1, keepdims=True)
+        # Where all children are raised nothing is free, and the 1 only keeps the quotient from dividing by 0.
         scaled = shares * left / np.where(free > 0, free, 1.0)
         more = allowed & ~raised & (scaled < bound)
         if not more.any():
@@ -151,12 +153,14 @@ def least_l1(graph: StateGraph, alpha: float) -> float:
     place[inner] = np.arange(len(inner))
     step = np.arange(num_steps)
     ones = np.ones(num_steps)
+    # Mass that leaves a state is the mass that enters it, and 1 at the first one.
     leaving = sparse.csr_matrix((ones, (place[parents], step)), shape=(len(inner), num_steps))
     into = place[reached] >= 0
     entering = sparse.csr_matrix((ones[into], (place[reached[into]], step[into])), shape=leaving.shape)
     source = np.zeros(len(inner))
     source[place[0]] = 1.0
     bound = _bound(graph, alpha)[parents, 0]
+    # Bound times what comes to the state, less the step's own mass, must not be above 0.
     floor = sparse.diags(bound) @ leaving[place[parents]] - sparse.identity(num_steps)  # <= 0
     end_place = np.full(len(graph.states), -1)
     end_place[graph.ends] = np.arange(num_ends)
@@ -164,6 +168,7 @@ def least_l1(graph: StateGraph, alpha: float) -> float:
     arriving = sparse.csr_matrix(
         (ones[ending], (end_place[reached[ending]], step[ending])), shape=(num_ends, num_steps)
     )
+    # What arrives at an end less its excess must not be above R/Z; the least total excess is half of the L1.
     found = optimize.linprog(
         np.concatenate([np.zeros(num_steps), np.ones(num_ends)]),
         A_ub=sparse.bmat([[floor, None], [arriving, -sparse.identity(num_ends)]], format="csr"),
@@ -188,6 +193,7 @@ def _flow_through(graph: StateGraph, marked: np.ndarray) -> float:
     passed = np.zeros(len(marked), dtype=bool)
     total = 0.0
     for rows in graph.levels:
+        # Only states that no marked one lies before, so that each path counts once.
         first = rows[marked[rows] & ~passed[rows]]
         total += float(np.exp(log_flows[first] - graph.log_z).sum())
         inherit = rows[marked[rows] | passed[rows]]

@@ -32,6 +32,7 @@ class Hypergrid(Environment):
         self._codes = torch.eye(side, dtype=torch.get_default_dtype())
         self._moves = torch.eye(self.num_actions, dtype=torch.long)
         self._strides = side ** torch.arange(dimensions).flip(0)
+        # The last entry says whether the walk has stopped, 0 or 1; a limit of 2 makes stopping possible everywhere.
         self._limits = torch.tensor([side - 1] * dimensions + [2])
 
     def initial(self, count: int) -> torch.Tensor:
@@ -53,6 +54,7 @@ class Hypergrid(Environment):
 
     def step(self, states: torch.Tensor, executed: torch.Tensor) -> torch.Tensor:
         """[*, dimensions + 1] one entry raised by one."""
+        # A walk that has stopped does not move.
         return states + torch.nn.functional.embedding(executed, self._moves) * (states[..., -1:] == 0)
 
     def ended(self, states: torch.Tensor) -> torch.Tensor:
@@ -66,6 +68,7 @@ class Hypergrid(Environment):
         same = torch.eye(self.num_actions, dtype=torch.bool, device=states.device)
         if not noise:
             return entered[..., None] & same
+        # Where a state cannot have been entered by an action, its parent is none (-1 somewhere); `entered` masks it.
         parents = states[..., None, :] - same.long()  # [*, K, D]
         return entered[..., None] & self.allowed(parents)
 

@@ -190,12 +190,14 @@ class Training:
         self.environment = build_task(config)
         model = config.model
         self.graph = exact.enumerate_states(self.environment, exponent=model.reward_exponent, floor=model.reward_floor)
+        # Seed, then build: the first weights come from torch's global random numbers.
         torch.manual_seed(config.seed)
         self.generator = build_generator(config, self.environment)
         self.learner = Learner(self.generator, config.learner)
         self.data = self._data() if config.data_batch else None
         self.state = TrainingRun(
             config.output_dir / CHECKPOINT,
+            # The rewards are part of the identity, as a table on the disk can change under the same name.
             settings(config) | {"rewards": float(self.graph.log_rewards.sum())},
             modules={"generator": self.generator},
             optimizers=self.learner.optimizers,

@@ -65,6 +65,7 @@ def read_table(path: Path, sha256: str | None = None) -> ScoreTable:
     table[rows] = scores
     if np.isnan(table).any():
         raise UserError(f"{path} holds {(~np.isnan(table)).sum()} of the {NUM_SEQUENCES} 8-mers; all are needed.")
+    # A double entry overwrote the first one, so a difference shows in what is read back.
     differ = np.flatnonzero(table[rows] != scores)
     if len(differ):
         raise UserError(f"{path}: {spell(tokens[differ[0]])} comes twice, with different scores.")

@@ -25,6 +25,8 @@ class TableTask(SequenceEnvironment):
 
     def log_reward(self, states: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         """[*] looked up."""
+        # BOS and padding are no digits; the clamp keeps the row within the table for states that are not ends, whose
+        # reward nobody reads.
         rows = (states[..., 1:].clamp(max=self.num_actions - 1) * self._places).sum(dim=-1)
         return self.log_rewards[rows]
 
@@ -50,6 +52,7 @@ def random_tree(*, num_tokens: int, num_steps: int, min_share: float, log_z: flo
     log_flows = np.array([log_z])
     for _ in range(num_steps):
         free = random.dirichlet(np.ones(num_tokens), size=len(log_flows))
+        # What is left after every child has its least share is divided at random.
         shares = min_share + (1 - num_tokens * min_share) * free
         log_flows = (log_flows[:, None] + np.log(shares)).ravel()
     return TableTask("tree", log_flows, num_tokens, num_steps)
