@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 
@@ -27,7 +27,7 @@ from grpo.sampling.config import GenerationConfig
 from grpo.training.config import GrpoConfig, RejectionConfig, SftConfig
 from preprocessing.command_line import UsageError, parse_config, plain, with_fields
 from preprocessing.config import DataConfig
-from preprocessing.files import slug
+from preprocessing.files import JsonObject, slug
 
 C = TypeVar("C")
 
@@ -107,7 +107,7 @@ class RunConfig:
     stage2: SftConfig = field(default_factory=SftConfig)
     stage3: GrpoConfig = field(default_factory=lambda: GrpoConfig(steps=100, beta=0.02))
     compare: CompareConfig = field(default_factory=CompareConfig)
-    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    baselines: dict[str, JsonObject] = field(default_factory=dict)
     """Settings of plugin forecasters by name, for example {garch_t: {decay: 0.9}}; the rest keep their defaults."""
     paths: PathsConfig = field(default_factory=PathsConfig)
     hub: HubConfig = field(default_factory=HubConfig)

@@ -32,7 +32,7 @@ from preprocessing.bars import BarsReport, MarketDataError
 from preprocessing.bars_store import BarsStore
 from preprocessing.command_line import expand_switches, parse_config
 from preprocessing.config import DataConfig
-from preprocessing.files import AtomicFiles, slug
+from preprocessing.files import AtomicFiles, JsonObject, slug
 from preprocessing.market_data import MANY_STOCKS, StockFile, locate_stocks, none_long_enough
 from preprocessing.notices import notices_of
 from preprocessing.parallel import Map, WorkerError, open_workers
@@ -125,7 +125,7 @@ def preprocess(
     map_stocks: Map = map,
     pooled: bool = True,
     by_stock: bool = False,
-) -> dict[str, Any]:
+) -> JsonObject:
     """The whole step: bars to windows files and data_report.json. All of them appear at the end, or none.
 
     Args:
@@ -258,7 +258,7 @@ def _total(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 def _report(
     stock: str, plan: Plan, reports: Mapping[str, BarsReport], counts: Mapping[str, list[dict[str, int]]]
-) -> dict[str, Any]:
+) -> JsonObject:
     config = plan.config
     none = dict.fromkeys((*SPLIT_NAMES, "full"), 0)
     stocks = {}

@@ -17,6 +17,8 @@ from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
+from preprocessing.files import JsonObject
+
 C = TypeVar("C")
 
 RENAMED = {"out_dir": "output_dir", "output": "output_dir"}
@@ -170,5 +172,5 @@ def _call_by_names_of_today(arguments: Sequence[str], renamed: Mapping[str, str]
     return called
 
 
-def _fields_of(namespace: Namespace | Mapping[str, Any], config_class: type[Any]) -> dict[str, Any]:
+def _fields_of(namespace: Namespace | Mapping[str, object], config_class: type[Any]) -> JsonObject:
     return {name: namespace[name] for name in config_class.__dataclass_fields__}

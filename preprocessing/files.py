@@ -9,8 +9,10 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+JsonObject = dict[str, Any]
+"""What a JSON file holds: names, and plain values of whatever kind."""
 MAX_SLUG = 100
 """Longest name in characters: file systems allow 255 bytes, and prefixes and endings come on top."""
 

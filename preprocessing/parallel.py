@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from preprocessing.errors import UserError
+from preprocessing.files import JsonObject
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -108,7 +109,7 @@ def _dask_executor(address: str, num_workers: int) -> Iterator[tuple[Executor, i
         try:
             cluster: Any = address
             if address == "local":
-                settings: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None}
+                settings: JsonObject = {"threads_per_worker": 1, "dashboard_address": None}
                 with _ctrl_c_ignored():  # the workers inherit it
                     cluster = stack.enter_context(LocalCluster(n_workers=num_workers, **settings))
             client: Any = stack.enter_context(Client(cluster, timeout=CONNECT_SECONDS))

@@ -26,7 +26,7 @@ from matplotlib.ticker import EngFormatter
 from preprocessing.bars import MarketDataError
 from preprocessing.command_line import parse_config
 from preprocessing.config import DataConfig
-from preprocessing.files import write_atomically
+from preprocessing.files import JsonObject, write_atomically
 from preprocessing.indicators import compute_indicators
 from preprocessing.market_data import load_stocks
 from preprocessing.scaling import StandardNorm
@@ -38,7 +38,7 @@ from preprocessing.windows import Context
 # Okabe and Ito (2008), told apart with any kind of colour vision; a falling bar is also the filled one.
 _BLUE, _RED, _GREEN, _ORANGE, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
 _FUTURE = "#ECECEC"
-_LEGEND: dict[str, Any] = {"fontsize": 9, "framealpha": 0.85, "edgecolor": "none"}
+_LEGEND: JsonObject = {"fontsize": 9, "framealpha": 0.85, "edgecolor": "none"}
 _DPI = 110
 
 

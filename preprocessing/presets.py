@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from preprocessing.config import DataConfig
+from preprocessing.files import JsonObject
 
 PresetName = Literal["vta-10"]
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, JsonObject] = {
     "vta-10": {
         "window": 10,
         "horizon": 10,
@@ -56,5 +57,5 @@ def expand_preset(arguments: Sequence[str]) -> list[str]:
     return expanded
 
 
-def _text(setting: Any) -> str:
+def _text(setting: object) -> str:
     return setting if isinstance(setting, str) else json.dumps(setting)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from baselines.building_blocks.tensor_files import SavedFileError, read_arrays, write_arrays
+from preprocessing.files import JsonObject
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +51,12 @@ class SavedForecaster:
             reason = " ".join(str(error).split())
             raise SavedFileError(f"{file} does not hold a fitted {cls.name} ({reason}); fit it again.") from error
 
-    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def _state(self) -> tuple[dict[str, np.ndarray], JsonObject]:
         """Named arrays, and plain JSON values, that are kept besides name and config."""
         fields = [field.name for field in dataclasses.fields(self) if field.name != "config"]
         return {name: np.asarray(getattr(self, name)) for name in fields}, {}
 
     @classmethod
-    def _from_state(cls, config: Any, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> Self:
+    def _from_state(cls, config: Any, arrays: Mapping[str, np.ndarray], header: Mapping[str, object]) -> Self:
         """The forecaster whose `_state` this is; KeyError, TypeError or ValueError where it does not fit."""
         return cls(config=config, **arrays)

@@ -10,14 +10,14 @@ import textwrap
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from preprocessing.errors import UserError
-from preprocessing.files import write_atomically
+from preprocessing.files import JsonObject, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ class SavedFileError(UserError):
     """A checkpoint or a fitted forecaster that cannot be used; the message names the file."""
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], header: Mapping[str, object]) -> None:
     """Write named arrays, those of text included, and `header` as JSON into one safetensors file.
 
     Raises:
@@ -41,7 +41,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], header: Mapping[s
     write_atomically(path, save(plain, metadata={_METADATA: json.dumps({"header": header, "texts": texts})}))
 
 
-def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], JsonObject]:
     """The arrays and the header that `write_arrays` wrote.
 
     Raises:
@@ -55,7 +55,7 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return arrays, metadata["header"]
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def read_header(path: Path) -> JsonObject:
     """The header alone that `write_arrays` wrote.
 
     Raises:

@@ -30,6 +30,7 @@ from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.identity import windows_hash
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
+from preprocessing.files import JsonObject
 from preprocessing.windows import Context, WindowSet
 
 VALIDATION_PATHS = 10_000
@@ -149,7 +150,7 @@ class DecisionTransformerForecaster(FittedForecaster):
             daily[rows] = self.sampler.sample(inputs.take(rows), uniforms, days=horizon)
         return self.scaling.forecast(context, daily)
 
-    def _tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def _tensors(self) -> tuple[dict[str, torch.Tensor], JsonObject]:
         tensors = {f"policy.{name}": tensor for name, tensor in self.sampler.policy.state_dict().items()}
         tensors["daily_bins"] = torch.from_numpy(self.sampler.daily_bins.quantiles)
         tensors["total_bins"] = torch.from_numpy(self.sampler.total_bins.quantiles)

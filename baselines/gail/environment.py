@@ -23,6 +23,7 @@ from baselines.gail.config import CONTEXTS
 from baselines.gail.discriminator import reward
 from baselines.gail.network import SequenceNetwork
 from baselines.neural.seeds import number
+from preprocessing.files import JsonObject
 from preprocessing.seeds import generator
 
 
@@ -36,14 +37,14 @@ def observation_space(num_tokens: int, context_dim: int) -> spaces.Dict:
     )
 
 
-class ForecastEnv(gymnasium.Env[dict[str, Any], np.int64]):
+class ForecastEnv(gymnasium.Env[JsonObject, np.int64]):
     """One path at a time.
 
     Every episode has H steps and ends because the path is complete (`terminated`, not `truncated`): nothing follows,
     and no policy gains or loses by living longer, which a reward that is always positive would else teach.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+    metadata: JsonObject = {"render_modes": []}  # noqa: RUF012
 
     def __init__(self, discriminator: SequenceNetwork, contexts: torch.Tensor, horizon: int) -> None:
         """Play against a discriminator.
@@ -60,9 +61,7 @@ class ForecastEnv(gymnasium.Env[dict[str, Any], np.int64]):
         self.observation_space = observation_space(self.num_tokens, contexts.shape[1])  # type: ignore[assignment]
         self.action_space = spaces.Discrete(self.num_tokens)  # type: ignore[assignment]
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: JsonObject | None = None) -> tuple[JsonObject, JsonObject]:
         """Draw a context."""
         super().reset(seed=seed)
         row = int(self.np_random.integers(len(self.contexts)))
@@ -72,14 +71,14 @@ class ForecastEnv(gymnasium.Env[dict[str, Any], np.int64]):
         return self._observation(self.num_tokens), {}
 
     @torch.no_grad()
-    def step(self, action: np.int64) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[JsonObject, float, bool, bool, JsonObject]:
         """Append a token."""
         features = self.discriminator.features(torch.as_tensor([int(action)]), self._context)
         logit, self._state = self.discriminator.step(features, self._state)
         self._step += 1
         return self._observation(int(action)), float(reward(logit)), self._step == self.horizon, False, {}
 
-    def _observation(self, token: int) -> dict[str, Any]:
+    def _observation(self, token: int) -> JsonObject:
         return {"token": np.int64(token), "context": self._context[0].numpy().copy()}
 
 
@@ -117,7 +116,7 @@ class TensorVecEnv(VecEnv):
         )
         self.episode = 0
         # One shared empty dictionary in place of E, which would cost more than the step itself.
-        self._infos: list[dict[str, Any]] = [{}] * num_envs
+        self._infos: list[JsonObject] = [{}] * num_envs
         self._actions = np.zeros(num_envs, dtype=np.int64)
 
     def reset(self) -> dict[str, np.ndarray]:

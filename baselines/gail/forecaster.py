@@ -30,6 +30,7 @@ from baselines.neural.inputs import InputScaling
 from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
+from preprocessing.files import JsonObject
 from preprocessing.windows import Context, WindowSet
 
 
@@ -89,7 +90,7 @@ class GailPretrained(FittedForecaster):
         inputs = self.scaling.inputs(context).joined
         return self.scaling.forecast(context, draw_returns(self.network, self.tokenizer, self.config, inputs, uniforms))
 
-    def _tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def _tensors(self) -> tuple[dict[str, torch.Tensor], JsonObject]:
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"tokens.{name}": tensor for name, tensor in self.tokenizer.state().items()}
         return tensors, {"horizon": self.horizon, "context_dim": self.network.context_dim}

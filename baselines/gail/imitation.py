@@ -16,7 +16,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +79,7 @@ def imitate(
     *,
     seed: int,
     folder: Path,
-    identity: Mapping[str, Any],
+    identity: Mapping[str, object],
     curve: LearningCurve,
 ) -> Imitation:
     """Train both sides.
@@ -183,7 +182,7 @@ class AdversarialRounds(BaseCallback):
         *,
         seed: int,
         path: Path,
-        identity: Mapping[str, Any],
+        identity: Mapping[str, object],
         curve: LearningCurve,
     ) -> None:
         """Keep what the rounds need; see `imitate`."""

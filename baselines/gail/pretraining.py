@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -134,7 +133,7 @@ def pretrain(
     *,
     seed: int,
     folder: Path,
-    identity: Mapping[str, Any],
+    identity: Mapping[str, object],
     curve: LearningCurve,
 ) -> SequenceNetwork:
     """Train until the validation loss stops falling, and return the best weights.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from baselines.gail.config import GailConfig, PretrainedConfig
 from baselines.gail.demonstrations import Demonstrations, TokenSequences
@@ -15,6 +15,7 @@ from baselines.gail.pretraining import pretrain
 from baselines.gail.tokens import Tokenizer
 from baselines.neural.checkpoints import fingerprint
 from baselines.neural.learning_curves import LearningCurve
+from preprocessing.files import JsonObject
 
 if TYPE_CHECKING:
     from baselines.gail.imitation import Imitation
@@ -72,7 +73,7 @@ def fit_networks(
     sequences = TokenSequences.encode(train, tokenizer)
     looked_at = TokenSequences.encode(val, tokenizer)
     curve = LearningCurve()
-    shared: dict[str, Any] = {
+    shared: JsonObject = {
         "seed": seed,
         "folder": folder,
         "identity": _identity(config, train, val, seed),
@@ -90,7 +91,7 @@ def fit_networks(
     return FittedNetworks(tokenizer, pretrained, imitation, curve, tuple(checkpoints))
 
 
-def _identity(config: PretrainedConfig, train: Demonstrations, val: Demonstrations, seed: int) -> dict[str, Any]:
+def _identity(config: PretrainedConfig, train: Demonstrations, val: Demonstrations, seed: int) -> JsonObject:
     """What a fit depends on, as plain JSON."""
     data = fingerprint(*(tensor for part in (train, val) for tensor in (part.context, part.returns)))
     return {**dataclasses.asdict(config), "seed": seed, "data": data}

@@ -31,6 +31,7 @@ from baselines.statistical.regression import Ridge, RidgeConfig
 from grpo.evaluation.identity import windows_hash
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import window_generators
+from preprocessing.files import JsonObject
 from preprocessing.returns import VolatilityConfig
 from preprocessing.windows import Context, WindowSet
 
@@ -127,7 +128,7 @@ class GFlowNetConfig(VolatilityConfig):
         return LearnerConfig(**_shared(self, LearnerConfig))
 
 
-def _shared(config: GFlowNetConfig, other: type[Any]) -> dict[str, Any]:
+def _shared(config: GFlowNetConfig, other: type[Any]) -> JsonObject:
     names = {field.name for field in dataclasses.fields(other)}
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name in names}
 
@@ -223,7 +224,7 @@ class GFlowNetForecaster(FittedForecaster):
         tokens = states[:, 1 : horizon + 1].numpy().reshape(count, samples, horizon)
         return self.environment.bins.decode(tokens, uniforms[:, :, :horizon, 1])
 
-    def _tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def _tensors(self) -> tuple[dict[str, torch.Tensor], JsonObject]:
         kernel, encoder = self.environment.kernel, self.generator.thought
         tensors = {f"generator.{name}": tensor for name, tensor in self.generator.state_dict().items()}
         tensors["knots"] = torch.from_numpy(self.environment.bins.knots)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from baselines.building_blocks.tensor_files import SavedFileError, in_short, read_arrays, read_header, write_arrays
+from preprocessing.files import JsonObject
 
 _CPU_GENERATOR, _CUDA_GENERATOR = "generator.cpu", "generator.cuda"
 
@@ -37,7 +38,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mappi
     write_arrays(path, as_arrays(tensors), header)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], JsonObject]:
     """The tensors (on the CPU) and the header that `write_tensors` wrote.
 
     Raises:
@@ -79,7 +80,7 @@ def save_training(
     """
     kept = {f"other.{name}": tensor for name, tensor in (tensors or {}).items()}
     kept |= {f"module.{name}.{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}
-    scalars: dict[str, Any] = {}
+    scalars: JsonObject = {}
     for name, optimizer in optimizers.items():
         state = optimizer.state_dict()
         scalars[name] = {"param_groups": state["param_groups"], "state": {}}
@@ -106,7 +107,7 @@ def read_progress(path: Path, name: str) -> Any:
 
 def load_training(
     path: Path, *, modules: Mapping[str, torch.nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
-) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+) -> tuple[JsonObject, dict[str, torch.Tensor]]:
     """Put back what `save_training` wrote, random numbers included, and return its `progress` and `tensors`.
 
     Raises:
@@ -148,8 +149,8 @@ def _cuda_device(modules: Mapping[str, torch.nn.Module]) -> torch.device | None:
     return next((device for device in devices if device.type == "cuda"), None)
 
 
-def _optimizer_state(plain: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    state: dict[int, dict[str, Any]] = {int(row): dict(entries) for row, entries in plain["state"].items()}
+def _optimizer_state(plain: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> JsonObject:
+    state: dict[int, JsonObject] = {int(row): dict(entries) for row, entries in plain["state"].items()}
     for name, tensor in tensors.items():
         row, _, key = name.partition(".")
         state[int(row)][key] = tensor

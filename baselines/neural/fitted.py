@@ -14,6 +14,7 @@ from baselines.building_blocks.saving import SavedForecaster
 from baselines.building_blocks.tensor_files import in_short
 from baselines.neural.checkpoints import as_arrays, as_tensors, below
 from baselines.neural.inputs import InputScaling
+from preprocessing.files import JsonObject
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class FittedForecaster(SavedForecaster, ABC):
     scaling: InputScaling
 
     @abstractmethod
-    def _tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def _tensors(self) -> tuple[dict[str, torch.Tensor], JsonObject]:
         """Named tensors and plain JSON values that are kept besides config and scaling."""
 
     @classmethod
@@ -62,7 +63,7 @@ class FittedForecaster(SavedForecaster, ABC):
     def _from_file(cls, file: FittedFile) -> Self:
         """The forecaster whose `_tensors` the file holds; KeyError, TypeError or ValueError where it does not fit."""
 
-    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def _state(self) -> tuple[dict[str, np.ndarray], JsonObject]:
         tensors, header = self._tensors()
         return as_arrays(tensors | {f"scaling.{name}": t for name, t in self.scaling.state().items()}), header
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from preprocessing.files import AtomicFiles, write_atomically
+from preprocessing.files import AtomicFiles, JsonObject, write_atomically
 
 COLUMNS = 3
 """Panels side by side."""
@@ -22,8 +21,8 @@ class LearningCurve:
     Rows survive in a checkpoint as `rows` (plain JSON), so that a resumed training's curve has no gap.
     """
 
-    def __init__(self, rows: Sequence[dict[str, Any]] = ()) -> None:
-        self.rows: list[dict[str, Any]] = [dict(row) for row in rows]
+    def __init__(self, rows: Sequence[JsonObject] = ()) -> None:
+        self.rows: list[JsonObject] = [dict(row) for row in rows]
 
     def add(self, phase: str, step: int, **values: float) -> None:
         """Note what was measured at a step of a phase."""

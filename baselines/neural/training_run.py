@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from baselines.building_blocks.tensor_files import SavedFileError
 from baselines.neural.checkpoints import below, load_training, read_progress, save_training
 from baselines.neural.early_stopping import BestWeights
 from baselines.neural.learning_curves import LearningCurve
+from preprocessing.files import JsonObject
 
 Measured = Mapping[str, float]
 _NAMED = 6
@@ -101,7 +102,7 @@ class TrainingRun:
     def __init__(
         self,
         file: Path,
-        identity: Mapping[str, Any],
+        identity: Mapping[str, object],
         *,
         modules: Mapping[str, torch.nn.Module],
         optimizers: Mapping[str, torch.optim.Optimizer],
@@ -197,7 +198,7 @@ class TrainingRun:
         return True
 
 
-def _refuse_other(file: Path, made_with: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _refuse_other(file: Path, made_with: Mapping[str, object], wanted: Mapping[str, object]) -> None:
     made_with, wanted = _flat(made_with), _flat(wanted)
     different = [name for name in wanted | made_with if made_with.get(name) != wanted.get(name)]
     if not different:
@@ -209,14 +210,14 @@ def _refuse_other(file: Path, made_with: Mapping[str, Any], wanted: Mapping[str,
     )
 
 
-def _difference(name: str, made_with: Any, wanted: Any) -> str:
+def _difference(name: str, made_with: object, wanted: object) -> str:
     numbers = isinstance(made_with, int | float) and isinstance(wanted, int | float)
     return f"{name} ({made_with}, not {wanted})" if numbers else name
 
 
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(nested: Mapping[str, object], prefix: str = "") -> JsonObject:
     """Settings within settings by dotted names."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for name, value in nested.items():
         found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found

@@ -30,6 +30,7 @@ from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.identity import windows_hash
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import standard_normal
+from preprocessing.files import JsonObject
 from preprocessing.returns import VolatilityConfig
 from preprocessing.windows import Context, WindowSet
 
@@ -157,7 +158,7 @@ class SeqGanMle(FittedForecaster):
         ]
         return self.scaling.forecast(context, torch.cat(daily).numpy())
 
-    def _tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def _tensors(self) -> tuple[dict[str, torch.Tensor], JsonObject]:
         tensors = {f"generator.{name}": tensor for name, tensor in self.generator.state_dict().items()}
         return tensors, {"horizon": self.horizon, "context_size": self.generator.context_size}
 

@@ -29,6 +29,7 @@ from baselines.building_blocks.quantiles import rank_scores, scores_of, values_a
 from baselines.building_blocks.saving import SavedForecaster
 from baselines.building_blocks.settings import require_at_least
 from grpo.evaluation.protocol import Forecast
+from preprocessing.files import JsonObject
 from preprocessing.returns import VolatilityConfig, daily_volatility, future_log_returns
 from preprocessing.windows import Context, WindowSet
 
@@ -151,7 +152,7 @@ def _library() -> Any:
     return import_optional("lightgbm", needed_by=LightgbmQuantile.name, install="grpo-forecast[lightgbm]")
 
 
-def _parameters(config: LightgbmQuantileConfig, level: float, num_windows: int, seed: int) -> dict[str, Any]:
+def _parameters(config: LightgbmQuantileConfig, level: float, num_windows: int, seed: int) -> JsonObject:
     return {
         "objective": "quantile",
         "alpha": float(level),

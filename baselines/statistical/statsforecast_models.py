@@ -39,6 +39,7 @@ from baselines.building_blocks.saving import SavedForecaster
 from grpo.evaluation.protocol import Forecast
 from grpo.evaluation.sampling import standard_normal
 from preprocessing.errors import UserError
+from preprocessing.files import JsonObject
 from preprocessing.statistics import MIN_VOLATILITY
 from preprocessing.windows import Context, WindowSet
 
@@ -119,7 +120,7 @@ class StatsforecastForecaster(SavedForecaster):
 
     @staticmethod
     @abstractmethod
-    def _root(fitted: dict[str, Any], horizon: int) -> np.ndarray:
+    def _root(fitted: JsonObject, horizon: int) -> np.ndarray:
         """[H, H] root of the covariance of the path, from the library's fitted model."""
 
 
@@ -137,7 +138,7 @@ class AutoArima(StatsforecastForecaster):
     model = "AutoARIMA"
 
     @staticmethod
-    def _root(fitted: dict[str, Any], horizon: int) -> np.ndarray:
+    def _root(fitted: JsonObject, horizon: int) -> np.ndarray:
         """State space a' = T a + shocks of covariance V, price = Z a; P is the covariance of a at the origin.
 
         Cov(y_s, y_t) for s <= t is Z P_s (T^(t-s))' Z' with P_s = T P_(s-1) T' + V, all times sigma squared.
@@ -161,7 +162,7 @@ class AutoEts(StatsforecastForecaster):
     model = "AutoETS"
 
     @staticmethod
-    def _root(fitted: dict[str, Any], horizon: int) -> np.ndarray:
+    def _root(fitted: JsonObject, horizon: int) -> np.ndarray:
         """A shock adds 1 to its own day and alpha + beta (phi + ... + phi^j) to the day j later."""
         _, trend, _, damped = fitted["components"]
         alpha, beta, _, phi = fitted["par"][:4]
@@ -177,7 +178,7 @@ class AutoTheta(StatsforecastForecaster):
     model = "AutoTheta"
 
     @staticmethod
-    def _root(fitted: dict[str, Any], horizon: int) -> np.ndarray:
+    def _root(fitted: JsonObject, horizon: int) -> np.ndarray:
         """What each shock adds to each day: the recursions of Fiorucci et al. (2016), run on unit shocks.
 
         In the dynamic models (DSTM, DOTM) the trend line A + B t is refitted to each path as it goes on.

@@ -23,7 +23,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from baselines.trader.actions import Action
 from baselines.trader.dataset import TraderDataset
 from baselines.trader.network_fitting import Batch, batches
 from grpo.evaluation.markdown import markdown
+from preprocessing.files import JsonObject
 from preprocessing.seeds import generator
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95)
@@ -242,7 +242,7 @@ def judge_all(
     return [*rows, judge("majority", test, always, certain=True)]
 
 
-def as_json(rows: list[Judgement], errors: ReturnErrors, about: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(rows: list[Judgement], errors: ReturnErrors, about: Mapping[str, object]) -> JsonObject:
     """The report as plain values."""
     judgements = {
         row.name: {
@@ -256,7 +256,7 @@ def as_json(rows: list[Judgement], errors: ReturnErrors, about: Mapping[str, Any
     return {**about, "actions": [action.name for action in Action], "rows": judgements, "returns": vars(errors)}
 
 
-def as_markdown(rows: list[Judgement], errors: ReturnErrors, about: Mapping[str, Any]) -> str:
+def as_markdown(rows: list[Judgement], errors: ReturnErrors, about: Mapping[str, object]) -> str:
     """The report to read."""
     names = [action.name for action in Action]
     counts = {name: [str(row[i]) for row in rows[0].confusion] for i, name in enumerate(names)}

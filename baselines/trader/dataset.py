@@ -23,7 +23,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +31,7 @@ import pyarrow.parquet as pq
 from baselines.trader.actions import Action
 from baselines.trader.ingestion import TraderDataError
 from baselines.trader.states import STATE_NAMES, StateScaling
+from preprocessing.files import JsonObject
 
 WINDOW = 128
 """Bars of a window."""
@@ -93,7 +93,7 @@ def load_dataset(parquet: Path, *, window: int = WINDOW, train_stride: int | Non
     }
 
 
-def load_fitted(parquet: Path) -> dict[str, Any]:
+def load_fitted(parquet: Path) -> JsonObject:
     """All that the pipeline fitted on train and kept in the file, as `pipeline.FittedData` describes it.
 
     Raises:
@@ -102,7 +102,7 @@ def load_fitted(parquet: Path) -> dict[str, Any]:
     return _read(Path(parquet), columns=())[1]
 
 
-def scaling_of(fitted: dict[str, Any]) -> StateScaling:
+def scaling_of(fitted: JsonObject) -> StateScaling:
     """The scaling of the states among what was fitted."""
     return StateScaling(**{name: np.array(fitted["scaling"][name]) for name in ("mean", "std")})
 
@@ -151,7 +151,7 @@ def _window_starts(start: int, end: int, window: int, stride: int) -> Iterator[i
             return
 
 
-def _read(path: Path, columns: Sequence[str] = NEEDED_COLUMNS) -> tuple[pa.Table, dict[str, Any]]:
+def _read(path: Path, columns: Sequence[str] = NEEDED_COLUMNS) -> tuple[pa.Table, JsonObject]:
     way_out = "write it with python -m baselines.decision_transformer pipeline"
     if not path.is_file():
         raise TraderDataError(f"{path} is not there; {way_out}.")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from baselines.decision_transformer.model import DecisionTransformer, KeyValueCa
 from baselines.trader.dataset import scaling_of
 from baselines.trader.network_fitting import BEST, read_best, require_device
 from baselines.trader.states import StateScaling
+from preprocessing.files import JsonObject
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,7 @@ class TraderInference:
         """
         path = Path(path)
         network, header = read_best(path / BEST if path.is_dir() else path)
-        notes: dict[str, Any] = header["notes"]
+        notes: JsonObject = header["notes"]
         scaling = scaling_of(notes["data"]) if "data" in notes else None
         return cls(network.to(require_device(device)), notes.get("targets", {}), scaling)
 

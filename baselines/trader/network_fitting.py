@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from baselines.neural.early_stopping import BestWeights
 from baselines.neural.training_run import Measured, Stage, TrainingRun
 from baselines.trader.dataset import TraderDataset
 from preprocessing.errors import UserError
+from preprocessing.files import JsonObject
 from preprocessing.seeds import generator
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -144,7 +145,7 @@ def fit_network(
     folder: Path,
     *,
     title: str,
-    notes: Mapping[str, Any] | None = None,
+    notes: Mapping[str, object] | None = None,
 ) -> FittedNetwork:
     """Fit on `data["train"]`, stop and choose by `data["val"]`, and go on where a former call was killed.
 
@@ -180,7 +181,7 @@ class _Training:
         config: FitConfig,
         data: Mapping[str, TraderDataset],
         folder: Path,
-        notes: Mapping[str, Any],
+        notes: Mapping[str, object],
     ) -> None:
         self.config, self.folder, self.notes = config, Path(folder), notes
         self.network = DecisionTransformer(model).to(config.device)
@@ -295,7 +296,7 @@ def fingerprint(data: Mapping[str, TraderDataset]) -> str:
     return digest.hexdigest()
 
 
-def read_best(path: Path) -> tuple[DecisionTransformer, dict[str, Any]]:
+def read_best(path: Path) -> tuple[DecisionTransformer, JsonObject]:
     """The network of a `best.safetensors`, in evaluation mode on the CPU, and the file's header.
 
     Raises:

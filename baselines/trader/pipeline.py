@@ -28,7 +28,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,7 +58,7 @@ from baselines.trader.labels import Barriers, find_exits, fit_barriers, label_ba
 from baselines.trader.positions import Books, bar_rewards, fit_capital, keep_books, returns_to_go
 from baselines.trader.states import STATE_NAMES, StateScaling, market_states
 from preprocessing.command_line import parse_config
-from preprocessing.files import AtomicFiles
+from preprocessing.files import AtomicFiles, JsonObject
 from preprocessing.parallel import open_workers
 from preprocessing.splits import check_ratios, cut_calendar
 
@@ -123,7 +122,7 @@ class Market:
     features: pd.DataFrame
 
 
-def run_pipeline(config: PipelineConfig) -> dict[str, Any]:
+def run_pipeline(config: PipelineConfig) -> JsonObject:
     """Read the files, write the rows and the report; gives the report.
 
     Raises:
@@ -216,7 +215,7 @@ def split_markets(
     return splits, left_out, {"val_start": str(cut.val_start)[:19], "test_start": str(cut.test_start)[:19]}
 
 
-def make_rows(splits: dict[str, list[Market]], config: PipelineConfig) -> tuple[pa.Table, dict[str, Any]]:
+def make_rows(splits: dict[str, list[Market]], config: PipelineConfig) -> tuple[pa.Table, JsonObject]:
     """Steps 3 to 6: fit on train, then the rows of every market; gives what was fitted too."""
     train = splits["train"]
     order, p_value = fit_order([market.bars.close for market in train])
@@ -291,8 +290,8 @@ def _volatility(market: Market) -> np.ndarray:
 
 
 def describe(
-    reports: list[FileReport], others: list[str], left_out: list[str], table: pa.Table, fitted: dict[str, Any]
-) -> dict[str, Any]:
+    reports: list[FileReport], others: list[str], left_out: list[str], table: pa.Table, fitted: JsonObject
+) -> JsonObject:
     """The content of data_report.json."""
     malformed = Counter()
     for report in reports:
@@ -327,7 +326,7 @@ def describe(
     }
 
 
-def notices(report: dict[str, Any]) -> list[str]:
+def notices(report: JsonObject) -> list[str]:
     """What someone should know who reads no report: one line each, nothing if all is well."""
     files, events, fitted = report["files"], report["events"], report["fitted_on_train"]
     lines = []

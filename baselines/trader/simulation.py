@@ -24,7 +24,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from baselines.trader.features import PERIODS, WARM_UP
 from baselines.trader.ingestion import FILE_PATTERN, TraderDataError
 from baselines.trader.positions import Position
 from preprocessing.command_line import parse_config
-from preprocessing.files import write_atomically
+from preprocessing.files import JsonObject, write_atomically
 from preprocessing.seeds import generator
 
 PolicyName = Literal["rsi", "noisy_rsi"]
@@ -108,7 +108,7 @@ class SimulatedMarket:
     """
 
     slug: str
-    events: list[dict[str, Any]]
+    events: list[JsonObject]
     actions: np.ndarray
     policy: np.ndarray
 
@@ -152,7 +152,7 @@ def simulate_market(config: SimulationConfig, number: int) -> SimulatedMarket:
     """The market of a number (from 0); it depends on the seed and the number alone."""
     random = generator(config.seed, number)
     start = FIRST_TIME + number * config.bars * config.bar_seconds  # seconds
-    events: list[dict[str, Any]] = []
+    events: list[JsonObject] = []
     actions, policies = [], []
     log_odds, rsi, position, action = 0.0, _Rsi(), Position(), Action.HOLD
     before = 0.5
@@ -205,11 +205,11 @@ def _near_a_threshold(rsi: float, position: Position, price: float) -> bool:
     return near or abs(_pnl_percent(position, price) - PROFIT_PERCENT) < PROFIT_MARGIN
 
 
-def _price(begin: int, tick: float, config: SimulationConfig, price: float) -> dict[str, Any]:
+def _price(begin: int, tick: float, config: SimulationConfig, price: float) -> JsonObject:
     return {"t": begin + round(1000 * tick * config.bar_seconds), "type": "price", "price": price}
 
 
-def _trade(time: int, price: float, size: float) -> dict[str, Any]:
+def _trade(time: int, price: float, size: float) -> JsonObject:
     side, size = "BUY" if size > 0 else "SELL", abs(size)
     return {"t": time, "type": "trade", "price": price, "side": side, "size": size, "usdc": round(price * size, 6)}
 

@@ -19,7 +19,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -37,7 +36,7 @@ from baselines.trader.dataset import SPLITS, TraderDataset, load_dataset, load_f
 from baselines.trader.network_fitting import FitConfig, FittedNetwork, fit_network
 from preprocessing.command_line import parse_config
 from preprocessing.errors import UserError
-from preprocessing.files import write_atomically
+from preprocessing.files import JsonObject, write_atomically
 
 DESCRIPTION = (
     "Train the Decision Transformer on a trader's bars, and the models without returns to go beside it; "
@@ -95,7 +94,7 @@ class TrainConfig(FitConfig):
         return FitConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(FitConfig)})
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig) -> JsonObject:
     """Fit the network and its rivals, and write the report, which comes back.
 
     Raises:
@@ -147,9 +146,7 @@ def run(flags: Sequence[str], program: str) -> None:
     print(f"written to {config.output_dir}")
 
 
-def _report(
-    config: TrainConfig, data: Mapping[str, TraderDataset], fitted: Mapping[str, FittedNetwork]
-) -> dict[str, Any]:
+def _report(config: TrainConfig, data: Mapping[str, TraderDataset], fitted: Mapping[str, FittedNetwork]) -> JsonObject:
     networks = {name: one.network for name, one in fitted.items()}
     main = networks.pop("decision_transformer")
     rows = judge_all(main, networks, data, seed=config.seed)

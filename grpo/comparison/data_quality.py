@@ -34,7 +34,8 @@ def stands_still(windows: WindowSet) -> np.ndarray:
     equal = closes[:, 1:] == closes[:, :-1]
     if equal.shape[1] < STALE_BARS - 1:
         return equal.all(axis=1)
-    return sliding_window_view(equal, STALE_BARS - 1, axis=1).all(axis=2).any(axis=1)
+    still = sliding_window_view(equal, STALE_BARS - 1, axis=1).all(axis=2)  # [B, number of such rows of closes]
+    return np.asarray(still).any(axis=1).reshape(len(equal))
 
 
 def still_windows(comparison: Comparison, table: pd.DataFrame) -> tuple[list[Section], list[str], str]:

@@ -27,7 +27,7 @@ from grpo.evaluation.harness import choose_windows
 from grpo.evaluation.metrics import fair_crps
 from grpo.evaluation.protocol import Forecast, Forecaster, SettingsError
 from preprocessing.errors import UserError
-from preprocessing.files import write_atomically
+from preprocessing.files import JsonObject, write_atomically
 from preprocessing.windows import Context, WindowSet
 
 SETTING = "calibrate"
@@ -156,7 +156,7 @@ class SpreadPlugin:
         return SpreadCalibrated(self.plugin.load(path), factor)
 
 
-def split_calibration(name: str, plugin: Any, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def split_calibration(name: str, plugin: Any, settings: Mapping[str, object]) -> tuple[Any, JsonObject]:
     """Take `calibrate` out of a plugin's settings.
 
     Args:

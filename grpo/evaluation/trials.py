@@ -11,9 +11,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from preprocessing.files import JsonObject
 
 TRIALS_FILE = "trials.jsonl"
 
@@ -75,7 +76,7 @@ def read_trials(file: Path) -> Trials:
     )
 
 
-def _records(lines: Sequence[str]) -> list[dict[str, Any]]:
+def _records(lines: Sequence[str]) -> list[JsonObject]:
     """The lines that are records; a line cut short by a kill is none."""
     found = []
     for line in lines:

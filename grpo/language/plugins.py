@@ -27,7 +27,7 @@ class Plugin:
     source: str | None
 
 
-def find_plugin(reference: str, *, kind: str, group: str, own: Mapping[str, Any]) -> Plugin:
+def find_plugin(reference: str, *, kind: str, group: str, own: Mapping[str, object]) -> Plugin:
     """The object that a reference stands for.
 
     Args:

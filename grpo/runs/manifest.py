@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from preprocessing.command_line import plain
-from preprocessing.files import sha256
+from preprocessing.files import JsonObject, sha256
 
 VERSIONED_PACKAGES = (
     "grpo-forecast",
@@ -29,7 +29,7 @@ VERSIONED_PACKAGES = (
 )
 
 
-def request_record(stage: str, sections: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, Any]:
+def request_record(stage: str, sections: Mapping[str, Any], inputs: Mapping[str, Path]) -> JsonObject:
     """What a stage is asked to do: its config sections and the content of its inputs."""
     settings = jsonable(plain(dict(sections)))
     # Sorted, so that the order of the fields in the code does not count as a change.

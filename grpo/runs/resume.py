@@ -23,7 +23,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from grpo.runs.checkpoints import newest_checkpoint
 from grpo.runs.folder import MANIFEST_FILE, stage_folder
@@ -40,7 +39,7 @@ from grpo.runs.manifest import (
 from grpo.runs.processes import barrier, rank
 from grpo.runs.stages import STAGES
 from preprocessing.errors import UserError
-from preprocessing.files import write_atomically
+from preprocessing.files import JsonObject, write_atomically
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,10 @@ def run_stage(
     run: Path,
     *,
     seed: int,
-    sections: Mapping[str, Any],
+    sections: Mapping[str, object],
     inputs: Mapping[str, Path],
     outputs: Mapping[str, Path],
-    body: Callable[[StageRun], Mapping[str, Any]],
+    body: Callable[[StageRun], Mapping[str, object]],
     remake: bool = False,
 ) -> None:
     """Run one stage by the resume rule, and write its manifest when all its outputs are there.
@@ -107,7 +106,7 @@ def run_stage(
 
 
 def _decide(
-    name: str, folder: Path, request: Mapping[str, Any], outputs: Mapping[str, Path], remake: bool
+    name: str, folder: Path, request: Mapping[str, object], outputs: Mapping[str, Path], remake: bool
 ) -> StageRun | None:
     """The resume rule; None: the stage is done."""
     manifest, started = folder / MANIFEST_FILE, folder / "started.json"
@@ -137,9 +136,9 @@ def _decide(
 def _finish(
     stage: StageRun,
     seed: int,
-    request: Mapping[str, Any],
+    request: Mapping[str, object],
     outputs: Mapping[str, Path],
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, object],
     seconds: float,
 ) -> None:
     for name, path in outputs.items():
@@ -180,7 +179,7 @@ def _refuse_changes(folder: Path, changes: Sequence[str]) -> None:
         )
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> JsonObject:
     try:
         record = json.loads(path.read_text())
     except ValueError:

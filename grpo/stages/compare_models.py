@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from grpo.comparison.choice import Choice, choose, language_models
 from grpo.comparison.contenders import Contender, ExactLaw, LanguageModel
@@ -90,7 +89,7 @@ def main() -> None:
 
 def compare(
     run: StageRun, config: RunConfig, paths: RunPaths, choice: Choice, forecasters: Forecasters
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Forecast, score, write tables and pictures; returns the headline metrics."""
     for notice in choice.notices:
         run.logger.info(notice)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 from grpo.config import RunConfig, parse_run_config
 from grpo.runs.folder import stage_folder
@@ -43,7 +42,7 @@ def make_run_windows(config: RunConfig) -> None:
             paths = windows_files(config.stock, fold_folder(folder, number), split)
             outputs |= {f"fold_{number}_{split}_{part}": path for part, path in zip("xy", paths, strict=True)}
 
-    def body(run: StageRun) -> Mapping[str, Any]:
+    def body(run: StageRun) -> Mapping[str, object]:
         report = preprocess(config.stock, config.data, run.folder)
         for line in notices(report):
             run.logger.warning(line)

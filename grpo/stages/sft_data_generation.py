@@ -12,7 +12,6 @@ selection that narrows the law shows here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +30,7 @@ from grpo.stages.training_settings import sources_section
 from grpo.training.rejection import draw_stratified, select, strata
 from preprocessing.command_line import plain
 from preprocessing.errors import UserError
-from preprocessing.files import write_atomically
+from preprocessing.files import JsonObject, write_atomically
 from preprocessing.seeds import generator
 from preprocessing.windows import WindowSet, read_windows
 
@@ -91,7 +90,7 @@ def sample(config: RunConfig, paths: RunPaths, rng: np.random.Generator) -> Samp
     )
 
 
-def generate(config: RunConfig, paths: RunPaths, stage: StageRun) -> dict[str, Any]:
+def generate(config: RunConfig, paths: RunPaths, stage: StageRun) -> JsonObject:
     """Sample, choose and write; returns the headline metrics."""
     settings, rng = config.rejection, generator(config.seed)
     sampled = sample(config, paths, rng)

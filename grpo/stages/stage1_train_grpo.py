@@ -9,8 +9,6 @@ stage1_grpo_training/adapter.
 
 from __future__ import annotations
 
-from typing import Any
-
 from grpo.config import RunConfig, parse_run_config
 from grpo.models.unsloth import activate
 from grpo.publishing.push import push_after_stage
@@ -19,11 +17,12 @@ from grpo.runs.log import stage_entry
 from grpo.runs.resume import StageRun, run_stage
 from grpo.runs.stages import stage_of
 from grpo.stages.training_settings import grpo_inputs, grpo_sections, training_task, upload
+from preprocessing.files import JsonObject
 
 STAGE = stage_of("stage1")
 
 
-def train(config: RunConfig, stage: StageRun, paths: RunPaths) -> dict[str, Any]:
+def train(config: RunConfig, stage: StageRun, paths: RunPaths) -> JsonObject:
     """Train; returns the headline metrics."""
     task = training_task(config, STAGE)
     activate(task.spec, sampler=task.generation.backend)

@@ -8,7 +8,6 @@ Starts from stage 1's adapter (`stage2.start_from: stage1`) or from a fresh one 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from grpo.config import RunConfig, parse_run_config
 from grpo.models.unsloth import activate
@@ -20,11 +19,12 @@ from grpo.runs.resume import StageRun, run_stage
 from grpo.runs.stages import stage_of
 from grpo.stages.training_settings import sources_section, training_task, upload
 from preprocessing.command_line import plain
+from preprocessing.files import JsonObject
 
 STAGE = stage_of("stage2")
 
 
-def train(config: RunConfig, stage: StageRun, paths: RunPaths, start_from: Path | None) -> dict[str, Any]:
+def train(config: RunConfig, stage: StageRun, paths: RunPaths, start_from: Path | None) -> JsonObject:
     """Train; returns the headline metrics."""
     task = training_task(config, STAGE, start_from)
     activate(task.spec, sampler=task.generation.backend)

@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from grpo.config import RunConfig, parse_run_config
 from grpo.models.unsloth import activate
 from grpo.publishing.push import push_after_stage
@@ -17,11 +15,12 @@ from grpo.runs.log import stage_entry
 from grpo.runs.resume import StageRun, run_stage
 from grpo.runs.stages import stage_of
 from grpo.stages.training_settings import grpo_inputs, grpo_sections, training_task, upload
+from preprocessing.files import JsonObject
 
 STAGE, BEFORE = stage_of("stage3"), stage_of("stage2")
 
 
-def train(config: RunConfig, stage: StageRun, paths: RunPaths) -> dict[str, Any]:
+def train(config: RunConfig, stage: StageRun, paths: RunPaths) -> JsonObject:
     """Train; returns the headline metrics."""
     task = training_task(config, STAGE, paths.adapters[BEFORE.adapter])
     activate(task.spec, sampler=task.generation.backend)

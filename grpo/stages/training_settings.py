@@ -20,6 +20,7 @@ from grpo.training.config import GrpoConfig
 from grpo.training.record import plugin_sources
 from grpo.training.task import TrainingTask
 from preprocessing.command_line import plain
+from preprocessing.files import JsonObject
 
 
 def training_task(config: RunConfig, stage: Stage, start_from: Path | None = None) -> TrainingTask[Any]:
@@ -53,7 +54,7 @@ def grpo_inputs(given: PathsConfig, paths: RunPaths) -> dict[str, Path]:
     return paths.named("train_x", "train_y", *(("val_x", "val_y") if has_val(given, paths) else ()))
 
 
-def sources_section(prompt: PromptConfig, rewards: GrpoConfig | None = None) -> dict[str, Any]:
+def sources_section(prompt: PromptConfig, rewards: GrpoConfig | None = None) -> JsonObject:
     """The section `sources` for prompt styles and rewards of one's own; none where there are none.
 
     Raises:
@@ -63,7 +64,7 @@ def sources_section(prompt: PromptConfig, rewards: GrpoConfig | None = None) -> 
     return {"sources": sources} if sources else {}
 
 
-def grpo_sections(config: RunConfig, stage: GrpoConfig) -> dict[str, Any]:
+def grpo_sections(config: RunConfig, stage: GrpoConfig) -> JsonObject:
     """The parts of the configuration that decide a GRPO stage's result."""
     return {
         "model": config.model,

@@ -7,7 +7,6 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from baselines.neural.inputs import InputScaling
 from grpo.evaluation.markdown import markdown
 from preprocessing.config import DataConfig
 from preprocessing.errors import UserError
-from preprocessing.files import write_atomically
+from preprocessing.files import JsonObject, write_atomically
 from preprocessing.market_data import load_stocks
 from preprocessing.returns import VolatilityConfig
 from preprocessing.simulation import is_simulated
@@ -57,7 +56,7 @@ class TrainConfig:
             raise ValueError(f"seed and tune must be 0 or more; got {self.seed} and {self.tune}")
         DataConfig(window=self.window, horizon=self.horizon)  # the same rules
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> JsonObject:
         """What the result depends on, as plain JSON."""
         settings = dataclasses.asdict(self)
         for name in ("output_dir", "tune"):

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from baselines.gflownet.toys.tfbind8 import motif_landscape, read_table, table_t
 from baselines.gflownet.toys.tree import TableTask, random_tree
 from baselines.gflownet.trajectories import Trajectories
 from baselines.neural.training_run import Measured, Stage, TrainingRun
+from preprocessing.files import JsonObject
 
 CHECKPOINT = "training.safetensors"
 NUM_SAMPLES, NUM_BEST = 2048, 100
@@ -239,7 +240,7 @@ class Training:
         return ends[torch.from_numpy(np.flatnonzero(rewards <= np.median(rewards)))]
 
 
-def settings(config: TrainConfig) -> dict[str, Any]:
+def settings(config: TrainConfig) -> JsonObject:
     """The settings, without the folder."""
     plain = dataclasses.asdict(config)
     del plain["output_dir"]
