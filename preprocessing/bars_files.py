@@ -138,6 +138,7 @@ def _readings(path: Path) -> tuple[Reading, ...]:
         state = path.stat()
     except OSError as error:
         raise MarketDataError(f"{path} cannot be read as CSV: {error.strerror}.") from error
+    # time and size are part of the key, so an edited file is read anew
     key = (path, state.st_mtime_ns, state.st_size)
     if path.suffix.lower() == ".parquet":
         return (lambda: _parquet(*key),)

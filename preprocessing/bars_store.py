@@ -45,6 +45,7 @@ class BarsStore:
 
     def __iter__(self) -> Iterator[tuple[str, pa.RecordBatch]]:
         """Each stock's name and bars; nothing can be appended after this."""
+        # the footer that says where each batch lies is written at the close; without it nothing can be read
         self._writer.close()
         reader = pa.ipc.open_file(pa.PythonFile(self._file, "r"))
         for number, name in enumerate(self.names):

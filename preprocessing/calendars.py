@@ -88,6 +88,7 @@ def _next_periods(times: np.ndarray, horizon: int, interval: str) -> np.ndarray 
         lambda month: month.start_time.normalize() + pd.Timedelta(days=min(last[-1].day, month.days_in_month) - 1),
     ]
     fits = [sum(rule(time.to_period("M")) == time for time in last) for rule in rules]
+    # dates that follow no rule cannot be continued without a guess
     if max(fits) <= len(last) / 2:
         return None
     rule, month = rules[fits.index(max(fits))], last[-1].to_period("M")
@@ -100,7 +101,9 @@ def _next_within_days(times: np.ndarray, horizon: int, sessions: np.ndarray) -> 
     days = times.astype("datetime64[D]")
     latest = np.unique(days)[-FEWEST_DAYS:]
     clocks, seen = np.unique((times - days)[days >= latest[0]], return_counts=True)
+    # half days and halts drop out: a time of day is usual if most of the latest days have it
     usual = clocks[2 * seen > len(latest)]
+    # the last day may not be over: its remaining bars come first
     ahead = np.concatenate([[days[-1]], sessions[sessions > days[-1]]])
     following = (ahead[:, None] + usual).ravel()
     following = following[following > times[-1]][:horizon]
@@ -116,14 +119,18 @@ def _sessions(days: np.ndarray, horizon: int, calendar: str) -> np.ndarray | Non
     if len(latest) < FEWEST_DAYS:
         return None
     every_day = np.arange(latest[0], last)
+    # prices on every day of two months: no exchange rests so little
     if (np.diff(latest) == DAY).all():
         return every_day
+    # 1.25 weekdays from bar to bar leaves room for holidays, not for every second day
     if not (np.is_busday(latest).all() and np.busday_count(latest[:-1], latest[1:]).mean() < 1.25):
         return None
     shown = days[-SHOWN:]
     best, misses = None, MOST_MISSES * len(shown)
     for sessions in _exchanges(shown[0], last):
+        # days that only one of the two has: bars on a holiday count as much as a session without a bar
         wrong = len(np.setxor1d(shown, sessions[sessions <= shown[-1]]))
+        # the first of equals stays: exchanges with the same sessions count as the one that is listed first
         if wrong < misses or (best is None and wrong <= misses):
             best, misses = sessions, wrong
         if wrong == 0:

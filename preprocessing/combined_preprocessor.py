@@ -152,6 +152,7 @@ def preprocess(
     with AtomicFiles() as files:
         store = BarsStore(files.open_scratch(Path(output_dir)))
         reports, calendar = _read_stocks(located, config, store, map_stocks)
+        # all stocks are read before the first window is made: the cut is of the union of their days
         plan = Plan(config, pooled_cut(calendar, config), _fold_cuts(calendar, config), tuple(outputs), file_format)
         output = _Output(Path(output_dir), plan, files, stock if pooled else None, by_stock)
         counts = _write_stocks(output, store, map_stocks)
@@ -188,6 +189,7 @@ def _read_stocks(
 
 
 def _fold_cuts(calendar: np.ndarray, config: DataConfig) -> tuple[CalendarCut, ...]:
+    # a single fold is the usual cut itself
     if config.folds == 1:
         return ()
     cuts = walk_forward_cuts(calendar, config.split, config.embargo_days, config.folds, config.cut_dates)
@@ -220,6 +222,7 @@ class _Output:
 
     def _writer(self, paths: tuple[Path, Path], stack: ExitStack) -> WindowsWriter:
         handles = [self.files.open(path) for path in paths]
+        # closed as soon as its stock is done: thousands of stocks would run out of open files
         for handle in handles:
             stack.callback(self.files.finish, handle)
         return WindowsWriter(*handles)
@@ -305,6 +308,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.preset and len(arguments) == len(sys.argv[1:] if argv is None else argv):
         print("error: give --preset as a flag; a config file cannot hold it", file=sys.stderr)
         return 2
+    # a kill by a batch system shall clean up as Ctrl-C does
     signal.signal(signal.SIGTERM, _stop)
     try:
         with open_workers(config.num_workers, config.dask) as map_stocks:

@@ -143,6 +143,7 @@ def fetch(ticker: str, interval: str) -> pd.DataFrame:
 
     logging.getLogger("yfinance").setLevel(logging.CRITICAL)  # the caller says in one line what failed
     yfinance.config.debug.hide_exceptions = False
+    # None: no wait follows the last try
     for wait in (*RETRY_SECONDS, None):
         try:
             with warnings.catch_warnings():
@@ -173,6 +174,7 @@ def fetch(ticker: str, interval: str) -> pd.DataFrame:
 
 def _finished_bars(frame: pd.DataFrame, ticker: str, interval: str) -> pd.DataFrame:
     times = pd.DatetimeIndex(frame.index)
+    # a bar of today still changes; kept, it would be taken for a close
     now = pd.Timestamp.now(tz=times.tz)  # the clock of the exchange
     over = times < now.normalize() if interval == "1d" else times + INTERVALS[interval] <= now
     if not over.any():
@@ -214,6 +216,7 @@ def _time_type(index: pd.Index) -> str:
 
 def content_hash(table: pa.Table, record: CacheRecord) -> str:
     """sha256 over the record without its own hash, and the name, type and values of every column in order."""
+    # the hash cannot be over itself
     told = dataclasses.asdict(dataclasses.replace(record, sha256=""))
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for name, column in zip(table.column_names, table.columns, strict=True):

@@ -25,6 +25,7 @@ def slug(name: str) -> str:
     safe = re.sub(r"[^\w.-]+", "_", name.replace(",", "-").replace("=", "-")).strip("_.")
     if len(safe) <= MAX_SLUG:
         return safe
+    # the hash is of the whole name: two long names with one beginning must not share a file
     return f"{safe[: MAX_SLUG - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
@@ -86,6 +87,7 @@ class AtomicFiles:
     def _publish(self) -> None:
         for file, temporary, _ in self._open:
             self.finish(file)
+            # mkstemp makes files that only their owner can read; these shall be as any other
             os.chmod(temporary, 0o666 & ~_umask())
         for _, temporary, path in self._open:
             os.replace(temporary, path)
@@ -96,6 +98,7 @@ class AtomicFiles:
             with suppress(OSError):  # a full disk may refuse what is still in the buffer
                 file.close()
             temporary.unlink(missing_ok=True)
+        # deepest first: a folder can go only when those in it are gone
         for folder in sorted(self._made, key=lambda folder: len(folder.parts), reverse=True):
             with suppress(OSError):  # it holds files
                 folder.rmdir()

@@ -5,10 +5,8 @@ STOCHF (%K is raw, %D its simple average; the smoothed %K of the slow STOCH is %
 begin as TA-Lib's do, with a simple average of their first period. One thing differs: where a market has no
 range, TA-Lib says 0 and we say what is neutral, see `compute_indicators`.
 
-`ta` and pandas do the work where they agree with that. `ta` begins its exponential averages and RSI at the
-first bar, is 100 in a market that has never moved, and loops in Python for CCI and ADX, a hundred times
-slower than ours. All columns come out on the basis of the bars that go in: adjusted bars give indicators of
-the adjusted close.
+`ta` and pandas do the work where they agree with that. All columns come out on the basis of the bars that go in:
+adjusted bars give indicators of the adjusted close.
 
 Letters: T bars.
 """
@@ -94,6 +92,8 @@ def compute_indicators(bars: pd.DataFrame, periods: IndicatorPeriods | None = No
     p = periods or IndicatorPeriods()
     high, low, close = (pd.Series(bars[name]) for name in ("high", "low", "close"))
     bands = BollingerBands(close, window=p.bbands, window_dev=2)
+    # no range means 0 / 0, which `ta` leaves as NaN; neutral here, or one quiet fortnight would cost the stock its
+    # windows
     stoch_k = StochasticOscillator(high, low, close, window=p.stoch).stoch().fillna(50.0)
     macd, signal = _macd(close.to_numpy(float), p)
     table = pd.DataFrame(
@@ -116,16 +116,20 @@ def compute_indicators(bars: pd.DataFrame, periods: IndicatorPeriods | None = No
         },
         index=bars.index,
     )
+    # earlier values exist but still remember where the series began; windows of other histories would not agree on them
     table.iloc[: p.warm_up] = np.nan
     return table
 
 
+# Not those of `ta` from here on: its exponential averages and RSI begin at the first bar, its RSI is 100 in a market
+# that has never moved, and its CCI and ADX loop in Python, a hundred times slower than these.
 def _macd(close: np.ndarray, periods: IndicatorPeriods) -> tuple[np.ndarray, np.ndarray]:
     """[T] fast minus slow exponential average, and [T] the exponential average of that, the signal (Appel).
 
     Both averages have their first value on the same bar, so that the line begins with equally settled ones.
     """
     wait = periods.macd_slow - periods.macd_fast
+    # TA-Lib too begins the fast average only where the slow one can begin
     fast = np.concatenate([np.full(wait, np.nan), _ema(close[wait:], periods.macd_fast)])
     line = fast - _ema(close, periods.macd_slow)
     return line, _ema(line, periods.macd_signal)
@@ -135,6 +139,7 @@ def _rsi(close: np.ndarray, period: int) -> np.ndarray:
     """[T] relative strength index: share of the rises in Wilder's averages of rises and falls (1978)."""
     change = np.diff(close, prepend=np.nan)
     rise, fall = _wilder(np.maximum(change, 0), period), _wilder(np.maximum(-change, 0), period)
+    # no rise and no fall: neither strong nor weak, which is 50
     moved = rise + fall > 0
     return np.where(moved, 100 * (rise / np.where(moved, rise + fall, 1.0)), 50.0)
 
@@ -154,12 +159,14 @@ def _adx(high: np.ndarray, low: np.ndarray, close: np.ndarray, period: int) -> n
 
     The first bar has no change and counts as 0 in the first averages, as in TA-Lib.
     """
+    # only the larger of the two moves counts as directional, and only if it goes outwards
     up, down = np.diff(high, prepend=high[0]), -np.diff(low, prepend=low[0])
     true_range = np.maximum(high[1:], close[:-1]) - np.minimum(low[1:], close[:-1])
     rise = _wilder(np.where((up > down) & (up > 0), up, 0.0), period)
     fall = _wilder(np.where((down > up) & (down > 0), down, 0.0), period)
     moved = (rise + fall > 0) & (_wilder(np.append(0.0, true_range), period) > 0)
     directional_index = np.where(moved, 100 * np.abs(rise - fall) / np.where(moved, rise + fall, 1.0), 0.0)
+    # Wilder's averages have no value before: a 0 there would pull the first averages down
     directional_index[:period] = np.nan
     return _wilder(directional_index, period)
 
@@ -181,6 +188,7 @@ def _recursive_average(values: np.ndarray, period: int, step: float) -> np.ndarr
     """
     first = int(np.argmin(np.isnan(values)))
     seed = first + period - 1
+    # pandas starts its recursion at the first number it meets, so the simple average is put there as if it were a value
     seeded = values.copy()
     seeded[:seed] = np.nan
     seeded[seed : seed + 1] = values[first : seed + 1].mean()

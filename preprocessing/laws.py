@@ -74,6 +74,7 @@ class GaussianMixture:
         """[B, H] values below which lies the given probability, in (0, 1): bisection to the last bit or so."""
         quantiles = self.mean + self.sd * ndtri(probability)  # one of the mixture lies among those of its components
         low, high = quantiles.min(-1), quantiles.max(-1)
+        # 60 halvings of a bracket shrink it by 10^18, below what float64 can tell apart
         for _ in range(60):
             middle = (low + high) / 2
             below = self.cdf(middle) < probability
@@ -87,9 +88,12 @@ class GaussianMixture:
     def spread(self) -> np.ndarray:
         """[B, H] mean absolute distance of two independent values (Grimit et al. 2006, the CRPS of a mixture)."""
         if self.drawn:
+            # draws are in random order, so each beside its mirror is a pair of independent ones; all pairs of 4000 draws
+            # would take thousands of times as long
             apart = self.mean - self.mean[..., ::-1]
             return _mean_absolute(apart, np.hypot(self.sd, self.sd[..., ::-1])).mean(-1)
         weights, mean, sd = np.broadcast_arrays(self.weights, self.mean, self.sd)
+        # one component against all at a time: all pairs at once would be [B, H, K, K]
         total = np.zeros(mean.shape[:-1])
         for k in range(mean.shape[-1]):
             one = slice(k, k + 1)
@@ -140,6 +144,7 @@ class ConditionalLaw:
         paths = [self.draw_futures(row, DRAWS, generator(0)) for row in range(len(self.mean))]
         return GaussianMixture(
             weights=np.full((1, 1, DRAWS), 1 / DRAWS),
+            # [S, H] to [H, K]: each path is a component of the mixture
             mean=np.stack([future.step_mean.T for future in paths]),
             sd=np.stack([future.step_sd.T for future in paths]),
             drawn=True,
@@ -186,6 +191,7 @@ def _gbm(p: Parameters, log_price: np.ndarray, rows: np.ndarray, horizon: int) -
 
 
 def _ar(p: Parameters, log_price: np.ndarray, rows: np.ndarray, horizon: int) -> ConditionalLaw:
+    # the process starts at LEVEL before its first day, so that day has a return too
     last_return = np.diff(log_price, prepend=LEVEL)[rows]
     reach = np.cumsum(p["phi"] ** np.arange(horizon))  # of one day's shock on the log price, from that day on
     return _linear_law(p, log_price[rows][:, None] + p["phi"] * last_return[:, None] * reach, reach)
@@ -197,6 +203,7 @@ def _reverting(level: Callable[[Parameters, np.ndarray], np.ndarray]) -> Callabl
     def build(p: Parameters, log_price: np.ndarray, rows: np.ndarray, horizon: int) -> ConditionalLaw:
         decay = 0.5 ** (1 / p["half_life"])
         steps = np.arange(1, horizon + 1)
+        # today's distance from the level: decay^h of it is left after h days
         distance = log_price[rows] - LEVEL - level(p, rows)
         mean = LEVEL + level(p, rows[:, None] + steps) + distance[:, None] * decay**steps
         return _linear_law(p, mean, decay ** (steps - 1))
@@ -218,6 +225,7 @@ def _linear_law(p: Parameters, mean: np.ndarray, response: np.ndarray) -> Condit
 
     closed_form = None
     if p["tail"] >= GAUSSIAN_TAIL:
+        # variances of independent shocks add; a shock's own age decides how much of it is left
         sd = p["sigma"] * np.sqrt(np.cumsum(response**2))
         closed_form = GaussianMixture(np.ones((1, 1, 1)), mean[..., None], sd[None, :, None])
     return ConditionalLaw(mean, draw_futures, closed_form)
@@ -225,6 +233,7 @@ def _linear_law(p: Parameters, mean: np.ndarray, response: np.ndarray) -> Condit
 
 def _jump(p: Parameters, log_price: np.ndarray, rows: np.ndarray, horizon: int) -> ConditionalLaw:
     last, steps = log_price[rows][:, None], np.arange(1, horizon + 1)
+    # with any tail: jumps add their expected number times their expected size
     mean = last + (p["drift"] + p["intensity"] * p["sigma"] * p["jump_mean"]) * steps
 
     def draw_futures(window: int, num_samples: int, rng: np.random.Generator) -> Paths:
@@ -233,6 +242,7 @@ def _jump(p: Parameters, log_price: np.ndarray, rows: np.ndarray, horizon: int) 
     if p["tail"] < GAUSSIAN_TAIL:
         return ConditionalLaw(mean, draw_futures)
     expected = (p["intensity"] * steps)[:, None]  # [H, 1]
+    # so many components that the probability left out is no more than rounding
     most = 0 if p["intensity"] == 0 else int(np.ceil(pdtrik(1 - _NO_TAIL, expected[-1, 0])))
     jumps = np.arange(most + 1)
     weights = np.diff(pdtr(jumps, expected), prepend=0.0)  # [H, K]
@@ -245,11 +255,13 @@ def _garch(p: Parameters, log_price: np.ndarray, rows: np.ndarray, horizon: int)
     shocks = np.diff(log_price, prepend=LEVEL) - p["drift"]
     news = next_variance(p, 0.0, shocks)  # what each day's shock and the constant add to the next day's variance
     first, decay = np.array([[p["sigma"] ** 2]]), np.array([[p["beta"]]])
+    # the variance follows from the past returns alone, which is what makes GARCH exact and a hidden volatility not
     variance = autoregress(first, decay, np.append(0.0, news)[None])[0]  # [T + 1] of each day, and the one after
     last = log_price[rows]
 
     def draw_futures(window: int, num_samples: int, rng: np.random.Generator) -> Paths:
         columns = as_columns(p, num_samples)
+        # [S, 1] the variance of the day after the origin: the origin's own return is known and counts in it
         start = np.full((num_samples, 1), variance[rows[window] + 1])
         return _shifted(garch_paths(columns, start, *draw_shocks(columns, horizon, rng)), last[window])
 
@@ -266,6 +278,7 @@ def _regime(p: Parameters, log_price: np.ndarray, rows: np.ndarray, horizon: int
     def draw_futures(window: int, num_samples: int, rng: np.random.Generator) -> Paths:
         columns = as_columns(p, num_samples)
         normal, scale = draw_shocks(columns, horizon, rng)
+        # the state today is hidden: each path draws its own from what the prices tell of it
         start = rng.random((num_samples, 1)) < wild[window]
         flips = rng.random(normal.shape) < p["switch"]
         state = (start + np.cumsum(flips, axis=1)) % 2 == 1
@@ -289,9 +302,11 @@ def _probability_wild(p: Parameters, returns: np.ndarray) -> np.ndarray:
         density = {sign: -(p["tail"] + 1) / 2 * np.log1p(values**2 / (p["tail"] - 2)) for sign, values in z.items()}
     else:
         density = {sign: -(values**2) / 2 for sign, values in z.items()}
+    # the wild state is `wildness` times as wide, so its density is that much lower; what both share drops out
     evidence = density[-1] - np.log(p["wildness"]) - density[1]
     probability, wild = np.empty(len(returns)), 0.5
     for t in range(len(returns)):
+        # by log odds: the densities of an extreme return would underflow, the difference of their logs does not
         prior = wild * (1 - p["switch"]) + (1 - wild) * p["switch"]
         wild = probability[t] = expit(logit(prior) + evidence[t])
     return probability
@@ -306,6 +321,7 @@ def _count_wild_days(wild: np.ndarray, switch: float, horizon: int) -> np.ndarra
     for step in range(horizon):
         into_wild = ends_wild * (1 - switch) + ends_calm * switch
         ends_calm = ends_calm * (1 - switch) + ends_wild * switch
+        # a wild day moves every count up by one
         ends_wild = np.concatenate([np.zeros((len(wild), 1)), into_wild[:, :-1]], axis=1)
         weights[:, step] = ends_wild + ends_calm
     return weights

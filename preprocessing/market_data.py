@@ -104,6 +104,7 @@ def load_stock(name: str, file: StockFile | None, config: DataConfig) -> tuple[p
     try:
         bars, report = read_bars(file, config.rules) if file else _simulate(name, config)
     except MarketDataError as error:
+        # a stock that did not trade in the span is no damaged file: it is skipped in either case
         if config.on_bad_stock == "stop" and not isinstance(error, NoBarsError):
             raise
         return _no_bars(file, str(error))
@@ -172,6 +173,7 @@ def _find_files(name: str, data_dir: Path) -> dict[str, StockFile]:
     files = _files_of(data_dir)
     if name == "all":
         return files
+    # by upper case only where no file has the exact name: file systems may tell aapl from AAPL
     matches = [ticker for ticker in files if ticker.upper() == name.upper()]
     if name in files or len(matches) == 1:
         ticker = name if name in files else matches[0]
@@ -276,6 +278,7 @@ def download(config: DownloadConfig) -> int:
         except MarketDataError as error:
             print(f"error: {error}", file=sys.stderr)
             failed.append(name)
+            # the network or a rate limit: the next ticker would wait through all retries for nothing
             if isinstance(error, UnreachableError):
                 break
         else:

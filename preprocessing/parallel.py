@@ -75,12 +75,14 @@ def _ordered_map(executor: Executor, ahead: int, function: Callable[[T], R], ite
     try:
         for item in items:
             waiting.append(executor.submit(function, item))
+            # the oldest first, which keeps the order; the others work on meanwhile
             if len(waiting) >= ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         for future in waiting:
+            # a consumer that stops early leaves work that nobody will take
             future.cancel()
 
 
@@ -92,6 +94,7 @@ def _start_worker() -> None:
 
     def end_with_parent() -> None:
         parent.join()
+        # not sys.exit, which would end this thread alone
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -121,6 +124,7 @@ def _dask_executor(address: str, num_workers: int) -> Iterator[tuple[Executor, i
                 f"the Dask scheduler at {address} has no workers; start some with `dask worker {address}`"
             )
         try:
+            # not pure: Dask would otherwise give the kept result of an equal call on a file that has changed since
             yield client.get_executor(pure=False), cores
         except KilledWorker as error:
             raise WorkerError("a Dask worker died, perhaps for lack of memory; give it more") from error

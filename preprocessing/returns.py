@@ -2,8 +2,7 @@
 
 The variance of the next day is w EWMA + (1 - w) V: V is the mean squared log return of the stock's whole past
 (the feature `past_volatility`) and the EWMA is the exponentially weighted one of RiskMetrics (1996),
-v_t = decay v_(t-1) + (1 - decay) r_t^2. A context holds the window alone, so the average starts at V on the first
-close of the window; after 29 returns the start keeps a weight of decay^29, 41 % at decay .97 and 17 % at .94.
+v_t = decay v_(t-1) + (1 - decay) r_t^2, started at V on the first close of the window.
 
 Letters: B windows, L window length, H horizon.
 """
@@ -46,7 +45,10 @@ class VolatilityConfig:
 def ewma_variance(context: Context, decay: float) -> np.ndarray:
     """[B] exponentially weighted mean squared log return, started at the variance of the whole past."""
     squared = window_log_returns(context) ** 2  # [B, L - 1]
+    # newest return last, so its weight is the largest: age 0
     weights = (1 - decay) * decay ** np.arange(squared.shape[1])[::-1]
+    # the window is all that a context holds, so the average starts at the variance of the whole past, which keeps the
+    # weight that the returns leave over: 41 % after 29 returns at decay .97, 17 % at .94
     return decay ** squared.shape[1] * context.feature("past_volatility") ** 2 + squared @ weights
 
 

@@ -40,6 +40,7 @@ class StandardNorm:
         """
         if len(train_closes) == 0:
             raise ValueError("no bar lies in the training span, so nothing can be scaled by it")
+        # training closes alone: the level that prices reach in the test span would leak through the scale
         mean, std = float(np.mean(train_closes)), float(np.std(train_closes))
         return cls(mean, std if std > ROUNDING * abs(mean) else 1.0)
 
@@ -85,6 +86,7 @@ def rebase(past: np.ndarray, mode: Literal["last", "window"]) -> WindowNorm:
         ValueError: there is no such mode.
     """
     if mode == "last":
+        # a copy: a view would keep the whole array of windows in memory, and change with it
         return WindowNorm(shift=np.zeros(len(past)), scale=past[:, -1].copy())
     if mode == "window":
         mean = past.mean(axis=1)
@@ -93,4 +95,5 @@ def rebase(past: np.ndarray, mode: Literal["last", "window"]) -> WindowNorm:
 
 
 def _per_window(values: np.ndarray, like: np.ndarray) -> np.ndarray:
+    # [B] to [B, 1, ...], so that one scale per window broadcasts over its days and samples
     return values.reshape(-1, *(1,) * (like.ndim - 1))

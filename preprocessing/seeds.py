@@ -43,6 +43,7 @@ def integers(seed: int, *keys: Key, count: int, bits: int = 31) -> list[int]:
         bits: 31 for what fits a signed number of 32 bits, 63 for what torch and vLLM take, at most 64.
     """
     words = seed_sequence(seed, *keys).generate_state(count, np.uint32 if bits <= 32 else np.uint64)
+    # the high bits: the same word, cut to what the library can hold
     return [int(word) >> (8 * words.itemsize - bits) for word in words]
 
 

@@ -38,6 +38,8 @@ def read_sequences(path: Path) -> np.ndarray:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not text.strip():
         raise UserError(f"{path} is empty: it should hold one sequence a line, its values separated by spaces")
+    # one search over the whole text is far quicker than a check of each word; float() alone would also take nan, inf
+    # and 1_000
     foreign = _FOREIGN.search(text)
     if foreign:
         _refuse_word(path, text, foreign.start())

@@ -72,6 +72,7 @@ def draw_shocks(p: Mapping[str, np.ndarray], rows: int, rng: np.random.Generator
     normal = rng.standard_normal((len(p["sigma"]), rows))
     tail = p["tail"]
     chi_square = rng.chisquare(tail, (len(tail), rows))
+    # normal / sqrt(chi2 / tail) is Student-t with variance tail / (tail - 2); this scale brings it to 1
     return normal, np.where(tail < GAUSSIAN_TAIL, np.sqrt((tail - 2) / chi_square), 1.0)
 
 
@@ -98,6 +99,7 @@ def _ou(p: Mapping[str, np.ndarray], rows: int, rng: np.random.Generator) -> Pat
     normal, scale = draw_shocks(p, rows, rng)
     decay = 0.5 ** (1 / p["half_life"])
     sd = p["sigma"] * scale
+    # the stationary law on the first day: no stretch in which the process still finds its width
     start = p["sigma"] * normal[:, :1] / np.sqrt(1 - decay**2)
     return _paths(autoregress(start, decay, sd * normal), sd, normal)
 
@@ -105,6 +107,7 @@ def _ou(p: Mapping[str, np.ndarray], rows: int, rng: np.random.Generator) -> Pat
 def _ar(p: Mapping[str, np.ndarray], rows: int, rng: np.random.Generator) -> Paths:
     normal, scale = draw_shocks(p, rows, rng)
     sd = p["sigma"] * scale
+    # returns start with one plain shock, so that the law of the first day is known too
     log_return = autoregress(sd[:, :1] * normal[:, :1], p["phi"], sd * normal)
     return _paths(np.cumsum(log_return, axis=1), sd, normal)
 
@@ -130,6 +133,7 @@ def _regime(p: Mapping[str, np.ndarray], rows: int, rng: np.random.Generator) ->
     """Two hidden states that switch with probability `switch` a day: up and calm, down and wild."""
     normal, scale = draw_shocks(p, rows, rng)
     flips = rng.random(normal.shape) < p["switch"]
+    # an odd number of flips from a fair first state
     wild = (np.cumsum(flips, axis=1) + (rng.random((len(normal), 1)) < 0.5)) % 2 == 1
     return regime_paths(p, wild, normal, scale)
 
@@ -163,6 +167,7 @@ def garch_paths(p: Mapping[str, np.ndarray], variance: np.ndarray, normal: np.nd
     for t in range(normal.shape[1]):
         sd[:, t : t + 1] = np.sqrt(variance) * scale[:, t : t + 1]
         shock = sd[:, t : t + 1] * normal[:, t : t + 1]
+        # after the shock: today's return moves tomorrow's variance, not its own
         variance = next_variance(p, variance, shock)
     return _paths(np.cumsum(p["drift"] + sd * normal, axis=1), sd, normal)
 
@@ -185,11 +190,14 @@ def _heston(p: Mapping[str, np.ndarray], rows: int, rng: np.random.Generator) ->
     variance, leverage = np.zeros_like(normal), np.zeros_like(normal)
     for t in range(rows):
         for shock in shocks[t]:
+            # Euler steps may take the variance below 0; it enters drift and noise as 0 but is itself kept, which biases
+            # least
             truncated = np.maximum(u, 0.0)
             root = np.sqrt(truncated) * shock
             variance[:, t : t + 1] += truncated / HESTON_STEPS
             leverage[:, t : t + 1] += root
             u = u + p["reversion"] * (1 - truncated) / HESTON_STEPS + p["vol_of_vol"] * root
+    # the part of the return that goes with the variance's own shock is known given its path; the rest is independent
     sd = p["sigma"] * scale * np.sqrt((1 - p["leverage"] ** 2) * variance)
     drift = p["drift"] + p["sigma"] * p["leverage"] * leverage
     return _paths(np.cumsum(drift + sd * normal, axis=1), sd, normal)
@@ -199,6 +207,7 @@ def _jump(p: Mapping[str, np.ndarray], rows: int, rng: np.random.Generator) -> P
     """Merton's (1976) jump diffusion: each day a Poisson number of Gaussian jumps, sized in daily sigmas."""
     normal, scale = draw_shocks(p, rows, rng)
     jumps = rng.poisson(p["intensity"], normal.shape)
+    # given the number of jumps their sizes add up to one more Gaussian
     sd = p["sigma"] * np.sqrt(scale**2 + jumps * p["jump_sd"] ** 2)
     drift = p["drift"] + p["sigma"] * p["jump_mean"] * jumps
     return _paths(np.cumsum(drift + sd * normal, axis=1), sd, normal)
@@ -279,6 +288,7 @@ class SimulatedStock:
 
     def bars(self) -> pd.DataFrame:
         """Daily bars: open, high, low, close, volume, indexed by business days from 2000-01-03."""
+        # a stream of its own: how bars are dressed around the closes must not change the closes
         return make_bars(self.paths().log_price[0], generator(self.seed, 1))
 
     def rows_of(self, days: np.ndarray) -> np.ndarray:
@@ -289,6 +299,7 @@ class SimulatedStock:
 def make_bars(log_close: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
     """Bars around simulated closes [T]: opens near the former close, ranges of the size of a daily move."""
     move = np.std(np.diff(log_close))
+    # around the former close, so that the open tells nothing of the close that follows
     opening = np.concatenate([log_close[:1], log_close[:-1]]) + 0.2 * move * rng.standard_normal(len(log_close))
     high = np.maximum(opening, log_close) + 0.4 * move * np.abs(rng.standard_normal(len(log_close)))
     low = np.minimum(opening, log_close) - 0.4 * move * np.abs(rng.standard_normal(len(log_close)))
@@ -337,6 +348,7 @@ def parse_simulated_stock(name: str) -> SimulatedStock:
     if "theta" in given:
         if "half_life" in given:
             raise SimulationError(f"stock '{name}': half_life and theta = ln 2 / half_life say the same; give one.")
+        # the processes know half_life alone
         given["half_life"] = np.log(2) / given.pop("theta")
     rows, seed = int(given.pop("rows", 5000)), int(given.pop("seed", 0))
     parameters = {**known.defaults, **given}

@@ -123,7 +123,9 @@ def walk_forward_cuts(
     days, (val, test) = _days_and_cuts(calendar, ratios, embargo, dates)
     if not 1 <= folds <= max(len(days) - test, 1):
         raise SplitError(f"data.folds must be from 1 to {len(days) - test}, the days of the test span; got {folds}.")
+    # integer division of the running product: block lengths differ by one day at most, and none is lost
     bounds = [test + (len(days) - test) * k // folds for k in range(folds + 1)]
+    # validation slides along right before its block, so a fold never selects on older days than it must
     return [_cut(days, start - (test - val), start, end, embargo) for start, end in pairwise(bounds)]
 
 
@@ -136,6 +138,7 @@ def _days_and_cuts(
         raise ValueError(f"embargo must be 0 or more bars; got {embargo}.")
     if len(calendar) == 0:
         raise ValueError("there is no day to cut.")
+    # one calendar for all stocks: a day that trains one stock must not test another
     days = np.unique(np.asarray(calendar, dtype="datetime64[ns]"))
     if dates is None:
         return days, (round(len(days) * ratios[0]), round(len(days) * (ratios[0] + ratios[1])))
@@ -149,6 +152,7 @@ def _days_and_cuts(
 
 
 def _cut(days: np.ndarray, val: int, test: int, end: int, embargo: int) -> CalendarCut:
+    # an embargo may reach past the last day: then no target can follow it
     beyond = days[-1] + np.timedelta64(1, "D")
 
     def day(index: int) -> np.datetime64:
@@ -166,6 +170,8 @@ def assign_split(target_dates: np.ndarray, cut: CalendarCut) -> np.ndarray:
     """
     first, last = target_dates[:, 0], target_dates[:, -1]
     split = np.full(len(target_dates), "", dtype="<U5")
+    # a path that crosses a cut belongs to neither side: in training its end would show prices of the span that comes
+    # next
     split[last < cut.val_start] = "train"
     split[(first >= cut.val_first) & (last < cut.test_start)] = "val"
     split[(first >= cut.test_first) & (last < cut.test_end)] = "test"

@@ -52,6 +52,7 @@ def window_statistics(closes: np.ndarray) -> dict[str, np.ndarray]:
         **_trend(closes),
     }
     correlation = lag_autocorrelations(closes)  # [B, lags]
+    # stable: of equally strong lags the shortest comes first, on every machine
     order = np.argsort(-np.abs(correlation), axis=1, kind="stable")[:, :TOP_LAGS]
     top = np.take_along_axis(correlation, order, axis=1)
     for rank in range(TOP_LAGS):
@@ -64,6 +65,7 @@ def window_statistics(closes: np.ndarray) -> dict[str, np.ndarray]:
 def _trend(closes: np.ndarray) -> dict[str, np.ndarray]:
     """Least-squares line through each window [B, L]: slope, share of the variance it explains, direction."""
     length = closes.shape[1]
+    # centred time makes the slope a single product, free of the level of the prices
     time = np.arange(length) - (length - 1) / 2
     slope = closes @ time / (time @ time)
     mean = closes.mean(1)
@@ -71,6 +73,7 @@ def _trend(closes: np.ndarray) -> dict[str, np.ndarray]:
     variance = (centred**2).sum(1)
     constant = _is_constant(closes, variance)
     explained = np.minimum(slope**2 * (time @ time) / np.where(constant, 1.0, variance), 1.0)
+    # a rise over the whole window that is no more than rounding of the price has no direction
     level = np.abs(slope) * length <= 1e-12 * mean
     return {
         "trend": slope,
@@ -91,12 +94,14 @@ def lag_autocorrelations(closes: np.ndarray) -> np.ndarray:
 
 def _is_constant(closes: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """[B] whether the squared deviations [B] of windows [B, L] are no more than rounding leaves of a constant."""
+    # squares of rounding errors are some 1e-32 of the squares of prices; their sum stays far below 1e-20
     return variance <= 1e-20 * (closes**2).sum(1)
 
 
 def trailing_volatility(windows: np.ndarray) -> np.ndarray:
     """[B] standard deviation (around zero mean) of the daily log returns in each window [B, L] of closes."""
     log_returns = np.diff(np.log(windows), axis=1)
+    # around zero: the mean of a few daily returns is mostly noise, and subtracting it would only take from the spread
     return np.maximum(np.sqrt((log_returns**2).mean(1)), MIN_VOLATILITY)
 
 
@@ -107,12 +112,14 @@ def yang_zhang_volatility(opens: np.ndarray, highs: np.ndarray, lows: np.ndarray
     variance of ln(O_t / C_{t-1}), V_c that of ln(C_t / O_t), V_rs the mean of ln(H/C) ln(H/O) + ln(L/C) ln(L/O),
     k = .34 / (1.34 + (n + 1) / (n - 1)) (Yang and Zhang 2000, equations 10 and 11). At least MIN_VOLATILITY.
     """
+    # the first bar of a window only gives the close that the next one opens from
     before = np.log(closes[:, :-1])
     o, h, l, c = (np.log(prices[:, 1:]) for prices in (opens, highs, lows, closes))  # noqa: E741
     days = o.shape[1]
     k = 0.34 / (1.34 + (days + 1) / (days - 1))
     overnight, intraday = (o - before).var(1, ddof=1), (c - o).var(1, ddof=1)
     within_day = ((h - c) * (h - o) + (l - c) * (l - o)).mean(1)
+    # k gives the smallest variance of the estimate; Rogers and Satchell's part alone cannot see the jump at the open
     variance = overnight + k * intraday + (1 - k) * within_day
     return np.maximum(np.sqrt(np.maximum(variance, 0.0)), MIN_VOLATILITY)
 
@@ -124,6 +131,7 @@ def ewma_volatility(closes: np.ndarray) -> np.ndarray:
     start value; at least MIN_VOLATILITY. The first bar has no return and holds NaN.
     """
     squared = pd.Series(np.diff(np.log(closes)) ** 2)
+    # adjust: weights of the returns there are add up to 1; else the first return would count as a whole past
     variance = squared.ewm(alpha=1 - EWMA_DECAY, adjust=True).mean().to_numpy()
     return np.concatenate([[np.nan], np.maximum(np.sqrt(variance), MIN_VOLATILITY)])
 
@@ -143,7 +151,9 @@ def past_statistics(closes: np.ndarray) -> dict[str, np.ndarray]:
     log_price = np.log(closes)
     count = np.arange(1, len(closes) + 1, dtype=float)
     x = log_price - log_price[0]  # the origin does not matter to any of these; this one keeps the sums exact
+    # running sums see each bar and those before it, never one after: the value at an origin holds no future
     mean = np.cumsum(x) / count
+    # the difference of two large sums may come out a little below 0
     variance = np.maximum(np.cumsum(x**2) / count - mean**2, 0.0)
     log_return = np.diff(x)
     steps = count[:-1]
@@ -151,6 +161,7 @@ def past_statistics(closes: np.ndarray) -> dict[str, np.ndarray]:
         before, after = np.cumsum(x[:-1]), np.cumsum(x[1:])
         covariance = np.cumsum(x[:-1] * x[1:]) - before * after / steps
         spread = np.cumsum(x[:-1] ** 2) - before**2 / steps
+        # a price that has not moved predicts itself: the coefficient of a random walk
         ar1 = np.where(spread > 1e-12, covariance / spread, 1.0)
 
     def after_first(values: np.ndarray) -> np.ndarray:

@@ -56,6 +56,7 @@ def make_windows(item_id: str, bars: pd.DataFrame, config: DataConfig, norm: Sta
     """
     closes = bars["close"].to_numpy(dtype=np.float64)
     require_rows(item_id, len(closes), config)
+    # the last origin still has H bars after it; the first has its window and settled indicators before it
     origins = np.arange(config.first_origin, len(closes) - config.horizon, config.stride)
     future_index = origins[:, None] + np.arange(1, config.horizon + 1)
     dates = bars.index.to_numpy(dtype="datetime64[ns]")
@@ -82,9 +83,11 @@ def make_contexts(
         origins: [B] row numbers, none before `config.first_origin`.
     """
     closes = bars["close"].to_numpy(dtype=np.float64)
+    # window i of the view ends at bar i + L - 1: the origin is the last bar in it
     past = sliding_window_view(closes, config.window)[origins - config.window + 1]  # [B, L]
     columns = window_statistics(past)
     columns["volatility"] = trailing_volatility(past)
+    # on all closes and then picked at the origins: each value rests on the past of its own bar only
     columns["ewma_volatility"] = ewma_volatility(closes)[origins]
     ohlc = [bars[name].to_numpy(dtype=np.float64) for name in ("open", "high", "low", "close")]
     columns["yang_zhang_volatility"] = yang_zhang_volatility(
@@ -97,6 +100,7 @@ def make_contexts(
     return Context(
         item_id=(item_id,) * len(origins),
         origin=bars.index.to_numpy(dtype="datetime64[ns]")[origins],
+        # a copy: the view would hold every bar of the stock alive for as long as one window
         past=past[:, :, None].copy(),
         features=np.stack([columns[name] for name in FEATURES], axis=1),
         memories=variance_memories(*ohlc)[origins],
@@ -105,6 +109,7 @@ def make_contexts(
 
 def windows_of_stock(item_id: str, bars: pd.DataFrame, config: DataConfig, cut: CalendarCut) -> WindowSet | None:
     """All windows of one stock, scaled by its closes before the first cut; None where it has none of these."""
+    # nothing from the first cut on: the scale is a feature, and would tell the level of prices to come
     train_closes = bars["close"].to_numpy()[days_of(bars) < cut.val_start]
     return make_windows(item_id, bars, config, StandardNorm.fit(train_closes)) if len(train_closes) else None
 
@@ -130,6 +135,7 @@ def split_windows(
     cut = pooled_cut(calendar, config)
     parts: list[dict[str, WindowSet]] = []
     for name, bars in tqdm(stocks.items(), "windows", unit="stock", leave=False, disable=len(stocks) < MANY_STOCKS):
+        # no common cut means that each stock is cut by its own rows, as `split_by: stock` asks
         own_cut = cut or cut_stock(days_of(bars), config.split, config.embargo_days)
         full = windows_of_stock(name, bars, config, own_cut)
         if full is not None:
@@ -168,7 +174,9 @@ def rescale(full: WindowSet, cut: CalendarCut) -> WindowSet:
     features = context.features.copy()
     scaled = np.zeros(len(full), dtype=bool)
     mean, std = (FEATURES.index(name) for name in ("norm_mean", "norm_std"))
+    # one stock's rows after the other's, without a mask over all rows for each stock
     for rows in np.split(order, np.flatnonzero(np.diff(stock[order])) + 1):
+        # windows overlap, so a day stands in many of them; it must count once
         shown, first = np.unique(days[rows], return_index=True)
         train_closes = closes[rows].ravel()[first[shown < cut.val_start]]
         if len(train_closes):

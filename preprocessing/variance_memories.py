@@ -27,10 +27,12 @@ def variance_memories(opens: np.ndarray, highs: np.ndarray, lows: np.ndarray, cl
     The first day has no close before it and holds NaN.
     """
     o, h, l, c = (np.log(prices) for prices in (opens, highs, lows, closes))  # noqa: E741
+    # Rogers and Satchell (1991): its mean does not depend on the drift
     within_day = (h - c) * (h - o) + (l - c) * (l - o)
     # a bar whose high is no more than rounding above its open and close may come out below 0
     ranges = (o[1:] - c[:-1]) ** 2 + np.maximum(within_day[1:], 0.0)
     columns = [
+        # the mean of logs, not the log of a mean: one crash must not drown months of quiet days
         pd.Series(np.log(variance + FLOOR)).ewm(halflife=days).mean().to_numpy()
         for variance in (np.diff(c) ** 2, ranges)
         for days in HALF_LIVES

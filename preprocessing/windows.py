@@ -204,6 +204,7 @@ def concatenate(sets: Sequence[WindowSet]) -> WindowSet:
 
 def _of_all(name: str, arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
     """Joined, or None where none is there."""
+    # part of them would have to be filled with NaN, and a forecaster would be asked on other terms in each half
     present = [array for array in arrays if array is not None]
     if present and len(present) < len(arrays):
         raise ValueError(f"some of these windows have {name} and some have not: make all with one command")
@@ -229,6 +230,7 @@ def read_windows(x_path: Path, y_path: Path) -> WindowSet:
         WindowsError: a file, column, row or value is missing or malformed; the message says which.
     """
     names = names_of(Path(x_path))
+    # by the columns, not by a flag: a file of somebody else's must not need one
     if is_foreign(names):
         return _read_foreign(Path(x_path), Path(y_path), names)
     x, y = _read_table(x_path, X_COLUMNS, optional=MEMORIES), _read_table(y_path, Y_COLUMNS, optional=("next_open",))
@@ -361,6 +363,7 @@ def _parse_next_open(table: _Table) -> np.ndarray | None:
 def _parse_numbers(column: np.ndarray) -> np.ndarray:
     """The numbers that the texts stand for; NaN for what is none."""
     try:
+        # the whole column at once; cell by cell only to find which one is no number
         return column.astype(np.float64)
     except (TypeError, ValueError):
         return np.array([float(cell) if _is_number(cell) else np.nan for cell in column])

@@ -90,6 +90,7 @@ def complete(past: np.ndarray, given: Mapping[str, np.ndarray]) -> dict[str, np.
         past: [B, L] closes.
         given: [B] each of THIRTEEN, and EXTREMES where they are there.
     """
+    # statistics of the past as of the window's last close; earlier closes are not in the file
     rows = [{name: values[-1] for name, values in past_statistics(closes).items()} for closes in past]
     norms = [StandardNorm.fit(closes) for closes in past]
     volatility = trailing_volatility(past)

@@ -57,6 +57,7 @@ def encode(windows: WindowSet, choices: Mapping[str, np.ndarray], file_format: F
         choices: [B] boolean mask by name.
         file_format: of the files.
     """
+    # every window goes into text once, and each choice picks its lines: full and train share theirs
     tables = _x_table(windows, file_format), _y_table(windows, file_format)
     columns = (tables[0].column_names, tables[1].column_names)
     if file_format == "parquet":
@@ -129,6 +130,7 @@ class _ParquetWriter:
 
     def _write(self, *, whole_groups: bool) -> None:
         table = pa.concat_tables(self._waiting)
+        # the rest waits for the next stock, so that the groups do not depend on how many rows come at once
         end = len(table) - len(table) % ROWS_PER_GROUP if whole_groups else len(table)
         if self._writer is None:
             # prices hardly repeat or compress: without either, writing is several times as fast
@@ -145,6 +147,7 @@ class _ParquetWriter:
 def _x_table(windows: WindowSet, file_format: FileFormat) -> pa.Table:
     context = windows.context
     lists = _json_lists if file_format == "csv" else _lists
+    # transposed once: Arrow wants each column in one stretch of memory
     features = [pa.array(column) for column in np.ascontiguousarray(context.features.T)]
     known = pa.table([*_key(windows, file_format), lists(context.past[:, :, 0]), *features], names=[*X_COLUMNS])
     for name, column in zip(MEMORIES, () if context.memories is None else context.memories.T, strict=False):

@@ -55,10 +55,12 @@ def check_bars(raw: RawBars, rules: BarRules = WHOLE) -> tuple[pd.DataFrame, Bar
         if raw.history:
             raise NoBarsError(f"{raw.path} has no bars between start and end; its history goes {raw.history}.")
         raise MarketDataError(f"{raw.path} holds no row with prices; download it again or take it out of the folder.")
+    # prices before times and repairs: filling in from a price that is none would hide it
     check_values(raw)
     times, time_zone = settle_times(raw, rules.timezone)
     report = BarsReport(source=str(raw.path), layout=raw.layout, rows_read=0, time_zone=time_zone)
     raw, report = sort_unique(raw, times, report)
+    # after sorting: every repair looks at the bar before
     raw, report = _mend(raw, report, rules)
     columns = raw.columns
     gaps, longest_gap = find_gaps(raw.times)
@@ -76,6 +78,7 @@ def check_bars(raw: RawBars, rules: BarRules = WHOLE) -> tuple[pd.DataFrame, Bar
         splits=splits,
     )
     bars = pd.DataFrame(adjust(columns), index=pd.DatetimeIndex(raw.times, name="date"))
+    # cut last: the rows were read with a day of slack, since UTC may move a bar to another day
     if rules.start or rules.end:
         bars = bars.loc[rules.start : rules.end]
     return bars, with_extent(report, bars)

@@ -52,6 +52,7 @@ def find_outliers(raw: RawBars, suspects: np.ndarray) -> Outliers:
         suspects: [T] moves that may be splits; not those that come back at once.
     """
     columns = raw.columns
+    # adjusted where it is known: a split that was applied is no jump there
     close = columns.get("Adj Close", columns["Close"])
     steps = np.diff(np.log(close), prepend=np.log(close[:1]))
     unapplied = _unapplied_splits(steps, columns)
@@ -85,6 +86,7 @@ def _unapplied_splits(steps: np.ndarray, columns: Mapping[str, np.ndarray]) -> n
         return np.zeros(len(steps), bool)
     named = np.nan_to_num(columns["Stock Splits"])
     logs = np.log(np.where(named > 0, named, 1.0))
+    # an applied split leaves no step; one that is not leaves minus its own log
     return (np.abs(logs) >= math.log(SMALLEST_SPLIT)) & (np.abs(steps + logs) < np.abs(logs) / 2)
 
 
@@ -121,6 +123,7 @@ def repair_outliers(raw: RawBars, outliers: Outliers) -> tuple[RawBars, int]:
         ratio = columns["Stock Splits"][row]
         for name in columns.keys() & {*PRICE_COLUMNS}:
             columns[name][:row] /= ratio
+        # twice as many shares of half the price: turnover stays what it was
         columns["Volume"][:row] *= ratio
     keep = np.ones(len(raw.times), bool)
     count, end = int(outliers.unapplied.sum()), 0
@@ -129,6 +132,7 @@ def repair_outliers(raw: RawBars, outliers: Outliers) -> tuple[RawBars, int]:
             continue
         end = _end_of_spike(raw, columns, int(row))
         closes = columns["Close"].tolist()
+        # between the prices before and after, in proportion: the market may have moved under the slip
         reference = math.sqrt(closes[row - 1] * closes[end]) if end > row else closes[row]
         for slipped in range(row, max(end, row + 1)):
             keep[slipped] = _scale(columns, slipped, reference)
@@ -159,6 +163,7 @@ def _scale(columns: dict[str, np.ndarray], row: int, reference: float) -> bool:
             base = reference * columns["Adj Close"][row - 1] / columns["Close"][row - 1] if row else reference
         power = math.log10(columns[name][row] / base)
         if abs(power) >= math.log10(IMPOSSIBLE_MOVE):
+            # not a slipped decimal point: what the price was cannot be told, so the row goes
             if abs(power - round(power)) > POWER_TOLERANCE:
                 return False
             columns[name][row] /= 10.0 ** round(power)

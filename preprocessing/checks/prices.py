@@ -74,6 +74,7 @@ def count_narrow_ranges(raw: RawBars) -> int:
     """How many ranges open or close leave a little, for `adjust` to widen; more than a little is refused."""
     columns = raw.columns
     four = np.stack([columns[name] for name in ("Open", "High", "Low", "Close")])
+    # [4, T] to [T]
     top, bottom = four.max(0), four.min(0)
     excess = {"High": top / columns["High"] - 1, "Low": 1 - bottom / columns["Low"]}
     for name, values in excess.items():
@@ -91,6 +92,7 @@ def count_narrow_ranges(raw: RawBars) -> int:
 def adjust(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """[T] open, high, low and close on the basis of the adjusted close, and volume."""
     close = columns.get("Adj Close", columns["Close"])
+    # one factor for all four prices of a day: candles keep their shape
     factor = close / columns["Close"]
     opening = columns["Open"] * factor
     return {
@@ -105,6 +107,7 @@ def adjust(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def count_stale(close: np.ndarray) -> int:
     """Rows in runs of at least STALE_BARS equal closes."""
+    # a new run begins wherever the close differs from the one before
     starts = np.flatnonzero(np.concatenate([[True], close[1:] != close[:-1]]))
     lengths = np.diff(np.append(starts, len(close)))
     return int(lengths[lengths >= STALE_BARS].sum())
@@ -124,6 +127,7 @@ def count_events(columns: Mapping[str, np.ndarray]) -> tuple[int, int]:
     adjusted, close = columns["Adj Close"], columns["Close"]
     ratio = adjusted / close
     jump = ratio[1:] / ratio[:-1]
+    # two prices written with few decimals make their ratio jump without any event
     rounding = _rounding(adjusted) / adjusted + _rounding(close) / close
     split = _near_split_ratio(jump)
     dividend = ~split & (jump - 1 > DIVIDEND_JUMP + rounding[1:] + rounding[:-1])
@@ -147,9 +151,11 @@ def suspect_splits(times: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.n
     if "Adj Close" in columns:
         return suspects
     days = times.astype("datetime64[D]")
+    # overnight alone: a split takes effect before the open
     ratio = columns["Open"][1:] / columns["Close"][:-1]
     turnover = columns["Close"] * columns["Volume"]
     for row in np.flatnonzero(_near_split_ratio(ratio) & (days[1:] != days[:-1])) + 1:
         usual = np.median(turnover[max(row - TURNOVER_BARS, 0) : row])
+        # without any volume nothing speaks against a split, so it stays suspected
         suspects[row] = usual == 0 or turnover[row] <= SPLIT_TURNOVER * usual
     return suspects

@@ -67,10 +67,12 @@ def _local_days(raw: RawBars, days: np.ndarray, utc: np.ndarray, timezone: str |
 
 def _to_utc(raw: RawBars, timezone: str) -> np.ndarray:
     """[T] times without an offset, read in a zone: of an hour that comes twice, the first is summer time."""
+    # newest first in some files: the hour that comes twice can only be told in order of time
     order = np.arange(len(raw.times))
     if len(order) > 1 and raw.times[0] > raw.times[-1]:
         order = order[::-1]
     times = pd.DatetimeIndex(raw.times[order])
+    # pandas asks for each time whether it is summer time: the first of two is
     first = ~times.duplicated()
     utc = times.tz_localize(timezone, ambiguous=first, nonexistent="NaT").tz_convert("UTC").tz_localize(None)
     settled = np.empty(len(order), "datetime64[ns]")
@@ -87,6 +89,7 @@ def sort_unique(raw: RawBars, times: np.ndarray, report: BarsReport) -> tuple[Ra
     repeats = ordered[1:] == ordered[:-1]
     equal = np.ones(len(repeats), bool)
     for values in raw.columns.values():
+        # NaN equals nothing, itself included; two missing volumes are the same
         equal &= np.nan_to_num(values[order][1:]) == np.nan_to_num(values[order][:-1])
     if (repeats & ~equal).any():
         raise _two_of_one_time(raw, order, ordered, np.flatnonzero(repeats & ~equal))
@@ -144,6 +147,7 @@ def interval_name(times: np.ndarray) -> str | None:
 def _spacings(times: np.ndarray) -> tuple[np.ndarray, int]:
     """[T - 1] nanoseconds between bars, and the usual one: a spacing that occurs, not a mean of two."""
     spacing = np.diff(times).astype(np.int64)
+    # the upper median: a mean of two would name an interval that no bar has
     return spacing, int(np.sort(spacing)[len(spacing) // 2])
 
 
@@ -165,6 +169,7 @@ def find_gaps(times: np.ndarray) -> tuple[int, float]:
     else:
         closed = np.busday_count(days[:-1] + 1, days[1:])
         pauses = (days[:-1] == days[1:]) & (spacing > CLOSED_STEPS * usual)
+        # one entry per length and day, so that a length counts once on each day that has it
         lengths = np.unique(np.stack([spacing, days[:-1].astype(np.int64)])[:, pauses], axis=1)[0]
         usual_lengths = [n for n, on_days in Counter(lengths.tolist()).items() if on_days >= max(2, len(all_days) / 20)]
         breaks = (closed > CLOSED_STEPS) | (pauses & ~np.isin(spacing, usual_lengths))
@@ -178,6 +183,7 @@ def count_mixed(raw: RawBars) -> int:
         return 0
     spacing, usual = _spacings(times)
     mixed = np.zeros(len(spacing), bool)
+    # a holiday makes one wide spacing; another interval makes most of a block wide, or narrow
     for other in (spacing >= 3 * usual, 3 * spacing <= usual):
         total = np.concatenate([[0], np.cumsum(other)])
         starts = 2 * (total[MIXED_BLOCK:] - total[:-MIXED_BLOCK]) > MIXED_BLOCK  # blocks, by their first spacing

@@ -74,6 +74,7 @@ def _decode(data: bytes) -> str:
             raise ValueError(reason)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16")
+    # UTF-16 without a mark: ASCII letters have a zero byte beside them, on the side that tells the order
     start = data[:FIRST_BYTES]
     if b"\0" in start:
         return data.decode("utf-16-le" if start[1::2].count(0) > start[::2].count(0) else "utf-16-be")
@@ -82,6 +83,7 @@ def _decode(data: bytes) -> str:
     except UnicodeDecodeError:
         if any(byte < 32 and byte not in b"\t\r\n\f" for byte in start):
             raise
+    # any bytes decode in these code pages; the right one is where most column names make sense
     pages = [data.decode(page, "replace") for page in CODE_PAGES]
     return max(pages, key=lambda text: sum(bool(meaning_of(name)[0]) for name in re.split(r"[,;\t|\r\n]", text[:300])))
 
@@ -136,6 +138,7 @@ def find_layout(text: str) -> Layout:
         line = match.group().strip("\r\n")
         if number >= HEADER_WITHIN:
             break
+        # Excel's own line that names the mark between the cells
         if sep := re.fullmatch(r'"?sep=(.)"?[,;\t]*', line.strip(" "), re.IGNORECASE):
             told = sep[1]
             continue
@@ -161,6 +164,7 @@ def quick_tables(path: Path, text: str) -> dict[str, Table] | None:
     first, _, rest = text.partition("\n")
     delimiter = _delimiter(first)
     names = tuple(cell.strip() for cell in first.split(delimiter))
+    # old Mac line ends, a blank first line and quotes are for the reading row by row
     if "\r" in first[:-1] or not first.strip() or '"' in first:
         return None
     try:
@@ -174,6 +178,7 @@ def quick_tables(path: Path, text: str) -> dict[str, Table] | None:
             pa.py_buffer(rest.encode()),
             read_options=arrow_csv.ReadOptions(column_names=keys, use_threads=False),
             parse_options=arrow_csv.ParseOptions(delimiter=delimiter),
+            # no nulls: a missing price must fail here, because only the slow reading counts and drops such rows
             convert_options=arrow_csv.ConvertOptions(column_types=kinds, null_values=[], strings_can_be_null=False),
         )
         columns: list[Column | None] = [None] * len(names)
@@ -202,6 +207,7 @@ def _iso_times(cells: pa.ChunkedArray) -> Times:
     offsets = np.full(len(local), np.nan)
     if pc.max(pc.utf8_length(cells)).as_py() > len("2024-01-02 09:30:00"):
         zones = pc.utf8_slice_codeunits(cells, 19, 25).to_numpy(zero_copy_only=False)
+        # a file has few different offsets: each is read once
         written, codes = np.unique(zones, return_inverse=True)
         offsets = np.array([offset_minutes(zone) if zone else np.nan for zone in written])[codes]
     return Times(local.astype("datetime64[ns]"), offsets)
@@ -285,6 +291,7 @@ def _table_of(path: Path, names: tuple[str, ...], rows: list[tuple[int, list[str
                 f"{path}: line {line} has {len(row)} fields but the first line names {width}; "
                 "the file may be cut short. Download it again or correct the line."
             )
+    # one odd line is that line's fault; most of them mean that the mark between cells is wrong
     if 2 * len(broken) > max(len(rows), 4):
         line, row = rows[next(iter(broken))]
         raise MarketDataError(

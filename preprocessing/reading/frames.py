@@ -49,6 +49,7 @@ def _by_ticker(frame: pd.DataFrame, source: Path | str) -> dict[str, pd.DataFram
             f"{source} has columns of {len(levels)} levels; give one level of Date, Open, High, Low, Close, Volume, or "
             "two, of these and of tickers."
         )
+    # the level with more known names holds the fields: yfinance has had them in either order
     fields = levels[int(known[1] > known[0])]
     tickers = levels[int(known[1] <= known[0])]
     shared = [place for place, field in enumerate(fields) if meaning_of(field)[0] == "Date"]

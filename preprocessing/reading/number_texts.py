@@ -36,6 +36,7 @@ def number_style(cells: Sequence[str]) -> Style:
     """
     if all(map(_is_plain, cells)):
         return "plain"
+    # one decision from all prices: a single cell such as 1,200 can be read either way
     bare = [_bare(cell) for cell in cells if not is_null(cell)]
     points, commas = _count(_POINT_ONLY, bare), _count(_COMMA_ONLY, bare)
     if commas > points and commas >= FEWEST_DECIMAL_COMMAS * len(bare):
@@ -63,6 +64,7 @@ def parse_number(cell: str, style: Style) -> float:
         except ValueError:
             pass
     bare = _bare(cell)
+    # volumes such as 1.2M
     scale = MAGNITUDES.get(bare[-1:].lower(), 1.0)
     bare = bare if scale == 1.0 else bare[:-1].rstrip()
     if style == "decimal comma" and _DECIMAL_COMMA.fullmatch(bare):

@@ -125,6 +125,7 @@ def raw_bars(table: Table, rules: BarRules) -> RawBars:
     meaning = table.meaning
     prices = [name for name in PRICE_COLUMNS if name in meaning.positions]
     whole = np.logical_and.reduce([~_missing(table.column(name)) for name in prices])
+    # a broken line stays in: dropped as a row without prices it would go unnoticed
     whole[list(table.broken)] = True
     rows = table if whole.all() else table.take(whole)
     raw = RawBars(
@@ -147,6 +148,7 @@ def raw_bars(table: Table, rules: BarRules) -> RawBars:
     if not used.all():
         rows, times = rows.take(used), times.take(used)
         raw = dataclasses.replace(raw, lines=rows.lines)
+    # only now: a broken line outside start and end does not matter
     for problem in list(rows.broken.values())[:1]:
         raise MarketDataError(problem)
     columns = _read_numbers(rows, raw)
@@ -166,6 +168,7 @@ def _between(times: Times, rules: BarRules) -> np.ndarray:
     """[T] whether a time may lie between start and end, as written or in UTC: the checks cut to the day."""
     if rules.start is None and rules.end is None:
         return np.ones(len(times.local), bool)
+    # a zone not yet applied may move a time by most of a day
     slack = np.timedelta64(int(rules.timezone is not None), "D")
     first = np.datetime64(rules.start or "1700-01-01") - slack
     last = np.datetime64(rules.end or "2261-12-30") + slack + np.timedelta64(1, "D")
@@ -235,6 +238,7 @@ def _parse_times(cells: Sequence[str], table: Table, raw: RawBars) -> Times:
         except ValueError as error:
             if row in table.broken:
                 raise MarketDataError(table.broken[row]) from error
+            # all that fail, so that the message can tell one bad cell from a wrong column
             alike = [row, *(later for later in range(row + 1, len(cells)) if not _is_time(cells[later], order))]
             raise raw.refuse(alike, "Date", cell, str(error)) from error
         local.append(time)

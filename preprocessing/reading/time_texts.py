@@ -90,6 +90,7 @@ def _clock_of(match: re.Match[str]) -> tuple[int, int, int, int]:
     hour, minute, second, fraction, half = match.groups()
     hours = int(hour)
     if half:
+        # 12 am is midnight and 12 pm is noon
         hours = hours % 12 + (12 if half in "Pp" else 0)
     return hours, int(minute), int(second or 0), int((fraction or "0").ljust(6, "0"))
 
@@ -126,8 +127,10 @@ def order_of(cells: Sequence[str]) -> Order | None:
     if day_first or month_first:
         return "day first" if day_first else "month first"
     numbers = np.array(dates, dtype=np.int64).reshape(-1, 3)
+    # weights larger than any day and month, so that these numbers sort as dates do
     steps_day, steps_month = (np.diff(numbers @ weights) for weights in ([1, 40, 1000], [40, 1, 1000]))
     sorted_day, sorted_month = ((steps >= 0).all() or (steps <= 0).all() for steps in (steps_day, steps_month))
+    # both or neither in order: nothing tells, and a guess would swap months for days
     if sorted_day == sorted_month:
         return None
     return "day first" if sorted_day else "month first"
