@@ -88,7 +88,7 @@ class GaussianMixture:
     def spread(self) -> np.ndarray:
         """[B, H] mean absolute distance of two independent values (Grimit et al. 2006, the CRPS of a mixture)."""
         if self.drawn:
-            # draws are in random order, so each beside its mirror is a pair of independent ones; all pairs of 4000 draws
+            # draws are in random order, so each beside its mirror is a pair of independent ones; all pairs of 4000
             # would take thousands of times as long
             apart = self.mean - self.mean[..., ::-1]
             return _mean_absolute(apart, np.hypot(self.sd, self.sd[..., ::-1])).mean(-1)

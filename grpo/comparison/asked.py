@@ -52,7 +52,9 @@ def read_asked(word: str) -> Asked:
     if not equals and ":" not in word:
         return Asked(word)
     if not equals:
+        # a plugin without a name of its own takes that of its class
         named, what = word.rpartition(":")[2], word
+    # names become file names and columns of tables, so nothing odd and nothing long
     if not re.fullmatch(r"[A-Za-z_][\w.-]{0,59}", named):
         raise _refusal(word, f"'{named}' is no name: letters, digits, '_', '-' and '.', the first of them a letter")
     if ":" in what:
@@ -68,7 +70,9 @@ def _adapter_and_model(word: str, what: str) -> tuple[str, str | None]:
         if not what:
             raise _refusal(word, "nothing follows the =")
         return what, None
+    # a slash tells a model from a revision; only the last part can be one
     model = rest.pop() if "/" in rest[-1] or rest[-1] == EMBEDDED else None
+    # at most one revision, no empty part, and the base model has no revision here
     if len(rest) > 1 or not all([adapter, *rest]) or model == "" or (rest and adapter == BASE):
         raise _refusal(word, "the parts at its @ are no revision and no model (a model is `embedded` or has a slash)")
     return "@".join([adapter, *rest]), model

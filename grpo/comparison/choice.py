@@ -58,15 +58,18 @@ def choose(config: RunConfig, paths: RunPaths) -> Choice:
         SettingsError: settings that a plugin refuses.
     """
     words, notices = _words(config, paths)
+    # every test and every ratio is against it, so a table without it would hold no figure
     if REFERENCE not in words:
         words.append(REFERENCE)
         notices.append(f"{REFERENCE} is added: skill is measured against it")
     contenders: dict[str, Contender] = {}
+    # each word once: `llm,sft` names sft twice and means it once
     for word in dict.fromkeys(words):
         asked = read_asked(word)
         if asked.name in contenders:
             raise UserError(f"compare.forecasters: two are called '{asked.name}'; name one of them otherwise, NAME=...")
         contenders[asked.name] = _contender(asked, config, paths)
+    # settings of plugins that are not compared are checked too: a typing error should not wait for the next run
     for name in config.baselines:
         if not isinstance(contenders.get(name), Plugin):
             _check_settings(name, name, config.baselines[name], place="baselines")
@@ -98,6 +101,7 @@ def _adapters_there(config: RunConfig, paths: RunPaths) -> Iterator[str]:
 
 
 def _contender(asked: Asked, config: RunConfig, paths: RunPaths) -> Contender:
+    # a word alone is a name of this run first, then of a plugin
     own = {stage.forecaster: stage.adapter for stage in ADAPTER_STAGES}
     if asked.plugin is None and asked.adapter is None:
         if asked.name == OPTIMUM:
@@ -109,6 +113,7 @@ def _contender(asked: Asked, config: RunConfig, paths: RunPaths) -> Contender:
             return replace(_base_model(asked, config), spec=config.spec(adapter), inputs={own[asked.name]: adapter})
         return _checked(Plugin(asked.name, asked.name, config.baselines.get(asked.name, {})))
     taken = (*SEVERAL, OPTIMUM, BASE, *own, *forecaster_names())
+    # a row that is called base and is not would be believed
     if asked.name in taken:
         raise UserError(f"compare.forecasters: '{asked.name}=': there is a forecaster of that name; take another name")
     if asked.plugin is not None:
@@ -124,7 +129,7 @@ def _base_model(asked: Asked, config: RunConfig) -> LanguageModel:
         _prompt_for(model, config),
         config.generation,
         lora_rank=config.lora.rank,
-        # the run's cut-off is that of the run's model
+        # the day in the settings is that of the run's model, and says nothing of another
         read_until=(config.compare.base_cutoff if model == config.model else None) or UNKNOWN,
     )
 
@@ -149,6 +154,7 @@ def _with_adapter(asked: Asked, config: RunConfig) -> LanguageModel:
     try:
         adapter = locate_adapter(str(asked.adapter))
         record = read_record(adapter)
+        # the model that the word says, else the one that the adapter's own record names
         spec = replace(config.spec(adapter), base=asked.model or _base_of(record.base_model, config))
         check_adapter(adapter, spec)
     except ModelError as error:
@@ -156,6 +162,7 @@ def _with_adapter(asked: Asked, config: RunConfig) -> LanguageModel:
     return replace(
         _base_model(asked, config),
         spec=spec,
+        # asked in the words that it was trained on, not in the run's
         prompt=record.prompt,
         inputs={asked.name: adapter},
         sizes=(record.window, record.horizon),
@@ -166,6 +173,7 @@ def _base_of(recorded: str, config: RunConfig) -> str:
     """Where a base model that a record names is found: a Hub id, `embedded`, or the run's own folder of that name."""
     if recorded == base_name(config.model):
         return config.model
+    # a record keeps only the name of a folder, which lies elsewhere on another machine
     if recorded != EMBEDDED and "/" not in recorded:
         raise ModelError(
             f"its adapter was trained on '{recorded}', which was a folder; say where it lies: NAME=ADAPTER@./{recorded}"

@@ -37,6 +37,7 @@ class CompareConfig:
     """Ask the language model to recite prices and to name the stock of a window: what it may know by heart."""
 
     def __post_init__(self) -> None:
+        # the fair CRPS compares samples with each other
         require(self.num_samples >= 2, f"compare.num_samples must be at least 2; got {self.num_samples}")
         require(self.max_windows >= 0, f"compare.max_windows must be 0 or more; got {self.max_windows}")
         require(self.folds >= 1, f"compare.folds must be at least 1; got {self.folds}")

@@ -102,6 +102,7 @@ class Plugin:
     def make(self, fold: Fold, seed: int, folder: Path) -> Forecaster:
         """Fit and save it, or load it where it was fitted on the same before."""
         plugin, settings = split_calibration(self.name, forecaster_plugin(self.reference), self.settings)
+        # the folder's name holds the hash of code, settings, windows and seed: what is there is the same fit
         if (folder / "fitted").exists():
             return plugin.load(folder)
         config = forecaster_config(self.name, settings, self.reference)
@@ -143,6 +144,7 @@ class LanguageModel:
         return {
             "name": self.name,
             "version": metadata.version("grpo-forecast"),
+            # code counts too: a change in how answers are sampled or read changes the forecast
             "source": source_hash("grpo.sampling.forecaster"),
             "model": base_fingerprint(self.spec.base),
             "adapter": {file: _hash_if_there(adapter / file) for file in ADAPTER_FILES} if adapter else None,
@@ -154,6 +156,7 @@ class LanguageModel:
 
     def trained_until(self, folds: Sequence[Fold]) -> str:
         """What its adapter's record says; without an adapter, what is known of the base model."""
+        # the record of an adapter is of its own training; what the base model read before is another question
         if self.spec.adapter is None:
             return SIMULATED if self.spec.base == EMBEDDED else self.read_until
         try:
@@ -205,6 +208,7 @@ def base_fingerprint(model: str) -> str:
     """Hash of a base model's files, or the commit of a model on the Hub."""
     if model == EMBEDDED:
         return sha256(EMBEDDED_FOLDER)
+    # a commit on the Hub says as much as a hash of gigabytes of weights, and costs one request
     return sha256(Path(model)) if Path(model).is_dir() else hub_commit(model)
 
 
@@ -221,6 +225,7 @@ def hub_commit(model: str) -> str:
         return str(model_info(model, timeout=10).sha)
     except OSError as error:
         folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=model, repo_type="model"))
+        # offline, transformers would load what this file names
         reference = folder / "refs" / "main"
         if reference.is_file():
             return reference.read_text().strip()

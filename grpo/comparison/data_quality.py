@@ -32,8 +32,10 @@ def stands_still(windows: WindowSet) -> np.ndarray:
     """[B] whether STALE_BARS closes in a row are equal, among those that were seen and those to predict."""
     closes = np.concatenate([windows.context.past[:, :, 0], windows.truth.future], axis=1)  # [B, L + H]
     equal = closes[:, 1:] == closes[:, :-1]
+    # windows too short for such a run count only where no close differs
     if equal.shape[1] < STALE_BARS - 1:
         return equal.all(axis=1)
+    # a run of STALE_BARS equal closes is one comparison fewer
     still = sliding_window_view(equal, STALE_BARS - 1, axis=1).all(axis=2)  # [B, number of such rows of closes]
     return np.asarray(still).any(axis=1).reshape(len(equal))
 
@@ -63,6 +65,7 @@ def still_windows(comparison: Comparison, table: pd.DataFrame) -> tuple[list[Sec
         f"{what}: a suspended stock or stale quotes. Without them: {verdict(moving)}",
         moving,
     )
+    # p values always move a little; what counts is whether anybody else wins or loses
     if _winners(moving) == _winners(table):
         return [section], [f"{what}; without them the verdict is the same."], said
     return (
@@ -95,6 +98,7 @@ def data_findings(folder: Path, stocks: Sequence[str]) -> tuple[list[Section], l
     if not path.exists():
         return [], []
     report: Mapping[str, Any] = json.loads(path.read_text())
+    # stocks that were left out are named too: a table says nothing of those that are missing
     entries = {name: entry for name, entry in report["stocks"].items() if name in stocks or entry["skipped"]}
     rows = [
         {"stock": name, "found": "; ".join(found)} for name, entry in entries.items() if (found := findings_of(entry))

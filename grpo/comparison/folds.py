@@ -31,6 +31,7 @@ def read_folds(paths: RunPaths, data: DataConfig, folds: int) -> list[Fold]:
     )
     if folds == 1:
         return [Fold(1, train, val, test)]
+    # all windows, those that the usual split purged included: other cuts purge others
     full = read_windows(paths.full_x, paths.full_y)
     try:
         cuts = _walk_forward(full, val, test, data_config_of(data, full).embargo_days, folds)
@@ -38,6 +39,7 @@ def read_folds(paths: RunPaths, data: DataConfig, folds: int) -> list[Fold]:
         raise UserError(str(error).replace("data.folds", "compare.folds")) from error
     blocks = []
     for number, cut in enumerate(cuts, start=1):
+        # scaled anew by all that this fold may train on, which is more than the usual split had
         parts = fold_windows(full, cut)
         for name, windows in parts.items():
             if len(windows) == 0:
@@ -58,6 +60,7 @@ def _walk_forward(full: WindowSet, val: WindowSet, test: WindowSet, embargo: int
     """
     calendar = np.unique(np.concatenate([full.context.origin, full.truth.dates.ravel()]))
     val_start, test_start = (
+        # the split left out `embargo` days after its cut, so its cut lies that far before the first target
         calendar[max(np.searchsorted(calendar, part.truth.dates.min()) - embargo, 0)].astype("datetime64[D]").item()
         for part in (val, test)
     )

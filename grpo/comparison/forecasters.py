@@ -42,6 +42,7 @@ class Forecasters:
 
     def ask(self, contender: Contender, folds: Sequence[Fold], seed: int) -> tuple[Forecast, float]:
         """The forecasts of the test windows of all folds, in their order, and the seconds that they took."""
+        # one that is fitted may see only what came before its block; one that is not answers for all blocks in one go
         blocks = [[fold] for fold in folds] if contender.fits else [list(folds)]
         forecasts, seconds = zip(*(self._ask(contender, block, seed) for block in blocks), strict=True)
         return concatenate_forecasts(forecasts), sum(seconds)
@@ -50,6 +51,7 @@ class Forecasters:
         """The contender, ready to answer; one that is not fitted stays loaded until another is asked for."""
         if self._ready is not None and self._ready[0] == contender:
             return self._ready[1]
+        # free the last model before the next is loaded: two of them may not fit the memory
         self.release()
         settings = {**_training(contender, fold), "seed": seed, "horizon": fold.test.horizon}
         key = key_of({**contender.identity(), **settings})
@@ -66,6 +68,7 @@ class Forecasters:
     def _ask(self, contender: Contender, folds: Sequence[Fold], seed: int) -> tuple[Forecast, float]:
         context, horizon = concatenate([fold.test for fold in folds]).context, folds[0].test.horizon
         settings = {"num_samples": self.num_samples, "seed": seed, "horizon": horizon, "context": context_hash(context)}
+        # the context and not the truth is hashed: an answer cannot depend on what comes after the origin
         key = key_of({**contender.identity(), **_training(contender, folds[0]), **settings})
         file = self.folder / "forecasts" / f"{contender.name}-{key}.npz"
         if file.exists():
@@ -103,8 +106,11 @@ def ask_all(
         seeds: how often.
         title: of the progress bar.
     """
+    # all windows once per seed, one seed after the other: a mean over these rows is a mean over seeds, and a mean per
+    # date the seed-averaged loss that the tests need
     tests = concatenate([fold.test for fold in folds])
     windows = concatenate([tests for _ in seeds])
+    # each fold by its own training windows: the scale must not know the days of its test block
     mase_scale = np.tile(np.concatenate([_mase_scale(fold) for fold in folds]), len(seeds))
     evaluations = []
     with tqdm(total=len(contenders) * len(seeds), desc=title, unit="forecast") as bar:

@@ -65,6 +65,7 @@ def run_placebos(placebos: Placebos, asked: str) -> tuple[list[Section], list[st
     for kind in kinds:
         try:
             tables.append(_gbm(placebos) if kind == "gbm" else _drawn(kind, placebos))
+        # one placebo may be impossible on these windows; the others still tell something
         except (PlaceboError, MarketDataError) as error:
             warnings.append(f"The placebo {kind} was left out: {error}.")
     if not tables:
@@ -77,11 +78,15 @@ def _drawn(kind: str, placebos: Placebos) -> pd.DataFrame:
     """`shuffle` or `sign_flip`: other futures for the same contexts."""
     folds, seed = placebos.folds, placebos.seed
     real = concatenate([fold.test for fold in folds])
+    # over all folds at once, so that the draw that is scored and the others that it is ranked among are made in the
+    # same way
     scored = with_future(real, draw_future(kind, real, (seed, 0)))
     ends = np.cumsum([len(fold.test) for fold in folds])
     other = [
         Fold(
             fold.number,
+            # training windows are redrawn too, by streams of their own: on real ones a plugin would learn what the
+            # placebo has taken out
             _redrawn(kind, fold.train, (seed, fold.number, 1)),
             _redrawn(kind, fold.val, (seed, fold.number, 2)),
             scored.take(np.arange(end - len(fold.test), end)),
@@ -100,10 +105,12 @@ def _gbm(placebos: Placebos) -> pd.DataFrame:
     """Random walks in place of the prices, made into windows by the usual preprocessing; one fold."""
     folds, first = placebos.folds, placebos.folds[0]
     everything = concatenate([first.train, first.val, *(fold.test for fold in folds)])
+    # the simulated calendar has other days, so dates of a split would fall anywhere
     data = dataclasses.replace(data_config_of(placebos.data, everything), split_dates=None, folds=1)
     splits = gbm_windows(everything, first.train, data, placebos.seed)
     fold = Fold(1, splits["train"], splits["val"], splits["test"])
     walks = limit_windows([fold], placebos.max_windows)
+    # the law of a random walk is known, and is what nobody may beat
     contenders = [*placebos.contenders, ExactLaw()]
     comparison = ask_all(placebos.forecasters, contenders, walks, seeds=[placebos.seed], title="placebo gbm")
     return exact_law_table(comparison)

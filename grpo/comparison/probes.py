@@ -37,6 +37,7 @@ def run_probes(
         models: the language models.
         folds: the first one's training windows, and all test windows.
     """
+    # a model that has read no text cannot remember any
     readers = [model for model in models if model.spec.base != EMBEDDED]
     if not readers:
         return [Section("Probes", pd.DataFrame(), f"Not applicable: {_READ_NOTHING}.")], []
@@ -72,7 +73,9 @@ def _probe(name: str, forecaster: Forecaster, spans: Mapping[str, WindowSet]) ->
         for span, windows in spans.items()
     ]
     stocks = sorted(set(spans["test"].context.item_id))
+    # with one stock there is nothing to choose from
     if len(stocks) > 1:
+        # [B] number of each window's stock in `stocks`, which is sorted
         truth = np.searchsorted(stocks, np.array(spans["test"].context.item_id))
         rows.append(ticker_row(name, name_log_probs(model, tokenizer, spans["test"], stocks), truth))
     return rows

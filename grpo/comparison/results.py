@@ -104,6 +104,7 @@ def write_results(
     for former in folder.glob("*.csv"):
         former.unlink()  # a table that these settings do not make would be taken for theirs
     evaluations, windows = comparison.ranked, comparison.windows
+    # also the optimum where it is known on some windows only: `rows.csv` has no means that this would distort
     rows = rows_table(comparison.evaluations, windows)
     for column, values in (("fold", comparison.fold), ("seed", comparison.seed)):
         rows.insert(3, column, np.tile(values, len(comparison.evaluations)))
@@ -147,6 +148,7 @@ def usual_sections(comparison: Comparison) -> list[Section]:
         note = f"Windows of {len(stocks)} stocks; significance at 5 %, adjusted over the stocks (Holm)."
         sections.append(Section("By stock", tally_table(by_stock), note, by_stock))
     known = comparison.optimum_known
+    # simulated and real stocks together: skill has a meaning on the simulated ones alone
     if known.any() and not known.all():
         part = comparison.take(known)
         note = f"The {len(np.unique(part.stock))} stocks whose exact law is known; the others have no optimum."
@@ -224,6 +226,7 @@ def example_completions(comparison: Comparison, models: Sequence[LanguageModel])
             continue
         for place, row in chart_data.best_median_worst(evaluation).items():
             form = forms[evaluation.name]
+            # all answers to the window together: rewards of a group are relative to each other
             paths = scale_paths(parse_all(texts[row], horizon=windows.horizon, form=form))  # [S, H]
             volatility = float(windows.context.feature("volatility")[row])
             rewards = {name: group_rewards(reward, paths, truth[row], volatility) for name, reward in REWARDS.items()}
@@ -291,6 +294,7 @@ def _common_valid(comparison: Comparison) -> list[Section]:
     full = score_table(evaluations, comparison.windows)
     change = table.set_index("forecaster")["rel_crps"] - full.set_index("forecaster")["rel_crps"]
     same_order = table["forecaster"].tolist() == full["forecaster"].tolist()
+    # a second table that says the same would only be read twice
     if same_order and verdict(table) == verdict(full) and np.abs(change.to_numpy()).max() < SMALL_CHANGE:
         return []
     return [Section(title, _short(table), f"{describe_windows(subset, None)} {verdict(table)}", table)]
@@ -314,5 +318,6 @@ def _subject(evaluations: Sequence[Evaluation], models: Sequence[LanguageModel])
         [name for name in by_name if name not in (REFERENCE, OPTIMUM)],
         [REFERENCE],
     )
+    # the first tier with anybody in it; the random walk is always there
     found = next(found for tier in tiers if (found := [by_name[name] for name in tier if name in by_name]))
     return min(found, key=lambda evaluation: evaluation.scores.crps.mean())

@@ -42,10 +42,13 @@ def trading_section(
         identities: key of each forecaster, for the log of trials.
         logger: is told where the log cannot be written.
     """
+    # seeds repeat the same windows: they are averaged into one signal, not traded side by side
     one_seed = comparison.seed == comparison.seed[0]
     windows = comparison.windows.take(one_seed)
+    # the close of day 1 would be entry and exit at once
     if windows.horizon == 1 and windows.truth.next_open is None:
         return []
+    # median of the last day: [seeds * B] to [seeds, B], averaged to [B]
     backtests = {
         (evaluation.name, rule): trade(
             evaluation.scores.median_move[:, -1].reshape(-1, len(windows)).mean(axis=0), windows, RULES[rule], market
@@ -61,6 +64,7 @@ def trading_section(
         _row(name, rule, backtest.strategy, trials) | {"hit_rate": backtest.hit_rate, "trades": backtest.num_trades}
         for (name, rule), backtest in backtests.items()
     ]
+    # buy and hold does not depend on the signal: any backtest has the same
     hold = next(iter(backtests.values()))
     stocks = len(set(market.context.item_id))
     rows.append(_row(BUY_AND_HOLD, "", hold.hold, None) | {"trades": stocks})
@@ -77,8 +81,10 @@ def trading_section(
 
 
 def _row(name: str, rule: str, performance: Performance, trials: Trials | None) -> dict[str, object]:
+    # a ratio of one period, or of returns that do not vary, has nothing to be tested by
     deflated = np.nan
     if trials is not None and np.isfinite(performance.sharpe) and performance.num_periods > 1:
+        # trials of former comparisons count: whoever tries a hundred rules finds a good one by luck
         deflated = deflated_sharpe(
             performance, num_trials=max(trials.num_trials, 1), sharpe_variance=trials.sharpe_variance
         )
@@ -105,6 +111,7 @@ def _log(
     seeds = np.unique(comparison.seed).tolist()
     data = windows_hash(comparison.windows)
     settings = {"samples": config.compare.num_samples, "seeds": seeds, "windows": data}
+    # by forecaster, rule, windows and seeds: the same comparison again is no new trial
     sharpe = {
         key_of({"forecaster": identities[name], "rule": rule, **settings}): backtest.strategy.sharpe
         for (name, rule), backtest in backtests.items()
