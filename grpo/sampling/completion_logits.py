@@ -1,7 +1,6 @@
 """Logits of completions with gradients, each distinct prompt forwarded once: by a cache, or packed into one row.
 
-`cached_logits` forwards the prompts, then the completions on the prompts' key-value cache. Gradient checkpointing
-drops that cache, and FSDP2 has freed the weights of the first of two forwards when its backward comes, so under these
+`cached_logits` forwards the prompts, then the completions on the prompts' key-value cache. Where that cannot be,
 `packed_logits` puts a prompt and all its completions into one row, where a completion sees the prompt and itself: more
 attention is computed than needed, and none of it is stored.
 
@@ -52,6 +51,7 @@ def group_by_prompt(prompt_ids: torch.Tensor, prompt_mask: torch.Tensor) -> Grou
     )
     order = torch.argsort(of_row, stable=True)
     starts = counts.cumsum(0) - counts
+    # In the order of prompts each row counts on from the first row of its prompt.
     place = torch.empty_like(of_row)
     place[order] = torch.arange(len(order), device=order.device) - starts[of_row[order]]
     return Groups(of_row=of_row, first=order[starts], place=place)
@@ -72,6 +72,9 @@ def completion_logits(
         [B, C, V]
     """
     inner = unwrapped(model)
+    # Gradient checkpointing drops the cache, with a mere warning and log-probabilities that are wrong by nats. FSDP2
+    # has freed the weights of the first of two forwards by the time its backward comes. Neither matters without
+    # gradients.
     one_forward = (inner.training and inner.is_gradient_checkpointing) or isinstance(inner, FSDPModule)
     logits = packed_logits if one_forward and torch.is_grad_enabled() else cached_logits
     return logits(model, input_ids, attention_mask, completion_length)
@@ -94,9 +97,11 @@ def sharing_error(model: Any, prompts: Sequence[Sequence[int]], *, packed: bool)
     prompts = [prompt for prompt in prompts if len(prompt) > 2]
     if not prompts:
         return 0.0
+    # Two tokens stay: one to share, and one from which the completion starts.
     length = min(8, min(map(len, prompts)) - 2)
     device = model_device(model)
     starts = [list(prompt[:-length]) for prompt in prompts for _ in range(2)]
+    # Two completions of a prompt that differ, as those of a group do: one alone would not put the packing to the test.
     tails = [list(prompt[-length:])[::order] for prompt in prompts for order in (1, -1)]
     completions = torch.tensor(tails, device=device)
     ids, mask = left_pad(starts, 0, device)
@@ -121,6 +126,7 @@ def cached_logits(
     shared = input_ids.shape[1] - completion_length - 1
     groups = group_by_prompt(input_ids[:, :shared], attention_mask[:, :shared])
     positions = _positions(attention_mask)
+    # From the config, so that sliding layers get caches of their kind.
     cache = DynamicCache(config=unwrapped(model).config)
     model(
         input_ids=input_ids[groups.first, :shared],
@@ -128,8 +134,10 @@ def cached_logits(
         position_ids=positions[groups.first, :shared],
         past_key_values=cache,
         use_cache=True,
+        # Only the cache is wanted; logits of a whole prompt would be P times the vocabulary.
         logits_to_keep=1,
     )
+    # U rows to B; selecting keeps the graph, so the gradients of all completions add up in their one prompt.
     cache.batch_select_indices(groups.of_row)
     output = model(
         input_ids=input_ids[:, shared:],
@@ -154,6 +162,7 @@ def packed_logits(
     prompts, copies = len(groups.first), int(groups.place.max()) + 1
 
     def pack(values: torch.Tensor) -> torch.Tensor:  # [B, P + C] -> [U, P - 1 + N (C + 1)]
+        # Prompts with fewer completions than others keep empty segments, which the mask hides.
         segments = values.new_zeros(prompts, copies, segment)
         segments[groups.of_row, groups.place] = values[:, shared:]
         return torch.cat([values[groups.first, :shared], segments.flatten(1)], dim=1)
@@ -182,11 +191,14 @@ def _packed_mask(seen: torch.Tensor, shared: int, segment: int, dtype: torch.dty
     number = torch.where(place < shared, -1, (place - shared).div(segment, rounding_mode="floor"))
     causal = place[:, None] >= place
     together = (number[:, None] == number) | (number == -1)
+    # A padded token sees itself at least: some attention kernels make NaN of a row that sees nothing, and NaN times a
+    # weight of 0 is still NaN.
     allowed = (causal & together & seen[:, None].bool()) | torch.eye(len(place), dtype=torch.bool, device=seen.device)
     return torch.where(allowed, 0.0, torch.finfo(dtype).min).to(dtype)[:, None]
 
 
 def _positions(attention_mask: torch.Tensor) -> torch.Tensor:
+    # Positions count real tokens: padding on the left must not push a prompt to later positions than it has alone.
     return (attention_mask.cumsum(1) - 1).clamp(min=0)
 
 

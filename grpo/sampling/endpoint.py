@@ -54,6 +54,7 @@ class EndpointForecaster:
             EndpointError: the server cannot be reached, refuses, or answers in another form.
         """
         prompts = self.style.render(context, horizon)
+        # A seed for each prompt and request: with one for all, the samples of all windows would move together.
         texts = [self._sample(prompt, horizon, num_samples, (seed, row)) for row, prompt in enumerate(prompts)]
         return answers_to_forecast(texts, context, horizon=horizon, form=self.style.form)
 
@@ -74,11 +75,12 @@ class EndpointForecaster:
                     "messages": prompt,
                     "n": count,
                     "seed": seed,
+                    # All of them spelt out, since vLLM takes the base model's recommendations for what is not said.
                     "temperature": 1.0,
                     "top_p": 1.0,
                     "top_k": -1,
                     "min_p": 0.0,
-                    "repetition_penalty": 1.0,  # without these vLLM takes the base model's recommendations
+                    "repetition_penalty": 1.0,
                     "max_tokens": self._longest_answer(horizon),
                 }
             )
@@ -108,6 +110,7 @@ class EndpointForecaster:
                 answer = json.loads(response.read())
             texts = [_text(choice) for choice in answer["choices"]]
         except urllib.error.HTTPError as error:
+            # Some servers answer an error with a whole page.
             said = " ".join(error.read(500).decode(errors="replace").split())
             raise EndpointError(f"--endpoint {self.endpoint} answered {error.code} to '{self.name}': {said}") from error
         except OSError as error:

@@ -95,6 +95,7 @@ class LLMForecaster:
         self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int, horizon: int
     ) -> Iterator[list[list[int]]]:
         """Sampled token ids batch by batch; the samples of one prompt next to each other."""
+        # A generator of its own, so that validation does not disturb the random state of the training.
         generator = torch.Generator(device=model_device(self.model)).manual_seed(seed)
         with in_evaluation(self.model):
             for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
@@ -122,7 +123,8 @@ class GenerateForecaster(LLMForecaster):
         self, prompt_ids: list[list[int]], num_samples: int, length: int, seed: int, horizon: int
     ) -> Iterator[list[list[int]]]:
         device = model_device(self.model)
-        law = SamplingLaw(  # the full law at temperature 1, whatever the base model recommends
+        # The full law at temperature 1, whatever the base model's generation_config.json recommends.
+        law = SamplingLaw(
             do_sample=True,
             temperature=1.0,
             top_k=0,
@@ -136,6 +138,8 @@ class GenerateForecaster(LLMForecaster):
         with in_evaluation(self.model):
             for rows in batches(len(prompt_ids), max(self.generation.rows_per_batch // num_samples, 1)):
                 ids, mask = left_pad(prompt_ids[rows], pad_token(self.tokenizer), device)
+                # `generate` takes no generator of its own: the global one is seeded, and put back for the sake of the
+                # training.
                 with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                     torch.manual_seed(integer(seed, "generate", rows.start, bits=32))
                     whole: Any = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=law)
@@ -167,6 +171,7 @@ class VllmForecaster(LLMForecaster):
                 max_new_tokens=length,
                 end_ids=self.end_ids,
                 seed=seed,
+                # Else every batch would draw with the seeds of the first one.
                 first=rows.start,
                 pattern=self.style.form.pattern(horizon) if held else None,
             )
@@ -176,7 +181,8 @@ class VllmForecaster(LLMForecaster):
         length = super()._longest_answer(horizon)
         if self.generation.structured == "none" or self.style.form.thinks or self.prompt.max_completion_length:
             return length
-        return max(length, 4 * horizon)  # three digits and what follows each number, one token each, always fit
+        # Room for three digits and what follows each number, one token each: an answer that is cut off is none.
+        return max(length, 4 * horizon)
 
     def save(self, path: Path) -> None:
         """Copy the adapter into a folder.
@@ -211,6 +217,7 @@ def load_llm_forecaster(
             "text, do not follow; take generation.structured none"
         )
     if generation.backend == "vllm":
+        # vLLM makes room for adapters when it starts, so the rank must be known before any is loaded.
         rank = lora_rank or 1
         if spec.adapter is not None:
             check_adapter(spec.adapter, spec)

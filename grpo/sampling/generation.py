@@ -103,6 +103,7 @@ def sample_completions(
         output = model(
             input_ids=ids,
             attention_mask=mask,
+            # Padding on the left does not count, so a prompt stands where it would stand alone.
             position_ids=(mask.cumsum(1) - 1).clamp(min=0),
             past_key_values=cache,
             use_cache=True,
@@ -117,7 +118,9 @@ def sample_completions(
             for step in range(max_new_tokens):
                 token = _draw(logits, temperature, generator).masked_fill(finished, pad_id)
                 tokens.append(token)
+                # The end token itself is kept; from the next step on the row is padding.
                 finished = finished | torch.isin(token, ends)
+                # Before the forward, not after: the last token needs no successor.
                 if step == max_new_tokens - 1 or bool(finished.all()):
                     break
                 logits = decode(input_ids=token[:, None], position_ids=position + step).logits[:, -1]
@@ -130,11 +133,13 @@ def _decoder(
 ) -> Iterator[Callable[..., Any]]:
     """A function that forwards the next token of every sample: input_ids, position_ids [U * S, 1] -> output."""
     with shared_prompts(model, cache, mask, num_samples, room) as shared:
+        # No mask: a sample may see its own tokens, and of the prompt what the layer's own bias lets through.
         if shared:
             yield partial(model, past_key_values=cache, use_cache=True)
             return
         expanded = _expand(cache, num_samples, room)
         seen = mask.repeat_interleave(num_samples, 0)
+        # Without padding no mask is needed, and attention may take its faster causal kernel.
         padded = not bool(mask.all())
 
         def decode(**inputs: Any) -> Any:
@@ -197,6 +202,7 @@ def _draw(logits: torch.Tensor, temperature: float, generator: torch.Generator |
     # Inversion with one uniform number a row; torch.multinomial draws one for every token of the vocabulary. First the
     # block of tokens is drawn, then the token in it: running sums over all tokens, in double precision because a
     # float32 sum over 150,000 would misplace the tail, take several times as long as the softmax.
+    # [B, V], padded with zeros to [B, V / block, block]
     weights = torch.softmax(logits.float() / temperature, dim=-1)
     blocks = torch.nn.functional.pad(weights, (0, -weights.shape[-1] % _BLOCK)).unflatten(-1, (-1, _BLOCK))
     block_ends = blocks.sum(-1).double().cumsum(-1)  # [B, V / block]
@@ -204,8 +210,10 @@ def _draw(logits: torch.Tensor, temperature: float, generator: torch.Generator |
     target = uniform * block_ends[:, -1:]
     block = torch.searchsorted(block_ends, target, right=True).clamp(max=block_ends.shape[-1] - 1)
     ends = blocks.take_along_dim(block[..., None], 1)[:, 0].double().cumsum(-1)  # [B, block]
+    # What is left of the target within its block, whose own start is its end less its sum.
     rest = target - block_ends.take_along_dim(block, 1) + ends[:, -1:]
-    below_end = ends[:, -1:] * (1 - 1e-15)  # rounding must not lead to a token of probability 0
+    # Strictly below the block's end, or rounding could lead past it, to a token of probability 0.
+    below_end = ends[:, -1:] * (1 - 1e-15)
     inside = torch.searchsorted(ends, torch.minimum(rest.clamp(min=0), below_end), right=True)
     return (block * _BLOCK + inside)[:, 0]
 

@@ -53,6 +53,8 @@ def recite(model: Any, tokenizer: Any, windows: WindowSet) -> Recital:
     prefixes = [f"Daily closes: {closes}," for closes in _closes(windows)]
     truth = windows.truth.future[:, 0]
     log_probs, greedy = [], np.zeros(0)
+    # The neighbours are as likely as the truth by anything but memory: they have the same size and, mostly, the same
+    # digits.
     for shift in (0.0, TICK, -TICK):
         continuations = [f" {price + shift:.2f}," for price in truth]
         scores, exact = _score(model, tokenizer, prefixes, continuations, title="probe: exact closes")
@@ -107,6 +109,8 @@ def _score(
             mask[row, : len(tokens)] = 1
         logits = model(input_ids=padded.to(device), attention_mask=mask.to(device)).logits.float().cpu()  # [n, T, V]
         for row, (tokens, begin) in enumerate(zip(ids, begins, strict=True)):
+            # The logits at a position are for the token after it. Padding is on the right, where a causal model does
+            # not look.
             steps = torch.log_softmax(logits[row, begin - 1 : len(tokens) - 1], dim=-1)
             target = torch.tensor(tokens[begin:])
             scores.append(float(steps.gather(1, target[:, None]).sum()))

@@ -78,12 +78,15 @@ def shared_prompts(model: Any, cache: DynamicCache, mask: torch.Tensor, num_samp
     if config.model_type not in MODEL_TYPES or any(type(layer) is not DynamicLayer for layer in layers):
         yield False
         return
+    # A bias costs a sum over all scores in each step, so there is none where nothing is padded.
     bias = None
     if not bool(mask.all()):
         zeros = torch.zeros(mask.shape, dtype=layers[0].keys.dtype, device=mask.device)
         bias = zeros.masked_fill(mask == 0, -torch.inf)[:, None, None]
     shared: list[Any] = [SharedPromptLayer(layer, bias, num_samples, room) for layer in layers]
     cache.layers = shared
+    # transformers finds attention by a name in the config, so ours is registered under one and named while the block
+    # runs.
     before = config._attn_implementation
     AttentionInterface.register(_NAME, partial(_attend, shared))
     config._attn_implementation = _NAME
@@ -131,13 +134,16 @@ def _attend(
         split = values.view(prompts, heads, samples, repeats, values.shape[-1])
         return split.transpose(1, 2).reshape(rows, heads, repeats, values.shape[-1])
 
+    # Scaled once, before the two products rather than after.
     query = (query * scaling).view(rows, heads, repeats, width)
     to_prompt = by_prompt(query) @ layer.prompt_keys.transpose(2, 3)  # [U, K, S * R, P]
     if layer.prompt_bias is not None:
         to_prompt = to_prompt + layer.prompt_bias
     to_own = by_prompt(query @ key.transpose(2, 3))  # [U, K, S * R, T]
+    # One softmax over prompt and own tokens, in float32 as the models' own attention does it.
     weights = torch.softmax(torch.cat([to_prompt, to_own], -1), -1, dtype=torch.float32).to(value.dtype)
     from_prompt, from_own = weights.split([length, own], -1)
+    # [U, K, S * R, P] @ [U, K, P, W] and [U * S, K, R, T] @ [U * S, K, T, W]
     output = by_sample(from_prompt @ layer.prompt_values) + by_sample(from_own) @ value
     return output.reshape(rows, 1, heads * repeats, width), None
 
@@ -154,12 +160,14 @@ def merged_adapters(model: Any) -> Iterator[None]:
         layers = []
     for layer in layers:
         deltas = [layer.get_delta_weight(name) for name in layer.active_adapters if name in layer.lora_A]
+        # A copy: merging into the weights and back would leave their rounding behind, a little more each step.
         weight = layer.base_layer.weight + sum(deltas)
         layer.forward = partial(torch.nn.functional.linear, weight=weight, bias=layer.base_layer.bias)
     try:
         yield
     finally:
         for layer in layers:
+            # The instance attribute hid the method of the class, which is back now.
             del layer.forward
 
 

@@ -86,7 +86,8 @@ class VllmEngine:
         trust_remote_code: bool = False,
     ) -> None:
         require_vllm()
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process, where the adapter is trained
+        # Set before vLLM is imported. The engine stays in this process, where the adapter is trained.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         if not torch.cuda.is_available():
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
@@ -106,7 +107,9 @@ class VllmEngine:
                 # CPU generators cannot do (0.30.0): no prompt is cut there.
                 enable_chunked_prefill=torch.cuda.is_available(),
                 gpu_memory_utilization=gpu_memory_utilization,
+                # The log-probabilities after the temperature, those of the law that is drawn from.
                 logprobs_mode="processed_logprobs",
+                # Each process has an engine of its own: the launcher has started them, and vLLM must not start more.
                 distributed_executor_backend="external_launcher" if processes > 1 else None,
                 disable_log_stats=True,
                 trust_remote_code=trust_remote_code,
@@ -121,11 +124,14 @@ class VllmEngine:
 
     def load_adapter(self, folder: Path | None) -> None:
         """Sample from now on with the adapter in a folder, or (None) from the base model."""
+        # One adapter at a time, as `max_loras` is 1 by default.
         if self._adapter is not None:
             self._llm.llm_engine.remove_lora(self._adapter.lora_int_id)
             self._adapter = None
         if folder is not None:
-            self._adapters_loaded += 1  # a number of its own each time: vLLM and its prefix cache go by the number
+            # A number of its own each time: vLLM and its prefix cache go by the number, and under the number of an
+            # earlier adapter they would answer with that one's weights.
+            self._adapters_loaded += 1
             self._adapter = _import("vllm.lora.request").LoRARequest(
                 f"adapter_{self._adapters_loaded}", self._adapters_loaded, str(folder)
             )
@@ -173,8 +179,10 @@ class VllmEngine:
                 temperature=temperature,
                 max_tokens=max_new_tokens,
                 stop_token_ids=list(end_ids),
+                # That of the sampled token alone.
                 logprobs=0,
                 seed=request_seed,
+                # Answers are decoded by `grpo.models.chat.decode`, as everywhere.
                 detokenize=False,
                 structured_outputs=form,
             )
@@ -182,6 +190,7 @@ class VllmEngine:
         ]
         asked: Any = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         answers = self._llm.generate(asked, parameters, lora_request=self._adapter, use_tqdm=False)
+        # vLLM ends such a request without an exception, which would look like a short answer.
         if any(output.finish_reason == "error" for answer in answers for output in answer.outputs):
             raise UserError(
                 "generation.structured regex: vLLM cannot hold this model's tokens to the form of an answer; take "
@@ -245,10 +254,12 @@ def check_log_probs(
         seen[row, : len(completion.ids)] = 1
         sampled[row, : len(completion.ids)] = torch.tensor(completion.log_probs)
     rows, seen, sampled = rows.to(device), seen.to(device), sampled.to(device)
-    with in_evaluation(model):  # vLLM samples without the adapter's dropout
+    # vLLM samples without the adapter's dropout.
+    with in_evaluation(model):
         logits = completion_logits(model, torch.cat([ids, rows], 1), torch.cat([mask, seen], 1), longest)
     own = torch.log_softmax(logits.float() / temperature, -1).gather(-1, rows[..., None])[..., 0]
     difference = float(((own - sampled).abs() * seen).sum() / seen.sum())
+    # Written so that NaN stops the run too.
     if not difference <= tolerance:
         raise StaleWeightsError(
             f"vLLM's log-probabilities differ from the model's by {difference:.3g} per token, more than rounding "
@@ -283,7 +294,8 @@ def engine_for(
     }
     key = json.dumps([model_source(spec.base), {name: str(value) for name, value in settings.items()}])
     if key not in _ENGINES:
-        _ENGINES.clear()  # two engines would each reserve their share of the memory
+        # Two engines would each reserve their share of the memory.
+        _ENGINES.clear()
         _ENGINES[key] = VllmEngine(model_source(spec.base), **settings)
     return _ENGINES[key]
 
