@@ -45,6 +45,7 @@ class DecisionTransformerBcConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # Any window and horizon will do here: this only makes bad sizes fail when the config is made.
         _model(self, length=2, horizon=1, use_returns=False)
 
 
@@ -111,11 +112,13 @@ class DecisionTransformerForecaster(FittedForecaster):
             torch.from_numpy(bins[1].label(daily.sum(axis=1))),
         )
         looked_at = val.take(choose_windows(val.context, config.validation_windows))
+        # Few windows make a noisy CRPS, so they get more paths each.
         num_samples = max(32, VALIDATION_PATHS // len(looked_at))
 
         def fitted(policy: ReturnPolicy) -> Self:
             return cls(config, scaling, horizon, length, _sampler(policy, bins, config))
 
+        # Seed, then build, then train, all within the fork: dropout draws from torch's global random numbers.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             policy = ReturnPolicy(_model(config, length, horizon, cls.use_returns), _total_bins(config))
@@ -142,6 +145,7 @@ class DecisionTransformerForecaster(FittedForecaster):
         """
         require_horizon(self.name, fitted=self.horizon, asked=horizon)
         inputs, generators = self.scaling.inputs(context), window_generators(context, seed)
+        # Numbers for all days even where fewer are asked for: a short forecast is then the begin of a long one.
         at_once, numbers = max(1, PATHS_AT_ONCE // num_samples), 2 + 2 * self.horizon
         daily = np.empty((len(context), num_samples, horizon))
         for first in range(0, len(context), at_once):
@@ -187,6 +191,7 @@ def _model(config: PolicyConfig, length: int, horizon: int, use_returns: bool) -
         context=horizon,
         state_size=length + len(SCALE_FREE),  # L - 1 returns, the features, and the return since the origin
         num_actions=config.num_actions,
+        # A sum of H days in units of a day spreads by the root of H; over it, the network sees numbers of size 1.
         return_scale=horizon**-0.5,
         use_returns=use_returns,
     )

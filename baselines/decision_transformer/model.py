@@ -5,8 +5,8 @@ Chen et al. 2021, https://arxiv.org/abs/2106.01345. Each bar is three tokens in 
     R_0 s_0 a_0  R_1 s_1 a_1  ...
 
 behind a causal mask: the action a_t is read off the token of s_t and the next return to go R_(t+1) off the token of
-a_t, so that no head sees what it predicts. (One token for all three of a bar would show the action to its own head.)
-Since R_(t+1) = R_t - r_t, the return head says what the bar earns, r_t, and R_t is known.
+a_t, so that no head sees what it predicts. Since R_(t+1) = R_t - r_t, the return head says what the bar earns, r_t,
+and R_t is known.
 Blocks normalise before attention and MLP (pre-LN); every token adds the embedding of its bar's position. Without
 returns to go the same network is behaviour cloning: two tokens per bar and no return head.
 
@@ -86,6 +86,7 @@ class KeyValueCache:
 
     def __init__(self, config: ModelConfig, batch: int, like: Tensor) -> None:
         heads, tokens = config.num_heads, config.tokens_per_bar * config.context
+        # Room for a whole context at once: growing the store bar by bar would copy it at every bar.
         shape = (config.num_layers, 2, batch, heads, tokens, config.d_model // heads)
         self._store = torch.empty(shape, dtype=like.dtype, device=like.device)
         self._tokens = 0
@@ -127,6 +128,7 @@ class _Block(nn.Module):
 
     def _attend(self, x: Tensor, cache: KeyValueCache | None, newest: bool) -> Tensor:
         batch, tokens, width = x.shape
+        # [B, n, 3 D] to [B, n, 3, heads, d] to [3, B, heads, n, d].
         split = self.query_key_value(x).view(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)  # [B, heads, n, d] each
         if cache is not None:
@@ -134,12 +136,15 @@ class _Block(nn.Module):
         mask = None
         if newest:
             query = query[:, :, -1:]  # sees every token
+        # The n newest tokens see all that the cache holds, and of themselves those up to their own: a triangle moved
+        # right.
         elif tokens < key.shape[2]:
             mask = torch.ones(tokens, key.shape[2], dtype=torch.bool, device=x.device).tril(key.shape[2] - tokens)
         # no dropout on the attention weights: with it, torch's fused kernels would have to lay them out in full
         attended = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=mask is None and not newest
         )
+        # [B, heads, n, d] to [B, n, heads, d] to [B, n, D].
         return attended.transpose(1, 2).reshape(batch, -1, width)
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -181,13 +186,19 @@ class DecisionTransformer(nn.Module):
         bars = states.shape[1]
         self._require(bars, returns_to_go)
         where = self.position_encoder.weight[:bars]
+        # Three tokens per bar, in this order, and never one: joined, the token that the action is read off would hold
+        # it. All three get the position of their bar.
         tokens = [self._encode_return(returns_to_go), self.state_encoder(states), self.action_encoder(actions)]
         stacked = torch.stack([token + where for token in tokens if token is not None], dim=2)  # [B, T, K, D]
+        # [B, T K, D] back to [B, T, K, D].
         hidden = self._transform(stacked.flatten(1, 2), cache=None).unflatten(1, (bars, -1))
         next_returns = None
         if self.return_head is not None and returns_to_go is not None:
+            # Read off the action's token, the first that knows what was done. The head says what the bar earned:
+            # untrained it says nothing was, so that the next return to go begins as this one.
             earned = self.return_head(hidden[:, :, -1]).squeeze(-1)
             next_returns = self.config.return_scale * returns_to_go - earned
+        # Read off the state's token, which has not seen the action.
         return Predictions(self.action_head(hidden[:, :, -2]), next_returns)
 
     def new_cache(self, batch: int) -> KeyValueCache:
@@ -220,11 +231,13 @@ class DecisionTransformer(nn.Module):
         if (bar > 0) != (previous_action is not None):
             raise ValueError("every bar but the first needs the action taken on the bar before")
         where = self.position_encoder.weight
+        # The action of the bar before comes first: it was not known when that bar was read.
         tokens = [self.action_encoder(previous_action) + where[bar - 1]] if previous_action is not None else []
         encoded = self._encode_return(return_to_go)
         tokens += [encoded + where[bar]] if encoded is not None else []
         tokens.append(self.state_encoder(state) + where[bar])
         hidden = self._transform(torch.stack(tokens, dim=1), cache)
+        # Only now: every layer has written its keys at the same place.
         cache.advance(len(tokens))
         return self.action_head(hidden[:, -1])
 
@@ -260,6 +273,7 @@ class DecisionTransformer(nn.Module):
             if isinstance(module, _Block):
                 residual.extend((module.attention_out.weight, module.mlp_out.weight))
         for weight in residual:
+            # By depth, as each of the 2 L additions widens the stream.
             nn.init.normal_(weight, std=0.02 / math.sqrt(2 * self.config.num_layers))
         for head in (self.action_head, self.return_head):
             if head is not None:
@@ -284,6 +298,8 @@ def losses(
     entropy = functional.cross_entropy(predictions.action_logits[mask], actions[mask])
     if predictions.next_returns is None or returns_to_go is None:
         return entropy, torch.zeros_like(entropy)
+    # A next return to go needs a next bar; at a market's end and in padding there is none.
     has_next = mask[:, :-1] & mask[:, 1:]
     error = predictions.next_returns[:, :-1] - return_scale * returns_to_go[:, 1:]
+    # Windows of a single bar have no next one; the clamp makes their error 0 and not nan.
     return entropy, (error[has_next] ** 2).sum() / has_next.sum().clamp(min=1)

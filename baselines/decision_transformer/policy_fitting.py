@@ -1,7 +1,6 @@
 """Fit a return policy by gradient steps, and keep the weights whose paths forecast the validation windows best.
 
-A fit that was killed goes on from the last look at the validation windows and ends with the same bits: the windows of
-a step are drawn from (seed, step), and torch's random numbers are kept.
+A fit that was killed goes on from the last look at the validation windows and ends with the same bits.
 """
 
 from __future__ import annotations
@@ -128,8 +127,11 @@ class PolicyTraining:
 
     def _descend(self, step: int) -> Measured:
         """One gradient step on windows drawn for it."""
+        # Every time, as a look leaves the policy in evaluation mode.
         self.policy.train()
+        # From (seed, step) and no running generator, so that a resumed fit takes the windows of an unbroken one.
         rows = generator(self.seed, step).integers(len(self.days.daily), size=self.config.batch_size)
+        # step + 1, as a first step of size 0 would be none.
         rise = min(1.0, (step + 1) / max(self.config.warm_up, 1))
         fall = (1 + math.cos(math.pi * step / self.config.steps)) / 2
         for group in self.optimizer.param_groups:

@@ -41,9 +41,6 @@ LEVELS = 2001
 class Bins:
     """Bins of equal share of the training values and their mirror images, and what values lie in them.
 
-    Mirrored, so that a network that has learnt nothing, to which all bins are alike, draws a walk without drift; the
-    drift of the training windows has to be learnt, and to prove itself on the validation windows, like all else.
-
     Attributes:
         count: number of bins.
         quantiles: [LEVELS] of the mirrored training values, at evenly spaced levels from 0 to 1.
@@ -55,6 +52,8 @@ class Bins:
     @classmethod
     def fit(cls, values: np.ndarray, count: int) -> Self:
         """Bins of training values of any shape."""
+        # Mirrored: a network that has learnt nothing finds all bins alike, and then draws a walk without drift. The
+        # drift of the training windows has to be learnt, and to prove itself on the validation windows, like all else.
         mirrored = np.concatenate([values.ravel(), -values.ravel()])
         return cls(count, np.quantile(mirrored, np.linspace(0, 1, LEVELS)))
 
@@ -92,8 +91,10 @@ class Days:
 def states_of(inputs: WindowInputs, daily: Tensor) -> Tensor:
     """[B, H, L - 1 + F + 1] states of each day, before the return of that day [B, H] is known."""
     length = inputs.returns.shape[1]
+    # The return of the last day is no part of any state: it is known when the path is over.
     known = torch.cat([inputs.returns, daily[:, :-1]], dim=1)
     recent = known.unfold(1, length, 1)  # [B, H, L - 1]
+    # 0 at the origin, then what was earned up to the day before.
     since = functional.pad(daily[:, :-1].cumsum(dim=1), (1, 0))[..., None]
     features = inputs.features[:, None].expand(-1, daily.shape[1], -1)
     return torch.cat([recent, features, since], dim=2)
@@ -101,6 +102,7 @@ def states_of(inputs: WindowInputs, daily: Tensor) -> Tensor:
 
 def returns_to_go(daily: Tensor) -> Tensor:
     """[B, H] what is left of the return of all days, on each day before its own is known."""
+    # Summed from the last day backwards.
     return daily.flip(1).cumsum(dim=1).flip(1)
 
 
@@ -123,18 +125,21 @@ class ReturnPolicy(nn.Module):
                 nn.Dropout(config.dropout),
                 nn.Linear(2 * config.d_model, return_bins),
             )
+            # Zeros: untrained, all returns are as likely as they were in training.
             nn.init.zeros_(self.target_head[-1].weight)  # pyright: ignore[reportArgumentType]
             nn.init.zeros_(self.target_head[-1].bias)  # pyright: ignore[reportArgumentType]
 
     def loss(self, days: Days, return_weight: float) -> Tensor:
         """CE(actions) + `return_weight` MSE(next returns to go) + CE(whole return)."""
         states = states_of(days.inputs, days.daily)
+        # From the data, so it knows the future. That is fair in training; a path draws its own (`_whole_returns`).
         left = returns_to_go(days.daily)
         config = self.transformer.config
         predictions = self.transformer(states, days.actions, left)
         mask = torch.ones_like(days.actions, dtype=torch.bool)
         action_loss, return_error = losses(predictions, days.actions, left, mask, config.return_scale)
         loss = action_loss + return_weight * return_error
+        # What the whole return may be is learnt from the state at the origin alone, by a head of its own.
         if self.target_head is not None:
             loss = loss + functional.cross_entropy(self.target_head(states[:, 0]), days.totals)
         return loss
@@ -168,6 +173,7 @@ class PathSampler:
         numbers = uniforms.reshape(batch * samples, -1)  # P = B S paths
         with torch.no_grad():
             double = WindowInputs(inputs.returns.double(), inputs.features.double())
+            # A day of return 0 stands in for the future, of which the first state holds nothing.
             origin = states_of(double, torch.zeros(batch, 1, dtype=torch.float64))[:, 0]
             left = self._whole_returns(origin, numbers[:, :2], samples)
             states = origin.repeat_interleave(samples, dim=0)  # [P, L - 1 + F + 1]
@@ -176,6 +182,8 @@ class PathSampler:
     def _whole_returns(self, origin: Tensor, uniforms: np.ndarray, samples: int) -> np.ndarray:
         """[P] the return over all days that each path aims at."""
         head = self.policy.target_head
+        # Drawn, never read from the data: the recorded return gives away the last close. By the learnt head, paths
+        # follow p(path | s_0); drawn alike for all windows, they would lose what the window says of the last day.
         if head is None or self.target_return == "train":
             shares = torch.full((len(uniforms), self.total_bins.count), 1 / self.total_bins.count)
         else:
@@ -194,7 +202,9 @@ class PathSampler:
             daily[:, day] = self.daily_bins.draw(chosen, uniforms[:, 2 * day + 1])
             moved = torch.from_numpy(daily[:, day, None])
             recent, features, since = states.split([length, states.shape[1] - length - 1, 1], dim=1)
+            # The oldest return leaves, the drawn one enters, the features stay those of the origin.
             states = torch.cat([recent[:, 1:], moved, features, since + moved], dim=1)
+            # What is still to come is what was aimed at less what has come: R_(t+1) = R_t - r_t.
             left = left - daily[:, day]
             actions = torch.from_numpy(chosen)
         return daily
@@ -203,4 +213,5 @@ class PathSampler:
 def _invert(shares: Tensor, uniform: np.ndarray) -> np.ndarray:
     """[P] int64 the bin at each level `uniform` of the cumulated shares [P, K]."""
     cumulated = shares.numpy().cumsum(axis=1)
+    # Rounding may leave the last sum below the level.
     return np.minimum((cumulated <= uniform[:, None]).sum(axis=1), shares.shape[1] - 1)

@@ -143,6 +143,7 @@ def macro_f1(confusion: np.ndarray) -> float:
 
 def market_totals(data: TraderDataset) -> dict[str, float]:
     """The return of each market: its return to go at the first bar."""
+    # The first window of each market in time; only its first bar has the return of the whole market to go.
     first = np.lexsort((data.start, data.market))
     names, rows = np.unique(data.market[first], return_index=True)
     return dict(zip(names.tolist(), data.returns_to_go[first[rows], 0].tolist(), strict=True))
@@ -163,6 +164,7 @@ def with_totals(data: TraderDataset, totals: Mapping[str, float]) -> np.ndarray:
     holds nothing of its future.
     """
     own = market_totals(data)
+    # One shift for all bars of a market: what was earned before a bar stays as it was.
     shift = np.array([totals[market] - own[market] for market in data.market])
     return (data.returns_to_go + shift[:, None]).astype(np.float32)
 
@@ -171,6 +173,7 @@ def other_markets_totals(data: TraderDataset, seed: int) -> dict[str, float]:
     """To each market the return of another one, drawn at random; to a single one its own."""
     own = market_totals(data)
     order = generator(seed).permutation(np.array(list(own)))
+    # A circle: moved on by one, no market gets its own return.
     return {market: own[other] for market, other in zip(order.tolist(), np.roll(order, 1).tolist(), strict=True)}
 
 
@@ -194,6 +197,7 @@ def judge(
         accuracy_high=high,
         balanced_accuracy=balanced_accuracy(confusion),
         macro_f1=macro_f1(confusion),
+        # A probability that rounds to 0 would cost infinitely many nats.
         log_loss=None if certain else float(-np.log(np.maximum(chosen, 1e-12)).mean()),
         bars=len(taken),
         markets=len(np.unique(data.market)),
@@ -217,6 +221,7 @@ def judge_all(
         seed: of the shuffling.
     """
     train, test = data["train"], data["test"]
+    # From train, as is all that the rivals know.
     target = float(np.quantile(list(market_totals(train).values()), TARGET_QUANTILE))
     median = float(np.median(train.returns_to_go[train.mask]))
     returns = {
@@ -326,6 +331,7 @@ def _accuracy_interval(market: np.ndarray, right: np.ndarray) -> tuple[float, fl
     _, number = np.unique(market, return_inverse=True)
     bars = np.bincount(number)
     hits = np.bincount(number, weights=right)
+    # Whole markets: the bars of one hang together, and single ones would make the interval too narrow.
     drawn = generator(0).integers(len(bars), size=(RESAMPLES, len(bars)))
     low, high = np.quantile(hits[drawn].sum(axis=1) / bars[drawn].sum(axis=1), [0.025, 0.975])
     return float(low), float(high)

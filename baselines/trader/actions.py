@@ -55,6 +55,7 @@ def fit_thresholds(net_sizes: np.ndarray, strong_quantile: float) -> ActionThres
     for name, sizes in (("buy", net_sizes[net_sizes > 0]), ("sell", -net_sizes[net_sizes < 0])):
         if len(sizes) == 0:
             raise TraderDataError(f"the trader does not {name} in any train bar: a strong one cannot be told apart.")
+        # One of the sizes and nothing between two: a trader of two sizes is then cut between them.
         thresholds[f"strong_{name}"] = float(np.quantile(sizes, strong_quantile, method="inverted_cdf"))
     return ActionThresholds(**thresholds)
 
@@ -62,6 +63,7 @@ def fit_thresholds(net_sizes: np.ndarray, strong_quantile: float) -> ActionThres
 def label_actions(net_sizes: np.ndarray, thresholds: ActionThresholds) -> np.ndarray:
     """[T] int64 actions of net sizes [T] in tokens; HOLD where as much was bought as sold, or nothing."""
     actions = np.full(len(net_sizes), Action.HOLD, np.int64)
+    # In this order: a strong trade is one of its side first, and the second line overwrites it.
     actions[net_sizes > 0] = Action.BUY
     actions[net_sizes > thresholds.strong_buy] = Action.STRONG_BUY
     actions[net_sizes < 0] = Action.SELL

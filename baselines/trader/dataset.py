@@ -86,6 +86,8 @@ def load_dataset(parquet: Path, *, window: int = WINDOW, train_stride: int | Non
     split = np.asarray(table["split"].to_numpy(zero_copy_only=False), str)
     columns = {name: table[name].to_numpy(zero_copy_only=False) for name in NEEDED_COLUMNS if name != "split"}
     columns["states"] = scaling_of(fitted).apply(np.stack([columns.pop(name) for name in STATE_NAMES], axis=1))
+    # Train windows overlap by half, so that almost every bar stands in the second half of one and has a long past
+    # there; those of val and test do not, so that every bar is judged once.
     strides = {"train": train_stride or max(window // 2, 1), "val": window, "test": window}
     return {
         name: cut_windows({key: values[split == name] for key, values in columns.items()}, window, strides[name])
@@ -125,6 +127,8 @@ def cut_windows(columns: dict[str, np.ndarray], window: int, stride: int) -> Tra
     length = np.array([end - row for row, end in firsts], np.int64)
     steps = np.arange(window)
     mask = steps < length[:, None]  # [N, T]
+    # [N, T]: past a market's end the last bar's row stands in, so that no row of another market is read; the mask then
+    # blanks it.
     rows = first[:, None] + np.minimum(steps, length[:, None] - 1)  # [N, T], the last bar where there is none
     return TraderDataset(
         states=np.where(mask[..., None], columns["states"][rows], 0).astype(np.float32),

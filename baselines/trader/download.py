@@ -113,6 +113,7 @@ def download(config: DownloadConfig) -> DownloadSummary:
     settings = Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=config.connections)
     try:
         session = boto3.Session(**_session_settings(credentials, os.environ))
+        # Services other than Amazon's mostly know no regions, but the signature wants one; R2 takes "auto".
         region = session.region_name or ("auto" if config.endpoint_url else None)
         client = session.client("s3", endpoint_url=config.endpoint_url, region_name=region, config=settings)
         remote = list(list_files(client, config))
@@ -124,6 +125,7 @@ def download(config: DownloadConfig) -> DownloadSummary:
             try:
                 done = Counter(future.result() for future in tqdm(futures, "download", unit="file", leave=False))
             finally:
+                # The first file that fails ends the call; what has not begun is not begun any more.
                 pool.shutdown(cancel_futures=True)
     except ClientError as error:
         told = error.response.get("Error", {})
@@ -167,6 +169,7 @@ def read_env_file(path: Path) -> dict[str, str]:
             r"""(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(?:'([^']*)'|"([^"]*)"|([^\s'"#]*))\s*(#.*)?""", line
         )
         if match is None:
+            # The number of the line and not what it says: it may hold a secret.
             raise TraderDataError(f"{path} line {number} is not NAME=VALUE")
         values[match[1]] = next(group for group in (*match.groups()[1:4], "") if group is not None)
     return values
@@ -175,6 +178,7 @@ def read_env_file(path: Path) -> dict[str, str]:
 def _session_settings(file: dict[str, str], environment: Any) -> dict[str, str]:
     """Arguments of a boto3 session: the file's credentials, as one set, unless the environment has its own."""
     settings = {}
+    # Credentials are one set: the key of the file with the secret of the environment would be refused by the service.
     if not any(environment.get(name) for name in CREDENTIALS):
         settings = {argument: file[name] for name, argument in CREDENTIALS.items() if file.get(name)}
     region = file.get("AWS_REGION") or file.get("AWS_DEFAULT_REGION")
@@ -198,6 +202,7 @@ def list_files(client: Any, config: DownloadConfig) -> Iterator[RemoteFile]:
             if key.endswith("/"):
                 continue
             relative = key.removeprefix(config.prefix).removeprefix("/") or PurePosixPath(key).name
+            # A key is the bucket's word for a path; one that climbs out of the folder must not be followed.
             if "\\" in relative or "\0" in relative or {"", ".", ".."} & set(relative.split("/")):
                 raise TraderDataError(f"bucket {config.bucket}: the key {key!r} is no path under a folder")
             yield RemoteFile(
@@ -229,18 +234,21 @@ def bring_file(client: Any, bucket: str, remote: RemoteFile) -> tuple[Check, boo
     if check is None:
         part.unlink()
         raise TraderDataError(f"{remote.key} arrived damaged: it does not match its ETag; run the command again")
+    # Only after the check, and in one step: a file under its own name is always whole.
     os.replace(part, remote.path)
     return check, False
 
 
 def part_path(remote: RemoteFile) -> Path:
     """Where the file is while it is not whole."""
+    # The ETag in the name: what was begun of an object that has changed since is not gone on with.
     return remote.path.with_name(f".{remote.path.name}.{re.sub('[^0-9A-Za-z-]', '', remote.etag)}.part")
 
 
 def _go_on(client: Any, bucket: str, remote: RemoteFile, part: Path) -> None:
     """Append to the part what it lacks; IfMatch refuses an object that has changed since it was listed."""
     offset = part.stat().st_size if part.is_file() else 0
+    # More than the object holds cannot be a part of it.
     if offset > remote.size:
         offset = 0
     if offset == remote.size and part.is_file():
@@ -253,6 +261,7 @@ def _go_on(client: Any, bucket: str, remote: RemoteFile, part: Path) -> None:
         file.seek(offset)
         for chunk in answer["Body"].iter_chunks(CHUNK):
             file.write(chunk)
+        # On the disk before it gets its name: after a crash a renamed file could else be empty.
         file.flush()
         os.fsync(file.fileno())
 
@@ -276,6 +285,7 @@ def _digests(path: Path, part_size: int) -> Iterator[bytes]:
     """MD5 of each part of a file; of an empty file one."""
     with path.open("rb") as file:
         while True:
+            # Not for security, as ETags are MD5 anyway; said aloud, since hardened Pythons refuse MD5 without it.
             digest, left = hashlib.md5(usedforsecurity=False), part_size
             while left and (chunk := file.read(min(CHUNK, left))):
                 digest.update(chunk)

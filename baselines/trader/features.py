@@ -55,6 +55,7 @@ def fracdiff_weights(order: float, tau: float = TAU) -> np.ndarray:
 
 
 LONGEST_WEIGHTS = max(len(fracdiff_weights(order)) for order in GRID)
+# The longest weights of all orders, not those of the order that is fitted: which bars make rows must not depend on it.
 WARM_UP = max(PERIODS.warm_up, VOLATILITY_BARS, VOLUME_BARS - 1, LONGEST_WEIGHTS - 1)
 """Bars at the start of a market on which not every feature has settled, whatever the order of differentiation."""
 
@@ -85,6 +86,7 @@ def market_features(bars: Bars) -> pd.DataFrame:
 def cyclic_times(milliseconds: np.ndarray) -> dict[str, np.ndarray]:
     """Sine and cosine [T] of the place of times [T] (UTC) in the day, in the hour and in the week (from Monday)."""
     seconds = milliseconds / 1000
+    # 1970 began on a Thursday; the turn of the week is to begin on Monday.
     monday = seconds + 3 * 86_400  # 1970 began on a Thursday
     turns = (seconds / 86_400, seconds / 3_600, monday / (7 * 86_400))
     columns = {}
@@ -94,6 +96,7 @@ def cyclic_times(milliseconds: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _volatility(bars: Bars) -> np.ndarray:
+    # VOLATILITY_BARS returns need one close more.
     windows = (
         sliding_window_view(getattr(bars, name), VOLATILITY_BARS + 1) for name in ("open", "high", "low", "close")
     )
@@ -103,6 +106,7 @@ def _volatility(bars: Bars) -> np.ndarray:
 def _zscore(volume: np.ndarray) -> np.ndarray:
     windows = sliding_window_view(volume, VOLUME_BARS)
     mean, std = windows.mean(1), windows.std(1)
+    # A volume that never changes has no deviation but what rounding leaves.
     flat = std <= 1e-12 * np.maximum(mean, 1.0)
     score = np.where(flat, 0.0, (windows[:, -1] - mean) / np.where(flat, 1.0, std))
     return np.concatenate([np.full(VOLUME_BARS - 1, np.nan), score])
@@ -113,6 +117,7 @@ def fractional_difference(values: np.ndarray, weights: np.ndarray) -> np.ndarray
     wait = len(weights) - 1
     if len(values) <= wait:
         return np.full(len(values), np.nan)
+    # "valid" leaves out the bars whose past is too short for all weights; they are the NaN in front.
     return np.concatenate([np.full(wait, np.nan), np.convolve(values, weights, mode="valid")])
 
 
@@ -132,6 +137,7 @@ def fit_order(train_closes: Sequence[np.ndarray]) -> tuple[float, float | None]:
     Raises:
         MissingPackageError: statsmodels is not installed.
     """
+    # Of a series that hardly moves the test's regression is singular.
     testable = [
         np.log(closes)
         for closes in train_closes
@@ -141,6 +147,7 @@ def fit_order(train_closes: Sequence[np.ndarray]) -> tuple[float, float | None]:
         return GRID[-1], None
     chosen = [testable[i] for i in np.unique(np.linspace(0, len(testable) - 1, ADF_MARKETS).astype(int))]
     value = 1.0
+    # The smallest order first: each one more takes away more of the level, which is what prices have to say.
     for order in GRID:
         weights = fracdiff_weights(order)
         value = float(np.median([_dickey_fuller(fractional_difference(series, weights)) for series in chosen]))

@@ -121,6 +121,7 @@ class TraderInference:
         given = self._tensor("states", states, (None, None, self.network.config.state_size))
         shape = (given.shape[0], given.shape[1])
         earned = torch.zeros(shape) if rewards is None else self._tensor("rewards", rewards, shape).cpu()
+        # R_t is the target less what was earned BEFORE bar t: the bar's own reward is not known when it is decided.
         before = torch.nn.functional.pad(earned.double().cumsum(dim=1)[:, :-1], (1, 0))  # [B, T]
         returns_to_go = (float(target_rtg) - before).to(given)
         taken = None if actions is None else self._actions(actions, shape)
@@ -129,6 +130,8 @@ class TraderInference:
         with torch.no_grad():
             for bar in range(shape[1]):
                 logits.append(self.network.step(cache, given[:, bar], returns_to_go[:, bar], previous))
+                # Without recorded actions the network follows itself; each bar then knows the actions that were chosen
+                # before it.
                 previous = logits[-1].argmax(dim=-1) if taken is None else taken[:, bar]
         probabilities = torch.stack(logits, dim=1).double().softmax(dim=-1).cpu().numpy()
         return ActionPrediction(probabilities, probabilities.argmax(axis=-1))
@@ -152,6 +155,8 @@ class TraderInference:
         history: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # states, returns to go, actions
         rewards, cache = [], self.network.new_cache(len(state))
         for _ in range(bars):
+            # The positions are learnt up to the context and no further. Half of it is read again, so that this happens
+            # once per half context and not at every bar.
             if cache.bars == self.network.config.context:
                 cache = self._read_again(history[-(self.network.config.context // 2) :])
             previous = history[-1][2] if cache.bars else None
@@ -160,6 +165,7 @@ class TraderInference:
             history.append((state, returns, actions))
             state, reward = market.step(actions)
             rewards.append(reward)
+            # The targets come down by what was earned, as in the prediction above; no return comes from the future.
             returns = returns - reward
         return Rollout(
             np.stack([actions for *_, actions in history], axis=1),
@@ -210,4 +216,5 @@ class TraderInference:
 def _draw(probabilities: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """[B] one action each, drawn from probabilities [B, A] by inversion."""
     uniform = generator.random((len(probabilities), 1))
+    # Rounding may leave the last sum below the uniform number.
     return np.minimum((probabilities.cumsum(axis=1) < uniform).sum(axis=1), probabilities.shape[1] - 1)

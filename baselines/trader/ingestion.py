@@ -128,6 +128,7 @@ def read_events(
         return None, report
     time, price, volume, traded = (np.array(column) for column in zip(*rows, strict=True))
     report.out_of_order = int((np.diff(time) < 0).sum())
+    # Stable: events of one millisecond stay in the order of the file.
     order = np.argsort(time, kind="stable")
     market = (path.parent.relative_to(data_dir) / content["slug"]).as_posix()
     events = MarketEvents(
@@ -154,6 +155,7 @@ def _check_events(events: list[Any], report: FileReport) -> list[tuple[int, floa
         reason = _refuse_event(event)
         if reason is not None:
             report.malformed.setdefault(reason, []).append(position)
+            # What is not certainly a price may have been a trade, and a lost trade makes every later position wrong.
             report.lost_trades += not (isinstance(event, dict) and event.get("type") == "price")
             continue
         price, size = float(event["price"]), float(event.get("size", 0.0))
@@ -174,6 +176,7 @@ def _refuse_event(event: Any) -> str | None:
     kind, time, size = event.get("type"), event.get("t"), event.get("size")
     if kind not in ("trade", "price"):
         return "type is neither trade nor price"
+    # `type` and not `isinstance`: to Python True is an int as well.
     if type(time) is not int or time not in TIMES:
         return "t is no time in milliseconds"
     if not _is_amount(event.get("price")):
@@ -190,6 +193,7 @@ def _is_amount(value: Any) -> bool:
 
 
 def _agrees(usdc: Any, value: float) -> bool:
+    # A cent is always allowed, as small amounts are rounded to it.
     return type(usdc) in (int, float) and abs(usdc - value) <= max(USDC_TOLERANCE * value, 0.01)
 
 
@@ -229,6 +233,7 @@ def make_bars(events: MarketEvents, bar_seconds: int) -> Bars:
         TraderDataError: there would be more than MAX_BARS.
     """
     length = 1000 * bar_seconds
+    # Counted from 1970 and not from the first event, so that the bars of all markets lie on one grid.
     number = events.time // length
     bar = number - number[0]  # [E]
     count = int(bar[-1]) + 1
@@ -236,6 +241,7 @@ def make_bars(events: MarketEvents, bar_seconds: int) -> Bars:
         raise TraderDataError(f"spans {count} bars of {bar_seconds} s, more than {MAX_BARS}: one of its times is wrong")
     starts = np.flatnonzero(np.diff(bar, prepend=-1))  # first event of each bar that has some
     ends = np.append(starts[1:], len(bar)) - 1
+    # The last bar with events at or before each one: bars without events repeat its close.
     close = events.price[ends][np.searchsorted(bar[starts], np.arange(count), side="right") - 1]
 
     def filled(values: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 A position is entered at the next open. Its profit barrier and its stop lie `profit` and `stop` volatilities away
 (Yang-Zhang at the bar before), its last bar is `limit` bars on. The label says which was touched first (Lopez de Prado,
-Advances in Financial Machine Learning, 2018, section 3.4); highs and lows touch, and of two barriers within one bar the
-stop counts, since the bar does not tell which came first. A label looks ahead: it is never part of a state.
+Advances in Financial Machine Learning, 2018, section 3.4); highs and lows touch. A label looks ahead: it is never part
+of a state.
 
 Letters: T bars, X exits.
 """
@@ -95,16 +95,21 @@ def label_bars(
         the bar in which that was settled (t1). The last bar of the market has no next one: label 0, itself.
     """
     count = len(bars)
+    # Entered at the next open, the first price at which the decision can be acted upon; the last bar has no next one.
     entry = np.append(bars.open[1:], np.nan)
+    # A short position gains below and loses above, so its barriers change sides.
     up, down = (np.where(short, *pair) for pair in ((barriers.stop, barriers.profit), (barriers.profit, barriers.stop)))
     upper, lower = entry * (1 + up * volatility), entry * (1 - down * volatility)
     label = np.zeros(count, np.int64)
     settled = np.minimum(np.arange(count) + barriers.limit, count - 1)
+    # All positions go on bar by bar together; those that are settled leave.
     open_rows = np.arange(count - 1)
     for step in range(1, barriers.limit + 1):
         open_rows = open_rows[open_rows + step < count]
         bar = open_rows + step
         above, below = bars.high[bar] >= upper[open_rows], bars.low[bar] <= lower[open_rows]
+        # Of two barriers within one bar the stop counts: the bar does not tell which came first, and this is the
+        # adverse one.
         stopped = np.where(short[open_rows], above, below)
         touched = above | below
         label[open_rows[touched]] = np.where(stopped, -1, 1)[touched]

@@ -3,8 +3,7 @@
 The loss is CE(actions) + `return_weight` MSE(next returns to go), the returns times `return_scale`; it is minimised by
 AdamW, whose step size rises linearly and then falls along half a cosine. After each epoch the whole training is
 written to `last.safetensors`, and the weights with the lowest validation loss to `best.safetensors`. A training that
-was killed goes on from its last epoch and ends with the same bits: the order of the windows is drawn from (seed,
-epoch), and torch's random numbers are kept.
+was killed goes on from its last epoch and ends with the same bits.
 
 Letters: N windows, T bars of a window, B windows of a batch.
 """
@@ -162,6 +161,7 @@ def fit_network(
         UserError: no epoch ended with a finite validation loss.
     """
     cuda = [torch.device(config.device)] if torch.device(config.device).type == "cuda" else []
+    # Seed, then build: the first weights and dropout come from torch's global random numbers.
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(config.seed)
         training = _Training(model, config, data, folder, notes or {})
@@ -222,8 +222,10 @@ class _Training:
 
     def _descend(self, step: int) -> Measured:
         """One gradient step, dropout included; each epoch goes through all windows in an order of its own."""
+        # Every time, as a look leaves the network in evaluation mode.
         self.network.train()
         epoch, number = divmod(step, self.steps_per_epoch)
+        # From (seed, epoch) and no running generator, so that a resumed training takes the order of an unbroken one.
         order = generator(self.config.seed, epoch).permutation(len(self.windows.mask))
         rows = order[number * self.config.batch_size : (number + 1) * self.config.batch_size]
         self._set_step_size(step)
@@ -241,6 +243,7 @@ class _Training:
         epoch = step // self.steps_per_epoch - 1
         sums = np.zeros(2)
         for row in recent:
+            # Batches are weighed by their windows: the last one of an epoch is smaller.
             sums += row["windows"] * np.array([row["action_loss"], row["return_error"]])
         fitted = _weighted(sums / len(self.windows.mask), self.config)
         judged = mean_losses(self.network, self.val, self.config)
@@ -275,6 +278,7 @@ def mean_losses(network: DecisionTransformer, data: Batch, config: FitConfig) ->
     network.eval()
     with torch.no_grad():
         for batch in batches(data, config.batch_size):
+            # Bars that have a next one are fewer than bars, so each loss is weighed by its own count.
             bars = [batch.mask.sum().item(), (batch.mask[:, :-1] & batch.mask[:, 1:]).sum().item()]
             sums += np.array(bars) * np.array([part.item() for part in _losses(network, batch)])
             counts += bars
@@ -290,6 +294,7 @@ def batches(data: Batch, size: int) -> Iterator[Batch]:
 def fingerprint(data: Mapping[str, TraderDataset]) -> str:
     """SHA-256 of the training and validation windows."""
     digest = hashlib.sha256()
+    # Not the test windows: nothing is learnt from them or chosen by them.
     for split in ("train", "val"):
         for name in Batch._fields:
             digest.update(np.ascontiguousarray(getattr(data[split], name)).tobytes())

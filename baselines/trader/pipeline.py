@@ -141,6 +141,7 @@ def run_pipeline(config: PipelineConfig) -> JsonObject:
     table, fitted = make_rows(splits, config)
     fitted |= {"bar_seconds": config.bar_seconds, "cuts": cuts}
     report = describe(reports, others, left_out, table, fitted)
+    # Written to memory first: both files then appear together, or neither.
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(fitted)}), buffer, compression="zstd")
     with AtomicFiles() as output:
@@ -200,6 +201,7 @@ def split_markets(
     left_out = []
     for market in markets:
         first, last = market.bars.close_time[[0, -1]].astype("datetime64[ms]")
+        # A market is in one split whole or in none; `else` is reached where no span holds it.
         for name, (begin, end) in spans.items():
             if (begin is None or first >= begin) and (end is None or last < end):
                 splits[name].append(market)
@@ -218,11 +220,13 @@ def split_markets(
 def make_rows(splits: dict[str, list[Market]], config: PipelineConfig) -> tuple[pa.Table, JsonObject]:
     """Steps 3 to 6: fit on train, then the rows of every market; gives what was fitted too."""
     train = splits["train"]
+    # Of train markets alone, here and down to the scaling: what is fitted must not see later dates.
     order, p_value = fit_order([market.bars.close for market in train])
     capital = fit_capital([market.books for market in train])
     exits = [find_exits(one.bars, one.books, _volatility(one)) for one in train]
     default = Barriers(profit=config.profit_barrier, stop=config.stop_barrier, limit=config.limit_bars)
     barriers = fit_barriers(exits, default)
+    # Of the rows that will be learnt from: bars of the warm-up make none.
     thresholds = fit_thresholds(
         np.concatenate([_next_sizes(market)[WARM_UP:] for market in train]), config.strong_quantile
     )
@@ -247,6 +251,7 @@ def make_rows(splits: dict[str, list[Market]], config: PipelineConfig) -> tuple[
     }
     table = pa.Table.from_pandas(rows, preserve_index=False)
     for name in ("market", "split"):
+        # Names repeat on every row; as a dictionary each is stored once.
         table = table.set_column(table.column_names.index(name), name, table[name].dictionary_encode())
     return table, fitted
 
@@ -258,6 +263,7 @@ def _market_rows(
     bars, books = market.bars, market.books
     rows = slice(WARM_UP, len(bars) - 1)
     rewards = bar_rewards(books, capital)[WARM_UP:]
+    # The last bar has no next one in which to sell.
     selling = np.append(actions >= Action.SELL, False)
     label, settled = label_bars(bars, _volatility(market), selling, barriers)
     columns = {"market": market.name, "time": pd.to_datetime(bars.close_time[rows], unit="ms", utc=True).as_unit("ms")}

@@ -42,6 +42,7 @@ class Position:
         all of the old position and opens the rest at this price.
         """
         inventory = self.inventory + traded
+        # What rounding leaves of a closed position would else count as held, with an entry price of its own.
         if abs(inventory) <= DUST * abs(traded):
             inventory = 0.0
         if self.inventory * traded >= 0:  # opened or added to
@@ -58,6 +59,7 @@ class Position:
             )
         if inventory == 0:
             return Position(realised_pnl=realised)
+        # Through 0: all of the old position is realised, and the rest begins anew at this price.
         return Position(inventory=inventory, entry_price=price, realised_pnl=realised, opened=time)
 
     def unrealised_pnl(self, price: float) -> float:
@@ -104,9 +106,11 @@ def keep_books(events: MarketEvents, bars: Bars) -> Books:
     ):
         before = positions[-1]
         if before.inventory * traded < 0:
+            # A falling price gains where the position is short.
             gained = (price / before.entry_price - 1) * (1 if before.inventory > 0 else -1)
             exits.append((gained, before.opened, time))
         positions.append(before.trade(traded, price, time))
+    # "left": a trade at the very close belongs to the next bar, or the state would hold the action that answers it.
     seen = np.searchsorted(events.time[trades], bars.close_time, side="left")  # [T] trades before the close
     inventory, entry_price, realised, opened = (
         np.array([getattr(position, name) for position in positions])[seen]
@@ -134,6 +138,7 @@ def fit_capital(books: list[Books]) -> float:
     Raises:
         TraderDataError: he never held anything.
     """
+    # One capital for all, so that rewards add up over time and know nothing of a market's future.
     stakes = [float(np.max(np.abs(one.inventory) * one.entry_price)) for one in books]
     if not any(stakes):
         raise TraderDataError("the trader holds nothing at the close of any train bar; give more markets.")

@@ -11,8 +11,6 @@ from the state is still the policy's action, right with probability 1 - noise + 
 
 Sizes are NORMAL and STRONG tokens; since less than half of the buys and of the sales are strong, the pipeline's
 threshold at the median size tells them apart. The log odds of the price are a random walk that is pulled back to even.
-A bar's last price is drawn again while RSI or profit lies within MARGIN of a threshold of the policy, so that rounding
-cannot change an action and a learner need not resolve what no trader would.
 
 Letters: T bars.
 """
@@ -135,6 +133,7 @@ class _Rsi:
 
     def averages(self, change: float) -> tuple[float, float]:
         """Averages of rises and falls after one more change of the close."""
+        # Wilder's average is a plain mean until there are enough values.
         weight = 1 / min(self._count + 1, PERIODS.rsi)
         rise = self._rise + weight * (max(change, 0.0) - self._rise)
         return rise, self._fall + weight * (max(-change, 0.0) - self._fall)
@@ -159,12 +158,15 @@ def simulate_market(config: SimulationConfig, number: int) -> SimulatedMarket:
     for bar in range(config.bars):
         begin = 1000 * (start + bar * config.bar_seconds)
         if SIZES[action]:
+            # One millisecond into the bar and at the last price: what was decided at a close is done at the next open.
             events.append(_trade(begin + 1, before, SIZES[action]))
             position = position.trade(SIZES[action], before, begin + 1)
         for tick in TICKS[:-1]:
             log_odds = _step(log_odds, random)
             events.append(_price(begin, tick, config, _probability(log_odds)))
         last = _step(log_odds, random)
+        # Drawn again while RSI or profit lies near a threshold of the policy: rounding must not change an action, and a
+        # learner need not resolve what no trader would.
         while _near_a_threshold(rsi.value(_probability(last) - before) if bar else 50.0, position, _probability(last)):
             last = _step(log_odds, random)
         log_odds, close = last, _probability(last)
@@ -172,6 +174,7 @@ def simulate_market(config: SimulationConfig, number: int) -> SimulatedMarket:
         if bar:
             strength = rsi.value(close - before)
             rsi.add(close - before)
+            # Nothing is decided before the indicators have settled, nor at the last close, which no bar follows.
             if WARM_UP <= bar < config.bars - 1:
                 policies.append(rsi_policy(strength, position.inventory, _pnl_percent(position, close)))
                 noisy = random.random() < config.randomness
@@ -191,6 +194,7 @@ def _step(log_odds: float, random: np.random.Generator) -> float:
 
 
 def _probability(log_odds: float) -> float:
+    # Prices have four decimals, and a market of a probability never quite reaches 0 or 1.
     return min(max(round(1 / (1 + math.exp(-log_odds)), 4), 1e-4), 1 - 1e-4)
 
 

@@ -53,6 +53,7 @@ def market_states(
         capital, time_since_entry in bars; these are 0 where nothing is held.
     """
     held = books.inventory != 0
+    # Where nothing is held the cost is 0; the 1 keeps the quotient below defined, and `where` puts it aside.
     cost = np.where(held, np.abs(books.inventory) * books.entry_price, 1.0)
     bar = bars.close_time[1] - bars.close_time[0]  # milliseconds
     columns = {name: features[name].to_numpy(float) for name in STATE_NAMES if name in features}

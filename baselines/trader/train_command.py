@@ -112,6 +112,7 @@ def train(config: TrainConfig) -> JsonObject:
         data,
         config.output_dir,
         title="decision_transformer",
+        # With the weights goes what it takes to use them: scaling and targets, both from train.
         notes={"targets": target_returns(data["train"]), "data": load_fitted(config.data)},
     )
     fitted = {"decision_transformer": main} | (fit_clones(config, data) if config.clones else {})
@@ -124,6 +125,7 @@ def fit_clones(config: TrainConfig, data: Mapping[str, TraderDataset]) -> dict[s
         name: fit_network(
             config.model(use_returns=False),
             config.fit(),
+            # Validated on all markets, as all rivals are; only what they learn from differs.
             {**data, "train": data["train"] if share == 1 else best_markets(data["train"], share)},
             config.output_dir / name,
             title=name,
