@@ -20,14 +20,14 @@ EXCHANGES = (
 )  # fmt: skip
 """Those that `auto` knows, the first of equals wins; the last is slow to make."""
 SHOWN = 500
-"""Latest days that tell an exchange."""
+"""So many of the latest days are compared with the sessions of each exchange."""
 CALENDAR_DAYS = 60
 """Latest days that show whether prices come on weekdays, or every day."""
 FEWEST_DAYS = 10
 MOST_MISSES = 0.01
 """Share of days on which an exchange and its bars may disagree: halts and special closings."""
 MOST_AHEAD = 4
-"""Calendar days per session that are looked at, at most; and a month besides."""
+"""Sessions are listed for so many calendar days per bar to come, and for a month more."""
 DAY = np.timedelta64(1, "D")
 
 

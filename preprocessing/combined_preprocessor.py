@@ -246,6 +246,7 @@ def _write_stocks(output: _Output, store: BarsStore, map_stocks: Map) -> dict[st
                     for split, rows in part.rows.items():
                         by_split[split].append(rows)
         for number, cut in enumerate([plan.cut, *plan.folds]):
+            # over all stocks: one alone may well have no window in a fold
             total = _total([parts[number] for parts in counts.values()])
             require_windows(total, plan.config, cut, f" of fold {number}" if number else "")
     return counts

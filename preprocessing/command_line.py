@@ -147,6 +147,7 @@ def expand_aliases(arguments: Sequence[str], aliases: Mapping[str, str]) -> list
 
 def _with_name(argument: str, name_of: Callable[[str], str]) -> str:
     """An argument whose flag, if it is one, is called by another name."""
+    # a value such as -0.5 or a text with dashes is no flag and stays as it is
     match = re.fullmatch(r"--([A-Za-z][\w.-]*)(=.*)?", argument, flags=re.DOTALL)
     return f"--{name_of(match[1].replace('-', '_'))}{match[2] or ''}" if match else argument
 

@@ -43,7 +43,7 @@ from preprocessing.simulation import (
 
 LEVEL = np.log(START_PRICE)
 DRAWS = 4000
-"""Paths that stand for a law without a closed form; half of them make pairs with the other half."""
+"""Paths that stand for a law without a closed form; even, since its spread is measured on pairs of them."""
 _NO_TAIL = 1e-15
 """Probability of more jumps than a mixture counts."""
 

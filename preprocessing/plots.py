@@ -90,6 +90,7 @@ def draw_window(name: str, bars: pd.DataFrame, origin: int, config: DataConfig) 
         config: window, horizon, indicator periods.
     """
     known = bars.iloc[: origin + 1]  # nothing but the candles of the future comes from later bars
+    # the picture has no training span: the scale is that of what may be seen
     norm = StandardNorm.fit(known["close"].to_numpy())
     context = make_contexts(name, known, config, norm, np.array([origin]))
     indicators = compute_indicators(known, config.indicators).iloc[-config.window :]

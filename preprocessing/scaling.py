@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 ROUNDING = 1e-12
-"""A deviation of this share of the mean is what rounding leaves of a constant price."""
+"""A standard deviation of at most this share of the mean is rounding: the price is constant."""
 MIN_RELATIVE_SCALE = 1e-4
 """Smallest scale of a window, as a share of its mean: a price that stands still has none to divide by."""
 

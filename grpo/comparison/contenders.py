@@ -70,7 +70,7 @@ class Contender(Protocol):
         Args:
             fold: what it may be fitted on; and whose windows it will be asked about.
             seed: of the fit.
-            folder: of its own for what it keeps; the same for the same fit.
+            folder: where it keeps what it fitted; equal fits get the same folder, different ones never share one.
         """
         ...
 

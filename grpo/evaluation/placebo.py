@@ -5,8 +5,8 @@ Three placebos, and the statistic that must vanish on each for every honest fore
 shuffle     Within each stock and split, the log-return path that follows a window is exchanged for that of another
             window with which it shares no day. The unconditional law stays, so heavy tails may well beat a Gaussian
             random walk: CRPS relative to the walk proves nothing. But the exchange that is scored is one of many that
-            were equally likely, and who does not know it does as well on the others: the CRPS over that of the random
-            walk is ranked among R other exchanges.
+            were equally likely, and a forecaster that does not know which one does as well on the others: the CRPS over
+            that of the random walk is ranked among R other exchanges.
 sign_flip   The log return of each day to come changes its sign by the toss of a coin, one for all stocks of a date.
             Volatility can still be learnt, direction cannot: the same rank, among R other series of tosses.
 gbm         Prices become random walks in log price with the stock's own volatility, and windows are made of them by

@@ -153,6 +153,7 @@ def forecaster_config(name: str, settings: Mapping[str, object], reference: str 
         if field not in fields:
             allowed = f"there are {', '.join(fields)}" if fields else "it has no settings"
             raise SettingsError(f"baselines.{name}.{field}: {name} has no such setting; {allowed}")
+    # not exit_on_error: the caller names the setting's place, which the parser does not know
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(config_class, as_group=False)
     try:

@@ -26,7 +26,7 @@ class Trials:
     Attributes:
         num_trials: different forecasters on different windows, those without a Sharpe ratio included.
         sharpe_variance: variance of their annual Sharpe ratios; 0 with fewer than two.
-        unreadable: lines of the log that are none of ours.
+        unreadable: lines of the log that hold no record, such as one that a kill cut short.
     """
 
     num_trials: int

@@ -39,7 +39,7 @@ class Outliers:
     unapplied: np.ndarray
     """[T] whether a split of this day is named but not applied to the prices before."""
     splits: np.ndarray
-    """[T] suspected splits that are neither."""
+    """[T] suspected splits that no column names and that do not come back."""
     texts: tuple[str, ...]
     """The first of `moved` and `unapplied`."""
 
@@ -49,7 +49,7 @@ def find_outliers(raw: RawBars, suspects: np.ndarray) -> Outliers:
 
     Args:
         raw: their columns whole (`bar_prices.fill_missing`).
-        suspects: [T] moves that may be splits; not those that come back at once.
+        suspects: [T] moves that may be splits; one that comes back within SPIKE_BARS is dropped here.
     """
     columns = raw.columns
     # adjusted where it is known: a split that was applied is no jump there

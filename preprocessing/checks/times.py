@@ -16,7 +16,8 @@ from preprocessing.bars import BarsReport, MarketDataError, RawBars
 CLOSED_STEPS = 5
 """Weekdays without a bar, or steps within a day, that holidays and halts explain; more are a gap."""
 MIXED_BLOCK = 10
-"""Spacings looked at together: more than half of them three times as wide, or a third, is another interval."""
+"""So many spacings are looked at together: they are of another interval if more than half of them are at least three
+times as wide as usual, or at most a third."""
 NANOSECONDS = 10**9
 DAY = 86_400 * NANOSECONDS
 HOUR = np.timedelta64(1, "h")

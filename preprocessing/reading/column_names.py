@@ -104,6 +104,7 @@ class Columns:
 
 def key_of(name: str) -> str:
     """What is compared of a name."""
+    # NFKD takes accents off letters, but these two are letters of their own
     plain = unicodedata.normalize("NFKD", name.replace("ł", "l").replace("ß", "ss").lower())
     plain = re.sub(r"\([a-z$€£¥]{1,4}\)|^\d+[a-z]?\. ", "", plain.strip())
     return re.sub(r"[\W_]", "", plain)
@@ -131,6 +132,7 @@ def recognise(names: tuple[str, ...]) -> Columns:
         if not meaning:
             continue
         other = chosen.get(meaning)
+        # two proper names of one column: taking either would be a guess
         if other and other[0] == rank == 0:
             raise RepeatedColumnError(f"names the column {meaning} twice; delete or rename one of them.")
         if other is None or rank < other[0]:
@@ -170,6 +172,7 @@ def _settle_dates_and_closes(
         positions["Date"] = unnamed[0]
     if "Close" in positions:
         return
+    # without other prices the adjusted close is all there is, and nothing has to be adjusted to it
     if "Adj Close" in positions and not {"Open", "High", "Low"} & positions.keys():
         positions["Close"] = positions.pop("Adj Close")
     # a date and one column of any other name: FRED's DATE,DEXUSEU

@@ -216,6 +216,7 @@ def date_ticks(dates: np.ndarray) -> tuple[list[float], list[str]]:
     first, last = dates[0].astype("datetime64[D]"), dates[-1].astype("datetime64[D]")
     for unit, step in (("Y", 5), ("Y", 2), ("Y", 1), ("M", 6), ("M", 3), ("M", 1)):
         periods = np.arange(first.astype(f"M8[{unit}]"), last.astype(f"M8[{unit}]") + 1)
+        # NumPy counts years from 1970, and ticks should stand on 2000, 2005, not on 1970 + 5 k
         ticks = periods[(periods.astype(int) + (1970 if unit == "Y" else 0)) % step == 0].astype("M8[D]")
         ticks = ticks[(ticks >= first) & (ticks <= last)]
         if len(ticks) >= 3:
@@ -293,6 +294,7 @@ def _missing_lines(plot: Plot, names: Sequence[str]) -> list[Markup]:
 
 def _rows(labels: Sequence[str], x: tuple[float, float]) -> Plot:
     """A plot with one row per label, and room for the labels on the left."""
+    # many stocks: closer rows, or the chart would be longer than a page
     height = 20 if len(labels) <= 30 else 13
     left = 18 + max(text_width(_shortened(label)) for label in labels)
     return Plot.make(

@@ -146,6 +146,8 @@ def _by_horizon(evaluations: Sequence[Evaluation], styles: Mapping[str, Style]) 
 def _histograms(evaluations: Sequence[Evaluation], windows: WindowSet, styles: Mapping[str, Style]) -> list[Panel]:
     """PIT histogram of each forecaster on one scale, with the p value of uniformity."""
     found = {one.name: chart_data.pit_histogram(one, windows) for one in evaluations}
+    # one scale for all, or a flat and a steep histogram would look alike; the cap keeps a single spike from flattening
+    # the rest
     highest = max(max(histogram.shares) for histogram in found.values()) * chart_data.PIT_BINS
     top = min(_PIT_TOP, max(highest, 2.0))
     panels = []
@@ -169,6 +171,7 @@ def _by_stock(
     }
     rules = [Rule(1.0, "random walk")]
     if OPTIMUM in rows:
+        # each stock has an optimum of its own: one line can only show their mean
         mean = np.mean([row.ratio for row in rows[OPTIMUM]])
         rules.append(Rule(float(mean), "optimum, mean", "rule optimum"))
     return [
@@ -226,6 +229,7 @@ def _fans_together(
         shown = {evaluation.name: chart_data.fan(evaluation, windows, window) for evaluation in evaluations}
         edges = [(fan.lower[1], fan.upper[1]) for fan in shown.values()]
         description = f"Forecasts of {', '.join(shown)} for {_describe(windows, window)}."
+        # axis by all of them: a wide band of one forecaster must not fall off the picture that the others set
         prices = _prices(next(iter(shown.values())), edges, edges)
         picture = charts.fans_together(shown, styles, prices, description)
         panels.append(Panel(_caption(place, window, subject, evaluations, windows), picture))
@@ -248,6 +252,7 @@ def _prices(
     """An axis that holds all lines and the first bands, and further bands as far as twice that range."""
     low, high = domain([*fan.past, *fan.realised, *(end for band in held for edge in band for end in edge)])
     ends = [end for band in wanted for end in (band[0].min(), band[1].max())]
+    # a forecast that explodes would press the realised path flat
     ends = np.clip(ends, 2 * low - high, 2 * high - low)
     return min(low, *ends), max(high, *ends)
 

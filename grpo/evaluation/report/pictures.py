@@ -29,6 +29,7 @@ _LETTER = 6.6
 def write_pictures(drawings: Drawings, folder: Path) -> None:
     """Write every chart there is into a folder, and remove those of former settings."""
     pictures = _pictures(drawings)
+    # after drawing: where a chart fails, the former ones are still there
     for former in Path(folder).glob("*.svg"):
         former.unlink()
     for name, picture in pictures.items():

@@ -228,6 +228,7 @@ def number(value: float, digits: int | None = None) -> str:
         size = abs(value)
         if size != 0 and size < 0.0005:
             return f"{value:.1e}"
+        # about four figures, whatever the size
         digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3
     return f"{value:z,.{digits}f}"
 
@@ -324,6 +325,7 @@ def _digits(name: str, value: object) -> int | None:
 
 
 def _javascript(value: float) -> str:
+    # the page sorts by these values, and JavaScript reads infinity by this word only
     return repr(value).replace("inf", "Infinity")
 
 
@@ -336,4 +338,5 @@ def _plain(value: object) -> str:
 
 
 def _is_missing(value: object) -> bool:
+    # of a list `pd.isna` gives a list, which is neither true nor false
     return bool(pd.api.types.is_scalar(value) and pd.isna(value))

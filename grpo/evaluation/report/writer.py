@@ -90,6 +90,7 @@ def drawings_of(inputs: ReportInputs) -> Drawings:
 
 def render(inputs: ReportInputs, drawings: Drawings) -> str:
     """The page as text."""
+    # strict: a name misspelt in the template raises, where an empty place in a report would go unseen
     page = Environment(
         loader=PackageLoader("grpo.evaluation.report", "page"),
         autoescape=True,
@@ -118,6 +119,7 @@ def _leaderboard(table: pd.DataFrame, columns: Sequence[str]) -> Markup:
     rules = SKILL_RULES if judged == "skill" else [Rule(1.0, "random walk")]
     parts = [table[name] for name in (judged, f"{judged}_low", f"{judged}_high") if name in table]
     low, high = domain(pd.concat(parts), include=[rule.value for rule in rules])
+    # one forecaster that is far off would shrink the bars of all others to dots
     bounds = (max(low, limits[0]), min(high, limits[1]))
 
     def draw(record: Row) -> Markup:
