@@ -53,7 +53,8 @@ def train_grpo(task: TrainingTask[GrpoConfig], stage: StageRun, paths: RunPaths)
         Headline metrics for the manifest.
     """
     settings, prompt = task.settings, task.prompt
-    set_seed(task.seed)  # before the adapter is made: PEFT draws its first weights from the global generator
+    # Before the adapter is made: PEFT draws its first weights from the global generator.
+    set_seed(task.seed)
     rewards = find_rewards(list(settings.rewards), num_generations=settings.group_size)
     tokenizer = load_chat_tokenizer(task.spec, prompt)
     row = stage_of(stage.name)
@@ -66,6 +67,8 @@ def train_grpo(task: TrainingTask[GrpoConfig], stage: StageRun, paths: RunPaths)
     check_training(
         task, stage.folder.parent, prompt_ids=prompt_ids, completion_length=length, processes=num_processes()
     )
+    # Before the model is loaded: as they are made, transformers sets up ZeRO-3, which shards every model made from then
+    # on.
     arguments = trl_arguments(task, stage.folder, length)
     model, adapter = load_policy(task.spec, task.lora, max_seq_length=prompt.max_seq_length, seed=task.seed)
     with refused_settings(stage.name):
@@ -81,10 +84,12 @@ def train_grpo(task: TrainingTask[GrpoConfig], stage: StageRun, paths: RunPaths)
             form=form,
             horizon=train.horizon,
         )
+    # Only now can it be seen: the trainer makes the reference as it is built.
     if task.spec.backend == "unsloth" and task.spec.adapter is not None:
         require_reference(trainer.model, beta=settings.beta)
     scored = val.take(choose_windows(val.context, settings.eval_windows))
     guard = validation(trainer, tokenizer, task, scored, stage.folder)
+    # It prints a dictionary for every step, through the progress bar.
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(guard)
     trainer.add_callback(StageProgress(row.title))
@@ -92,6 +97,7 @@ def train_grpo(task: TrainingTask[GrpoConfig], stage: StageRun, paths: RunPaths)
     if trainer.accelerator.is_main_process:
         write_atomically(stage.folder / "log_history.json", json.dumps(trainer.state.log_history, indent=1))
         target = paths.adapters[row.adapter]
+        # Rank 0 writes; the others wait below, so that no process reports a stage done whose adapter is not there.
         publish_adapter(guard.kept_folder, target, stage_record(task, windows=train))
         publish_for_others(target, task.published, stage.logger)
         _warn_of_silence(trainer.state.log_history, stage)
@@ -173,9 +179,11 @@ def trl_arguments(task: TrainingTask[GrpoConfig], folder: Path, length: int) -> 
         "learning_rate": task.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": settings.warmup_steps,
+        # TRL counts completions, not prompts.
         "per_device_train_batch_size": settings.prompts_per_step * settings.num_generations,
         "num_generations": settings.num_generations,
         "max_completion_length": length,
+        # The full law: what is trained is what is sampled from in a forecast.
         "temperature": 1.0,
         "top_p": 1.0,
         "top_k": 0,
@@ -185,9 +193,11 @@ def trl_arguments(task: TrainingTask[GrpoConfig], folder: Path, length: int) -> 
         **training_arguments(task.spec.loading),
         "logging_steps": 1,
         "save_strategy": "steps",
-        "save_steps": settings.steps,  # ValidationGuard asks for the checkpoints in between
+        # Only the last: ValidationGuard asks for a checkpoint with each of its scores.
+        "save_steps": settings.steps,
         "save_total_limit": 2,
         "disable_tqdm": True,
+        # All LoRA weights take part in every loss, so the search would only cost time.
         "ddp_find_unused_parameters": False,
         "seed": task.seed,
         "data_seed": task.seed,
@@ -233,8 +243,9 @@ def refused_settings(place: str) -> Iterator[None]:
     """Name the place where TRL or PEFT finds a setting that it cannot work with."""
     try:
         yield
+    # It names its own place already.
     except UserError:
-        raise  # it names its own place
+        raise
     except (TypeError, ValueError, ImportError) as error:
         raise UserError(f"{place}: {error}") from error
 
@@ -251,7 +262,7 @@ def validation(
     def policy() -> LLMForecaster:
         model = trainer.accelerator.unwrap_model(trainer.model)
         forecaster = GenerateForecaster if task.spec.backend == "unsloth" else LLMForecaster
-        # without a progress bar of its own: the stage's is on screen
+        # Without a progress bar of its own: the stage's is on screen.
         return forecaster("validation", model, tokenizer, task.prompt, task.generation, progress=False)
 
     def save(target: Path) -> None:

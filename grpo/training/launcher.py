@@ -24,6 +24,7 @@ def run_training(trainer: Trainer, stage: StageRun) -> None:
     Raises:
         UserError: the processes were started together, but have not met, or would not shard what they were asked to.
     """
+    # Processes that have not met train a model each, and all of them write to one folder.
     met = trainer.accelerator.num_processes
     if met != num_processes():
         raise UserError(

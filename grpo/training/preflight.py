@@ -75,6 +75,7 @@ def check_training(
     Raises:
         PreflightError: something is wrong; where there is more than one problem the log has a line for each.
     """
+    # All are collected before any is raised: one start shows them all.
     problems = _machine_problems(task)
     try:
         check_lengths(prompt_ids, completion_length, task.prompt)

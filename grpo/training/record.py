@@ -105,6 +105,7 @@ def with_earlier(record: AdapterRecord, earlier: AdapterRecord) -> AdapterRecord
     return replace(
         record,
         stock=",".join(dict.fromkeys(stocks)),
+        # The larger and not the sum, since the stages of a run train on the same windows.
         training_windows=max(counts, default=None),
         trained_from=min(first, default=None),
         trained_until=max(last, default=None),

@@ -26,7 +26,8 @@ def select(paths: np.ndarray, truth: np.ndarray, config: RejectionConfig, rng: n
         config: how and how many.
         rng: used by `tempered` alone.
     """
-    close = np.flatnonzero(path_norm(paths - truth) <= config.max_distance)  # never true of NaN
+    # Never true of NaN, so invalid answers drop out here.
+    close = np.flatnonzero(path_norm(paths - truth) <= config.max_distance)
     if len(close) <= config.keep:
         return close
     choose = {"energy_subset": _energy_subset, "tempered": _tempered, "best_of_k": _best_of_k}[config.selection]
@@ -44,6 +45,7 @@ def _energy_subset(
     distance, pairs = path_norm(paths - truth), path_norm(paths[:, None] - paths[None])
     chosen: list[int] = []
     for size in range(1, config.keep + 1):
+        # [K] score of the subset with each candidate added: its mean distance, less half its mean pair distance.
         pair_sum = pairs[:, chosen].sum(1)
         score = (distance[chosen].sum() + distance) / size - (
             pairs[np.ix_(chosen, chosen)].sum() / 2 + pair_sum
@@ -51,7 +53,8 @@ def _energy_subset(
         score[chosen] = np.inf
         chosen.append(int(score.argmin()))
     subset = np.array(chosen)
-    for _ in range(10 * config.keep):  # each exchange lowers the score; the bound is a guard, rarely met
+    # Each exchange lowers the score, so this ends by itself; the bound guards against rounding in circles.
+    for _ in range(10 * config.keep):
         leaving, entering, gain = _best_exchange(distance, pairs, subset)
         if gain <= 1e-12:
             break
@@ -63,6 +66,7 @@ def _best_exchange(distance: np.ndarray, pairs: np.ndarray, subset: np.ndarray) 
     """Position that should leave, sample that should enter, and how much the score falls."""
     size = len(subset)
     to_subset = pairs[:, subset].sum(1)  # [K]
+    # [m, K], by who leaves and who enters; the two are never in the subset together, so their pair is taken off.
     change = (distance[None, :] - distance[subset][:, None]) / size
     spread = to_subset[None, :] - pairs[subset] - to_subset[subset][:, None]  # [m, K]
     change = change - spread / size**2
@@ -74,6 +78,7 @@ def _best_exchange(distance: np.ndarray, pairs: np.ndarray, subset: np.ndarray) 
 def _tempered(paths: np.ndarray, truth: np.ndarray, config: RejectionConfig, rng: np.random.Generator) -> np.ndarray:
     """Draw without replacement, weights exp(r / temperature): one step of policy improvement, taken offline."""
     reward = energy(paths, truth) / config.temperature
+    # The largest keys of log-weight plus Gumbel noise are a draw without replacement (Kool et al. 2019).
     gumbel = reward + rng.gumbel(size=len(reward))
     return np.sort(np.argsort(-gumbel)[: config.keep])
 
@@ -93,6 +98,7 @@ def strata(volatility: np.ndarray, last_move: np.ndarray, origin: np.ndarray, *,
     """
 
     def classes(values: np.ndarray) -> np.ndarray:
+        # Ranks and not quantiles: the classes stay equally large where values repeat.
         rank = np.argsort(np.argsort(values, kind="stable"), kind="stable")
         return rank * levels // len(values)
 

@@ -53,6 +53,7 @@ def read_examples(file: Path) -> pd.DataFrame:
         for column in ("prompt", "completion"):
             if not row[header.index(column)].strip():
                 raise UserError(f"{file}: row {number} has an empty '{column}'")
+    # All text: pandas would read an answer of one number as a float, and write it back as another text.
     return pd.DataFrame(rows, columns=pd.Index(header), dtype=str)
 
 
@@ -75,6 +76,7 @@ def sft_dataset(examples: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> D
 
 def train_sft(task: TrainingTask[SftConfig], stage: StageRun, paths: RunPaths) -> dict[str, Any]:
     """Train and leave the adapter at its place in `paths`; returns the headline metrics."""
+    # Before the adapter is made, as in `grpo.training.grpo`.
     set_seed(task.seed)
     row = stage_of(stage.name)
     tokenizer = load_chat_tokenizer(task.spec, task.prompt)
@@ -87,7 +89,8 @@ def train_sft(task: TrainingTask[SftConfig], stage: StageRun, paths: RunPaths) -
     check_training(
         task, stage.folder.parent, prompt_ids=prompt_ids, completion_length=max(answered), processes=num_processes()
     )
-    arguments = sft_arguments(task, stage.folder)  # from here on ZeRO-3 shards every model that is made
+    # Before the model: from here on ZeRO-3 shards every model that is made.
+    arguments = sft_arguments(task, stage.folder)
     model, adapter = load_policy(task.spec, task.lora, max_seq_length=task.prompt.max_seq_length, seed=task.seed)
     with refused_settings(stage.name):
         trainer = SFTTrainer(
@@ -100,6 +103,7 @@ def train_sft(task: TrainingTask[SftConfig], stage: StageRun, paths: RunPaths) -
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(StageProgress(row.title))
     run_training(trainer, stage)
+    # Every process enters, since sharded weights are gathered together; rank 0 alone writes.
     with whole_model(trainer) as trained:
         if trainer.accelerator.is_main_process:
             save_adapter(trained, tokenizer, stage.folder / "last", task.spec.base)

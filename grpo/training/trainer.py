@@ -7,14 +7,6 @@ Stock TRL forwards each prompt G times to sample and G times to train. Here the 
 Some models and settings cannot share: dropout in the adapter, recurrent layers, or a position scheme that gives other
 log-probabilities when rows are packed. The first rollout asks the model both ways; if the answers differ, the trainer
 says so once and goes TRL's own way. Under vLLM the rollout is vLLM's, with its own prefix cache.
-
-Implementation details that matter:
-1. Rows are grouped by their prompt's tokens, whatever their order.
-2. Where a rollout serves several micro-batches, TRL shuffles its rows; here whole groups are shuffled, so that the
-   completions of a prompt stay in one micro-batch and share it there too.
-3. Sampling is at the trainer's temperature from the full distribution; top-k and top-p must be off, since they
-   would bias the importance ratio.
-4. The parquet log of completions is written by rank 0 from its own share of the batch.
 """
 
 from __future__ import annotations
@@ -112,6 +104,7 @@ class RecordingGRPOTrainer(OpenGRPOTrainer):
         self, rows: Sequence[Row], prompts: Sequence[Messages], completions: Sequence[Messages], rewards: torch.Tensor
     ) -> None:
         """Rank 0 writes its completions down, with what they were paid."""
+        # Its own share of the batch: answers to read, not an account of all.
         if self._completions_dir is None or not self.accelerator.is_main_process:
             return
         table = pd.DataFrame(
@@ -143,7 +136,8 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
     def __init__(self, *args: Any, engine: VllmEngine | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._engine = engine
-        self._engine_step: int | None = None  # optimizer step whose adapter the engine has
+        # The optimizer step whose adapter the engine has.
+        self._engine_step: int | None = None
         self._engine_folder = TemporaryDirectory(prefix="grpo_adapter_")
         # Makes TRL correct the loss for the difference between the law that was sampled and the policy, and log it.
         self.use_vllm = self.use_vllm or engine is not None
@@ -161,10 +155,14 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
         args = self.settings
         if args.use_liger_kernel:
             return "the Liger loss scores whole sequences"
+        # Our sampler needs all weights in one piece, and this setting leaves them in shards.
         if not args.ds3_gather_for_generation:
             return "ds3_gather_for_generation is false"
+        # Our own sampler draws from the full law at the trainer's temperature: a cut one would bias the importance
+        # ratio.
         if args.top_k or args.top_p != 1.0 or args.min_p or args.repetition_penalty != 1.0:
             return "top_k, top_p, min_p or repetition_penalty is set"
+        # Dropout is drawn once per forward: completions that share a prompt would share its mask too.
         if any(getattr(config, "lora_dropout", 0) for config in getattr(self.model, "peft_config", {}).values()):
             return "lora.dropout is not 0"
         config = self.policy.config
@@ -179,18 +177,23 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
 
         Settings do not tell everything: position biases (ALiBi), for one, do not survive the packing of rows.
         """
+        # The shortest and the longest, so that one of them is padded.
         prompts = [min(prompts, key=len), max(prompts, key=len)]
         obstacle = ""
         try:
-            with in_evaluation(self.model):  # dropout would differ from one forward to the next
+            # Dropout would differ from one forward to the next.
+            with in_evaluation(self.model):
                 error = sharing_error(self.model, prompts, packed=self._packs())
         except torch.OutOfMemoryError:
             raise
-        except Exception as problem:  # whatever a model's own code says to a mask or cache that it does not take
+        # Whatever a model's own code says to a mask or a cache that it does not take.
+        except Exception as problem:
             error, obstacle = math.inf, f" ({type(problem).__name__}: {' '.join(str(problem).split())})"
+        # The largest of all processes: all share or none, since their forwards must run in step.
         error = float(
             torch.as_tensor(self.accelerator.gather(torch.tensor([error], device=self.accelerator.device))).max()
-        )  # all processes share, or none
+        )
+        # Written so that NaN counts as too much.
         if not error <= ROUNDING[self._computes_in()]:
             self._stop_sharing(f"sharing changes this model's log-probabilities by {error:.2g} per token{obstacle}")
         self._verified = True
@@ -206,6 +209,7 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
         if self._engine is not None:
             return self._rollout_of_engine(self._engine, prompts)
         if self.use_vllm:
+            # Asked before sampling, which sends them.
             changed = not self.weights_were_sent
             completions, log_probs = stock()
             if changed:
@@ -217,6 +221,7 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
 
     def _rollout_of_model(self, prompts: list[list[int]]) -> list[list[int]]:
         distinct, rows = _distinct(prompts)
+        # All distinct prompts get as many samples as the most frequent one; the surplus of the others is dropped.
         copies = max(len(row) for row in rows)
         assert self.max_completion_length is not None
         with whole_model(self) as model:
@@ -239,6 +244,7 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
     def _rollout_of_engine(self, engine: VllmEngine, prompts: list[list[int]]) -> Rollout:
         assert self.max_completion_length is not None
         with whole_model(self) as model:
+            # Several rollouts may belong to one optimizer step, and the adapter moves only with a step.
             changed = self.state.global_step != self._engine_step
             if changed:
                 self._send_adapter(engine, model)
@@ -303,6 +309,7 @@ class SharedPromptGRPOTrainer(RecordingGRPOTrainer):
 
     def _slides(self, length: int) -> bool:
         """Whether a packed row would show a completion more of its past than a sliding window lets it see."""
+        # The mask of a packed row says nothing of a window, so a completion would see all of its past.
         window = getattr(self.policy.config, "sliding_window", None)
         return self._packs() and window is not None and length > window
 

@@ -175,8 +175,11 @@ class OpenGRPOTrainer(GRPOTrainer):
         if not self.keeps_groups_together() or not cast(torch.nn.Module, self.model).training:
             return super()._prepare_inputs(generation_batch)
         parts = self.settings.steps_per_generation
+        # As TRL does it, but for the shuffle: whole groups, so that the completions of a prompt stay in one micro-batch
+        # and share its forward.
         if self._step % (parts * self.num_iterations) == 0 or self._buffered_inputs is None:
             sampled = self._generate_and_score_completions(generation_batch)
+            # [groups, G]
             blocks = torch.arange(len(generation_batch)).view(-1, self.settings.num_generations)
             order = blocks[torch.randperm(len(blocks))].flatten()
             self._buffered_inputs = split_tensor_dict(take_rows(sampled, order), parts)
@@ -195,6 +198,7 @@ class OpenGRPOTrainer(GRPOTrainer):
         def as_trl_does() -> Rollout:
             return stock(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
 
+        # Pictures are TRL's own matter.
         return as_trl_does() if multimodal_fields else self.rollout(prompt_ids, as_trl_does)
 
     def _get_per_token_logps_and_entropies(
@@ -222,6 +226,7 @@ class OpenGRPOTrainer(GRPOTrainer):
                 **multimodal,
             )
 
+        # The router loss of a mixture of experts runs over all tokens of all rows, which sharing would count once.
         if compute_aux_loss or any(value is not None for value in multimodal.values()):
             return as_trl_does()
         rows = batch_size or len(input_ids)

@@ -63,11 +63,11 @@ class StageProgress(TrainerCallback):
 class ValidationGuard(TrainerCallback):
     """Scores the policy on validation windows and keeps the latest adapter that is not clearly worse than the best.
 
-    A validation split of a year holds some 25 independent ten-day windows, so its CRPS is noisy: the adapter that
-    happens to score best would often be an early one. By the one-standard-error rule (Breiman et al. 1984, section
-    3.4.3) an adapter is given up only where it is worse than the best so far by more than one standard error of
-    their difference, averaged per date and autocorrelation-consistent. The first score is that of the starting
-    adapter, so a stage that does clear harm ends where it began.
+    A validation split of a year holds only some 25 ten-day windows that do not overlap, so its CRPS is noisy: the
+    adapter that happens to score best would often be an early one. By the one-standard-error rule (Breiman et al.
+    1984, section 3.4.3) an adapter is given up only where it is worse than the best so far by more than one standard
+    error of their difference, averaged per date and autocorrelation-consistent. The first score is that of the
+    starting adapter, so a stage that does clear harm ends where it began.
 
     Scores use the same seed each time (common random numbers) and never touch the random state of training. A
     checkpoint is written with each score, and a score that is repeated changes nothing, so a resumed run repeats
@@ -109,6 +109,7 @@ class ValidationGuard(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Score the starting adapter of a fresh run."""
+        # A resumed run keeps what it had; only a fresh one clears what a killed attempt left.
         if state.global_step == 0:
             if state.is_world_process_zero:
                 shutil.rmtree(self.kept_folder, ignore_errors=True)
@@ -122,7 +123,9 @@ class ValidationGuard(TrainerCallback):
             due = control.should_log
             with self.whole_model():
                 self._score(state)
-            control.should_log = due  # the score's log entry stands for none of the step's own (loss, learning rate)
+            # Logging the score clears should_log, but the step's own entry (loss, learning rate) is still due.
+            control.should_log = due
+            # A checkpoint with each score, so that a resumed run takes the same decisions again.
             control.should_save = True
         return control
 
@@ -140,20 +143,25 @@ class ValidationGuard(TrainerCallback):
         best = self._read_best()
         if best is None or not self.clearly_worse(crps, best):
             self._keep({"step": state.global_step, **scores})
+        # The best is the yardstick, and need not be the adapter that is kept: that one is the latest within an error of
+        # it.
         if best is None or crps.mean() < best.mean():
             write_atomically(self.best_file, json.dumps(crps.tolist()))
 
     def clearly_worse(self, crps: np.ndarray, best: np.ndarray) -> bool:
         """Whether the CRPS [B] of the windows exceeds the best one's by more than a standard error."""
+        # Stocks of one date move together, so a date counts once.
         difference = average_by_date(crps - best, self.windows.context.origin)
         test = diebold_mariano(difference, horizon=self.windows.horizon)
         if np.isfinite(test.statistic):
             return test.statistic > 1
-        return bool(difference.mean() > 0)  # too few dates for an error, or the same difference on each
+        # Too few dates for a standard error, or the same difference on each.
+        return bool(difference.mean() > 0)
 
     def _keep(self, scores: dict[str, float]) -> None:
         self.kept_folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.kept_folder.parent, prefix=".candidate.") as temporary:
+            # Into a folder beside it first, so that a kill while saving leaves the former adapter whole.
             self.save(Path(temporary))
             Path(temporary, "kept.json").write_text(json.dumps(scores))
             publish_adapter(Path(temporary), self.kept_folder)
