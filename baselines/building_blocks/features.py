@@ -44,6 +44,7 @@ median_timestep: in a window of even length two bars are equally near to the med
 def scale_free_features(context: Context) -> np.ndarray:
     """[B, F] the features named by `SCALE_FREE`; multiplying all prices by a number changes none of them."""
     last, volatility = context.last_price, context.feature("volatility")
+    # Over the last close and the volatility: one regression then serves cheap and dear, quiet and wild stocks.
     columns = [(context.feature(name) / last - 1) / volatility for name in PRICES]
     columns += [context.feature(name) / (last * volatility) for name in PRICE_DIFFERENCES]
     columns += [context.feature(name) / (context.past.shape[1] - 1) for name in TIME_STEPS]

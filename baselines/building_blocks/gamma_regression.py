@@ -37,6 +37,7 @@ def fit_gamma(inputs: np.ndarray, target: np.ndarray, penalty: float = 0.0) -> n
         raise ValueError("the target of a gamma regression must be finite, at least 0, and not 0 everywhere")
     x = np.column_stack([np.ones(len(inputs)), inputs])
     ridge = np.full(x.shape[1], penalty)
+    # The intercept is free: the level of the target is no matter of taste.
     ridge[0] = 0.0
 
     def loss(weights: np.ndarray) -> float:
@@ -44,6 +45,7 @@ def fit_gamma(inputs: np.ndarray, target: np.ndarray, penalty: float = 0.0) -> n
             return qlike(target, x @ weights) + 0.5 * float(ridge @ weights**2)
 
     weights = np.zeros(x.shape[1])
+    # The best constant to begin with: from 0, a small target such as a variance makes the first step huge.
     weights[0] = np.log(target.mean())
     for _ in range(MAX_STEPS):
         ratio = target * np.exp(-(x @ weights))
@@ -53,6 +55,7 @@ def fit_gamma(inputs: np.ndarray, target: np.ndarray, penalty: float = 0.0) -> n
         step = np.linalg.lstsq(curvature, gradient, rcond=1e-10)[0]
         if gradient @ step < TOLERANCE:
             break
+        # The loss is convex, so halving the step in Newton's direction must end no higher than it began.
         before, size = loss(weights), 1.0
         for _ in range(MAX_HALVINGS):
             if loss(weights - size * step) <= before:

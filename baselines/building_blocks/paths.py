@@ -24,6 +24,7 @@ def forecast_from_log_returns(context: Context, cumulative: np.ndarray) -> Forec
     """
     with np.errstate(over="ignore"):
         samples = context.last_price[:, None, None] * np.exp(cumulative)
+    # A price that over- or underflows is no number to score; the path is marked, and the caller sees it.
     valid = np.all(np.isfinite(samples) & (samples > 0), axis=-1)
     return Forecast(samples=np.where(valid[:, :, None], samples, np.nan), valid=valid)
 
@@ -52,6 +53,8 @@ def student_t(
     scales = (num_samples, 1 if one_scale_per_path else horizon)
     variates = []
     for generator, freedom in zip(window_generators(context, seed), dof, strict=True):
+        # The normal variates first, so that they are the same numbers as the random walk's, whatever is drawn after
+        # them.
         normal = generator.standard_normal((num_samples, horizon))
         gaussian = np.isinf(freedom)
         variates.append(normal if gaussian else normal * np.sqrt((freedom - 2) / generator.chisquare(freedom, scales)))
@@ -70,6 +73,7 @@ def rows_of_stocks(name: str, stocks: np.ndarray, context: Context) -> np.ndarra
         raise UserError(
             f"{name}: no training windows of {', '.join(unknown)}; fit it on windows of every stock it forecasts."
         )
+    # Sorted names: the position in them is the row of what was fitted.
     return np.searchsorted(stocks, items)
 
 

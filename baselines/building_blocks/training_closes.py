@@ -25,9 +25,11 @@ def _longest(windows: WindowSet) -> np.ndarray:
     windows = windows.take(np.argsort(windows.context.origin, kind="stable"))
     past, future = windows.context.past[:, :, 0], windows.truth.future
     is_next_origin = windows.truth.dates[:-1] == windows.context.origin[1:, None]  # [B - 1, H]
+    # Where the next window begins among this one's future days: so many of them are new, 0 where it does not join on.
     days_ahead = np.where(is_next_origin.any(axis=1), is_next_origin.argmax(axis=1) + 1, 0)  # [B - 1]
     runs, begin = [], 0
     for end in [*(np.flatnonzero(days_ahead == 0) + 1), len(windows)]:
+        # Of each window in a run only the days up to the next origin, and of the last one all.
         steps = [future[row, : days_ahead[row]] for row in range(begin, end - 1)]
         runs.append(np.concatenate([past[begin], *steps, future[end - 1]]))
         begin = end

@@ -90,6 +90,8 @@ class FoundationForecaster(SavedForecaster):
             MissingWeightsError: the checkpoint cannot be loaded.
         """
         fitted = cls(config)
+        # Loaded here and not at the first forecast: a missing package or checkpoint is missed before anything else is
+        # fitted.
         _ = fitted.pipeline
         return fitted
 
@@ -99,6 +101,7 @@ class FoundationForecaster(SavedForecaster):
         try:
             return self._load_pipeline()
         except (OSError, ValueError) as error:
+            # The package's own errors are clear already; only those of the model's library are put into words here.
             if type(error).__module__.startswith("baselines"):
                 raise
             reason = " ".join(str(error).split())
@@ -113,7 +116,9 @@ class FoundationForecaster(SavedForecaster):
         begins = tqdm(range(0, len(context), size), self.name, unit="batch", leave=False)
         prices = np.concatenate([self._deciles(closes[begin : begin + size], horizon) for begin in begins])
         with np.errstate(divide="ignore", invalid="ignore"):  # a price of 0 or less makes the path invalid
+            # The log of a decile is the decile of the log, and in logs the interpolation works.
             quantiles = np.log(prices / context.last_price[:, None, None])  # [B, H, 9]
+        # Deciles say nothing of how days hang together, so the days of a path get the correlation of a random walk.
         scores = random_walk_scores(context, num_samples=num_samples, horizon=horizon, seed=seed)
         return forecast_from_log_returns(context, values_at(scores, DECILES, quantiles))
 

@@ -55,6 +55,7 @@ def below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.T
 
 def fingerprint(*tensors: torch.Tensor) -> str:
     """Short hash of shapes and numbers, in their order: what tells the data of a training from other data."""
+    # Shapes too: the same bytes in another shape are other data.
     digest = hashlib.sha256(repr(tuple(tensor.shape for tensor in tensors)).encode())
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -80,6 +81,7 @@ def save_training(
     """
     kept = {f"other.{name}": tensor for name, tensor in (tensors or {}).items()}
     kept |= {f"module.{name}.{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}
+    # Tensors go into the file as tensors, step counts and rates as JSON; together they are the optimizer's state.
     scalars: JsonObject = {}
     for name, optimizer in optimizers.items():
         state = optimizer.state_dict()
@@ -87,6 +89,7 @@ def save_training(
         for row, entries in state["state"].items():
             scalars[name]["state"][row] = {k: v for k, v in entries.items() if not isinstance(v, torch.Tensor)}
             kept |= {f"optimizer.{name}.{row}.{k}": v for k, v in entries.items() if isinstance(v, torch.Tensor)}
+    # Dropout and sampling draw from torch's global numbers; without these a resumed training would take another course.
     kept[_CPU_GENERATOR] = torch.get_rng_state()
     if (device := _cuda_device(modules)) is not None:
         kept[_CUDA_GENERATOR] = torch.cuda.get_rng_state(device)
@@ -121,6 +124,8 @@ def load_training(
             optimizer.load_state_dict(
                 _optimizer_state(header["optimizers"][name], below(tensors, f"optimizer.{name}."))
             )
+        # After the weights: filling modules draws nothing, but what is drawn next must be what the killed training
+        # would draw.
         torch.set_rng_state(tensors[_CPU_GENERATOR])
         if (device := _cuda_device(modules)) is not None and _CUDA_GENERATOR in tensors:
             torch.cuda.set_rng_state(tensors[_CUDA_GENERATOR], device)
@@ -150,6 +155,7 @@ def _cuda_device(modules: Mapping[str, torch.nn.Module]) -> torch.device | None:
 
 
 def _optimizer_state(plain: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> JsonObject:
+    # JSON has text keys only, and torch numbers its parameters.
     state: dict[int, JsonObject] = {int(row): dict(entries) for row, entries in plain["state"].items()}
     for name, tensor in tensors.items():
         row, _, key = name.partition(".")

@@ -47,10 +47,12 @@ class BestWeights:
 
     def offer(self, loss: float, step: int, module: torch.nn.Module) -> bool:
         """Keep a copy of these weights if their loss is lower than every one before; say whether it is."""
+        # `not <` and no `>=`, so that a loss of nan counts as a failure.
         if not loss < self.loss:
             self.failures += 1
             return False
         self.loss, self.step, self.failures = loss, step, 0
+        # A copy: the state dict holds the live weights, which go on being trained.
         self.weights = copy.deepcopy(module.state_dict())
         return True
 

@@ -73,10 +73,12 @@ class InputScaling:
         """Measure the features of the training windows."""
         features = scale_free_features(train)
         std = features.std(axis=0)
+        # A feature that does not vary but for rounding would be blown up to unit size.
         return cls(features.mean(axis=0), np.where(std > 1e-12, std, 1.0), volatility)
 
     def inputs(self, context: Context) -> WindowInputs:
         """What the network sees of these windows, on the CPU."""
+        # In units of the daily volatility and without price level, so that one network serves all stocks.
         returns = window_log_returns(context) / daily_volatility(context, self.volatility)[:, None]
         features = np.clip((scale_free_features(context) - self.mean) / self.std, -MAX_DEVIATION, MAX_DEVIATION)
         return WindowInputs(torch.from_numpy(returns).float(), torch.from_numpy(features).float())
@@ -85,6 +87,7 @@ class InputScaling:
         """[B, H] float32 daily log returns that came, over the daily volatility at the origin."""
         closes = np.concatenate([windows.context.last_price[:, None], windows.truth.future], axis=1)
         daily = np.diff(np.log(closes), axis=1)
+        # Computed in float64 and rounded at the end: returns are small differences of logs.
         return torch.from_numpy(daily / daily_volatility(windows.context, self.volatility)[:, None]).float()
 
     def forecast(self, context: Context, daily: np.ndarray) -> Forecast:

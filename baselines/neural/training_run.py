@@ -127,9 +127,11 @@ class TrainingRun:
         """
         if not self.file.exists():
             return False
+        # Before anything is loaded: a checkpoint of another training must not touch the networks.
         _refuse_other(self.file, read_progress(self.file, "identity"), self._identity)
         progress, tensors = load_training(self.file, modules=self._modules, optimizers=self._optimizers)
         self.done, self.finished = progress["done"], progress["finished"]
+        # In place, as the caller may hold the same curve.
         self.curve.rows[:] = progress["curve"]
         self.best.loss, self.best.step, self.best.failures = progress["best"]
         self.best.weights = below(tensors, "best.")
@@ -174,8 +176,10 @@ class TrainingRun:
 
     def _take(self, stage: Stage, title: str, pause: Callable[[], bool]) -> bool:
         """The steps of a stage that are left; False where `pause` broke in."""
+        # Not where a checkpoint has done some of the steps: the stage had its begin then.
         if not self.done.get(stage.name):
             self.done[stage.name] = 0
+            # A new stage has its patience whole; the best weights stay, as they are what it has to beat.
             self.best.failures = 0
             stage.begin()
         recent: list[Measured] = []
@@ -189,10 +193,13 @@ class TrainingRun:
                     continue
                 bar.set_postfix_str(stage.look(done, recent))
                 recent = []
+                # Saved after the look and not before: the checkpoint then holds its curve, its best weights and its
+                # random numbers.
                 self.save()
                 if pause():
                     return False
         stage.end()
+        # After the end: a kill in between repeats the end and never leaves it out.
         self.finished.append(stage.name)
         self.save()
         return True

@@ -46,6 +46,8 @@ class Ar1(SavedForecaster):
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch."""
         # an estimate outside of [-1, 1] comes from a short or a growing past, and its path would explode
         phi = np.clip(context.feature("past_ar1"), -1.0, 1.0)[:, None]
+        # This way to q goes over into the random walk as phi goes to 1; the one from `past_std` needs a stationary log
+        # price.
         shock = context.feature("past_volatility")[:, None] * np.sqrt((1 + phi) / 2)
         paths = standard_normal(context, num_samples=num_samples, horizon=horizon, seed=seed)  # [B, S, H]
         distance = np.log(context.last_price / context.feature("past_mean"))[:, None]

@@ -61,6 +61,7 @@ class HistoricalBootstrap(SavedForecaster):
             UserError: further ahead than the training windows reach.
         """
         require_horizon(self.name, fitted=self.paths.shape[1], asked=horizon)
+        # Whole futures and no single days: what followed each other in training stays together.
         rows = draw_rows(context, len(self.paths), shape=(num_samples,), seed=seed)  # [B, S]
         scale = daily_volatility(context, self.config)[:, None, None]
         return forecast_from_log_returns(context, scale * self.paths[rows, :horizon])
@@ -114,8 +115,10 @@ class FilteredHistoricalSimulation(SavedForecaster):
         shocks = np.empty_like(returns)
         recent, past = _variances(train.context, config)
         for day in range(train.horizon):
+            # The volatility known the day before, as the day's own return must not scale itself; then it moves on.
             shocks[:, day] = returns[:, day] / np.sqrt(mix(config, recent, past))
             recent = config.decay * recent + (1 - config.decay) * returns[:, day] ** 2
+        # The mean goes, or it would be a drift in units of the volatility, which wild stocks would have more of.
         shocks -= shocks.mean()
         scale = shocks.std() if config.unit_variance else 1.0
         return cls(config, shocks / scale, np.array(cls._drift(train)))
@@ -129,13 +132,16 @@ class FilteredHistoricalSimulation(SavedForecaster):
         returns = self._draw(context, horizon=horizon, num_samples=num_samples, seed=seed)  # [B, S, H]
         recent, past = (variance[:, None] for variance in _variances(context, self.config))  # [B, 1]
         for day in range(horizon):
+            # As in fitting, but by the path's own returns: each path carries its volatility on.
             returns[:, :, day] *= np.sqrt(mix(self.config, recent, past))
             recent = self.config.decay * recent + (1 - self.config.decay) * returns[:, :, day] ** 2
+        # The drift comes last: it is a return per day and not a shock, and has no part in the volatility.
         return forecast_from_log_returns(context, np.cumsum(returns + self.drift, axis=-1))
 
     def _draw(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> np.ndarray:
         """[B, S, H] shocks: blocks of consecutive days, each from the begin of a random training future."""
         block = self.config.block or self.shocks.shape[1]
+        # Blocks enough to cover the horizon; the last one is cut. [B, S, blocks, block] to [B, S, blocks block].
         num_blocks = -(-horizon // block)
         rows = draw_rows(context, len(self.shocks), shape=(num_samples, num_blocks), seed=seed)
         return self.shocks[rows, :block].reshape(*rows.shape[:2], num_blocks * block)[:, :, :horizon].copy()

@@ -41,6 +41,7 @@ class RandomWalkCalibrated(RandomWalk):
             UserError: there are none.
         """
         require_validation(cls.name, val)
+        # Of the plain walk and on validation windows alone: one number, chosen without a look at the test windows.
         return cls(config, np.array(choose_spread(RandomWalk(config), val, seed=seed)))
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:

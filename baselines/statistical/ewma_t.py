@@ -27,6 +27,7 @@ def fit_dof(shocks: np.ndarray) -> float:
 
     def loss(log_dof: float) -> float:
         dof = np.exp(log_dof)
+        # The law is to have unit variance, and a Student-t variate has dof/(dof - 2).
         scale = np.sqrt((dof - 2) / dof)
         return -stats.t.logpdf(shocks, dof, scale=scale).mean()
 
@@ -73,6 +74,7 @@ class EwmaT(SavedForecaster):
         """Find the degrees of freedom, unless the config gives them."""
         if config.dof is not None:
             return cls(config, np.array(config.dof))
+        # The first day alone: later days have moved away from the volatility that they are divided by.
         shocks = future_log_returns(train)[:, 0] / daily_volatility(train.context, config)
         return cls(config, np.array(fit_dof(shocks)))
 

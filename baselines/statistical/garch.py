@@ -7,8 +7,7 @@ overlapping training windows. Forecasts are simulated day by day, so they have t
 returns have.
 
 Deviations: a context holds only its window, so the variance recursion starts on the first close of the window at
-the mean squared return of the whole past (the feature `past_volatility`); what is left of the start at the origin
-is beta^(L-1). The mean return is zero unless the config asks for a constant.
+the mean squared return of the whole past. The mean return is zero unless the config asks for a constant.
 
 Letters: B windows, L window length, S samples, H horizon, K stocks, T days.
 """
@@ -102,15 +101,18 @@ class GarchT(SavedForecaster):
         mean, omega, alpha, beta, dof = self.parameters[rows].T[:, :, None]  # [B, 1] each
         variance = self.next_variance(context)[:, None]  # [B, 1], then [B, S]
         returns = student_t(context, dof[:, 0], num_samples=num_samples, horizon=horizon, seed=seed)  # [B, S, H]
+        # Day by day, as the return that is drawn decides the variance of the next day; that gives sums their fat tails.
         for day in range(horizon):
             returns[:, :, day] *= np.sqrt(variance)
             variance = omega + alpha * returns[:, :, day] ** 2 + beta * variance
+        # After the recursion: the mean has no part in the variance, whose shocks are returns less their mean.
         return forecast_from_log_returns(context, np.cumsum(returns + mean[:, :, None], axis=-1))
 
     def next_variance(self, context: Context) -> np.ndarray:
         """[B] variance of the first day to forecast: the recursion run through the window."""
         rows = rows_of_stocks(self.name, self.stocks, context)
         mean, omega, alpha, beta, _ = self.parameters[rows].T
+        # A start that matters little: by the origin its weight is beta^(L - 1).
         variance = context.feature("past_volatility") ** 2
         for returns in window_log_returns(context).T:
             variance = omega + alpha * (returns - mean) ** 2 + beta * variance
@@ -120,9 +122,12 @@ class GarchT(SavedForecaster):
 def _estimate(stock: str, returns: np.ndarray, config: GarchTConfig) -> tuple[float, ...]:
     """Mean, omega, alpha, beta, degrees of freedom of daily log returns [T]."""
     arch = import_optional("arch", needed_by=GarchT.name, install="grpo-forecast[stats]")
+    # The unit is percent and is taken back below; left to itself, arch may rescale and answer in a unit of its own.
     model = arch.arch_model(returns * PERCENT, mean=config.mean, vol="GARCH", p=1, q=1, dist="t", rescale=False)
     result = model.fit(disp="off", show_warning=False, options={"maxiter": 1000})
     if result.convergence_flag:
         _log.warning("garch_t: the likelihood of %s did not converge (%s)", stock, result.optimization_result.message)
+    # A zero mean is not among arch's parameters, hence the 0 of `get`. omega is a variance and has the square of the
+    # unit.
     mean, omega, alpha, beta, dof = (float(result.params.get(name, 0.0)) for name in PARAMETERS)
     return mean / PERCENT, omega / PERCENT**2, alpha, beta, dof

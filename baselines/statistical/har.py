@@ -1,10 +1,10 @@
 """Bootstrap of future paths on a HAR volatility, with its spread chosen on validation windows.
 
 The log of the mean daily variance over the horizon is linear in logs of variances of several memories, after the
-heterogeneous autoregression of Corsi (2009), and in recent signed returns, as a fall raises the volatility more than a
-rise (leverage). The memories are those of `preprocessing.variance_memories`, of squared returns and of the range within
-days; windows that come without them serve with what their closes and features tell. The weights come from gamma
-quasi-likelihood on the realised variance of training windows, all stocks together
+heterogeneous autoregression of Corsi (2009), and in recent signed returns. The memories are those of
+`preprocessing.variance_memories`, of squared returns and of the range within days; windows that come without them serve
+with what their closes and features tell. The weights come from gamma quasi-likelihood on the realised variance of
+training windows, all stocks together
 (`baselines.building_blocks.gamma_regression`). Samples are whole futures of training windows, in units of the fitted
 volatility at their origin, scaled by that of the window to forecast; then one factor of the spread is chosen on
 validation windows (`grpo.evaluation.spread`).
@@ -97,6 +97,7 @@ class Har(SavedForecaster):
             require_validation(cls.name, val)
         inputs = variance_inputs(train.context)  # [N, F]
         centre, scale = inputs.mean(axis=0), inputs.std(axis=0)
+        # A column that never varies is 0 when centred, whatever it is divided by.
         scale = np.where(scale > 0, scale, 1.0)
         futures = future_log_returns(train)
         realised = (np.diff(futures, axis=1, prepend=0.0) ** 2).mean(axis=1)
@@ -104,12 +105,16 @@ class Har(SavedForecaster):
         weights = fit_gamma((inputs - centre) / scale, np.maximum(realised, MIN_VOLATILITY**2), config.penalty)
         fitted = weights[0] + (inputs - centre) / scale @ weights[1:]
         paths = futures / np.exp(fitted / 2)[:, None]
+        # A drift in units of the volatility is in every path; taken off, the paths keep their shape and lose the mean.
         if not config.drift:
             paths = paths - paths.mean(axis=0)
+        # Logarithms extrapolate without limit: no window gets a variance beyond what training has shown.
         bounds = np.array([fitted.min(), fitted.max()])
         har = cls(config, centre, scale, weights, bounds, paths, np.array(1.0))
         if config.calibrate == "none":
             return har
+        # Last, on the finished paths: the factor corrects what all the rest leaves wrong. Put into the kept paths,
+        # about their median day by day, it leaves the centre where it is.
         spread, median = choose_spread(har, val, seed=seed), np.median(paths, axis=0)
         return dataclasses.replace(har, paths=median + spread * (paths - median), spread=np.array(spread))
 
@@ -145,10 +150,13 @@ def variance_inputs(context: Context) -> np.ndarray:
     if context.memories is not None:
         columns += list(context.memories.T)
     else:
+        # Windows that come without memories still know their closes and the features of the days before.
         recent = [np.sqrt(ewma_variance(context, 0.5 ** (1 / days))) for days in VARIANCE_HALF_LIVES]
         known = [context.feature(name) for name in VOLATILITIES]
         columns += [2 * np.log(np.maximum(volatility, MIN_VOLATILITY)) for volatility in (*recent, *known)]
+    # Signed returns beside the variances, as a fall raises the volatility more than a rise (leverage).
     returns = window_log_returns(context) / past[:, None]  # [B, L - 1]
+    # [L - 1] days since each return: the last one is 0 days old.
     age = np.arange(returns.shape[1])[::-1]
     for days in RETURN_HALF_LIVES:
         weight = 0.5 ** (age / days)

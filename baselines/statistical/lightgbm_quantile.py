@@ -6,8 +6,7 @@ windows does. Quantiles that cross are sorted (monotone rearrangement).
 
 Paths by an empirical copula, as in the Schaake shuffle (Clark et al. 2004): the realised futures of the training
 windows, each day replaced by its rank within what the models said of that day, keep the dependence across days; a
-random training window's ranks are put through the forecast quantiles. Independent draws per day would make paths that
-jump about and quantiles of no sum of days right.
+random training window's ranks are put through the forecast quantiles.
 
 Letters: N training windows, B windows, S samples, H horizon, Q levels, F features.
 """
@@ -99,6 +98,8 @@ class LightgbmQuantile(SavedForecaster):
         require_validation(cls.name, val)
         lightgbm = _library()
         targets, val_targets = _targets(train, config), _targets(val, config)  # [N, H], [V, H]
+        # One data set for all models: binning the features is the dear part, and only the label changes from day to
+        # day.
         data = lightgbm.Dataset(
             scale_free_features(train.context), targets[:, 0], feature_name=[*SCALE_FREE], free_raw_data=False
         ).construct()
@@ -116,10 +117,13 @@ class LightgbmQuantile(SavedForecaster):
                     valid_sets=[val_data],
                     callbacks=[lightgbm.early_stopping(config.patience, verbose=False)],
                 )
+                # A model's text and not the model, so that the file is exact and needs no pickle.
                 texts.append(booster.model_to_string(num_iteration=booster.best_iteration))
                 progress.update()
         progress.close()
         fitted = cls(config, np.array(texts).reshape(-1, len(LEVELS)), np.empty((0, 0)))
+        # First where each future lay within what the models said of it, then ranks: the scores become standard normal
+        # per day even where the models are off, and keep how days hang together.
         scores = scores_of(targets[:, None], LEVELS, fitted.scaled_quantiles(train.context))[:, 0]
         return cls(config, fitted.models, rank_scores(scores))
 
@@ -133,6 +137,7 @@ class LightgbmQuantile(SavedForecaster):
         features = scale_free_features(context)
         threads = self.config.num_workers
         rows = [[booster.predict(features, num_threads=threads) for booster in row] for row in self._boosters]
+        # [H, Q] lists of [B] to [H, Q, B] to [B, H, Q].
         return np.moveaxis(np.array(rows), -1, 0)
 
     def predict(self, context: Context, *, horizon: int, num_samples: int, seed: int) -> Forecast:
@@ -142,6 +147,7 @@ class LightgbmQuantile(SavedForecaster):
             UserError: further ahead than the training windows reach.
         """
         require_horizon(self.name, fitted=len(self.models), asked=horizon)
+        # All days of a sample from one training window: independent draws per day would make paths that jump about.
         rows = draw_rows(context, len(self.scores), shape=(num_samples,), seed=seed)  # [B, S]
         quantiles = self.scaled_quantiles(context)[:, :horizon]
         scaled = values_at(self.scores[rows, :horizon], LEVELS, quantiles)  # [B, S, H]
@@ -158,8 +164,10 @@ def _parameters(config: LightgbmQuantileConfig, level: float, num_windows: int, 
         "alpha": float(level),
         "num_leaves": config.num_leaves,
         "learning_rate": config.learning_rate,
+        # Few windows get small leaves, or no tree could split at all.
         "min_data_in_leaf": max(1, min(config.min_leaf_windows, num_windows // 10)),
         "num_threads": config.num_workers,
+        # Without these two the sums of gradients, and so the trees, depend on the number of threads.
         "deterministic": True,
         "force_row_wise": True,
         "seed": seed,

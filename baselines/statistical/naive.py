@@ -66,6 +66,7 @@ class RandomWalk(SavedForecaster):
         """Sample paths; a window's paths depend on seed, stock and origin alone, not on the batch."""
         weight = self.config.recent_weight
         recent, past = context.feature("volatility"), context.feature("past_volatility")
+        # Variances are mixed and not deviations: the variance is what adds up over days.
         daily = np.sqrt(weight * recent**2 + (1 - weight) * past**2)  # [B]
         noise = standard_normal(context, num_samples=num_samples, horizon=horizon, seed=seed)  # [B, S, H]
         walk = np.cumsum(daily[:, None, None] * noise, axis=-1)
@@ -139,6 +140,7 @@ class StraightLine(RandomWalk):
     def median_log_return(self, context: Context, horizon: int) -> np.ndarray:
         """[B, H] of the line; its first day need not begin at the last close."""
         log_prices = np.log(context.past[:, :, 0] / context.last_price[:, None])  # [B, L]
+        # Centred days: slope and level of least squares then do not depend on each other.
         day = np.arange(log_prices.shape[1]) - (log_prices.shape[1] - 1) / 2
         slope = log_prices @ day / (day @ day)
         ahead = day[-1] + np.arange(1, horizon + 1)
@@ -188,9 +190,12 @@ class SeasonalNaive(SavedForecaster):
         past = window_log_returns(context)  # [B, L - 1]
         noise_sd = np.sqrt(((past[:, period:] - past[:, :-period]) ** 2).mean(axis=1))  # [B]
         noise = standard_normal(context, num_samples=num_samples, horizon=horizon, seed=seed)  # [B, S, H]
+        # A window that repeats itself exactly leaves no noise, and paths that are all the same are no law.
         noise *= np.maximum(noise_sd, MIN_VOLATILITY)[:, None, None]
         season = np.broadcast_to(past[:, None, -period:], (*noise.shape[:2], period))
+        # The last season of the window stands in front, so that day t finds day t - p also in the first season ahead.
         returns = np.concatenate([season, noise], axis=-1)  # [B, S, p + H]
+        # In order of days: what is added to a day holds the shocks of all seasons before it.
         for day in range(period, period + horizon):
             returns[:, :, day] += returns[:, :, day - period]
         return forecast_from_log_returns(context, np.cumsum(returns[:, :, period:], axis=-1))

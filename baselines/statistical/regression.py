@@ -3,11 +3,10 @@
 Everything is in units of the volatility at the origin, so that all stocks share one regression: the targets are the
 H cumulative log returns, the inputs the L-1 daily log returns of the window (and, if asked for, the scale-free
 features of `baselines.building_blocks.features`). The penalty is the one with the smallest mean squared error on the
-validation windows, each day weighted by 1/h as its variance grows with h. Paths are the predicted mean plus whole
-residual vectors of training windows: the dependence across the horizon is the one that the residuals have.
+validation windows. Paths are the predicted mean plus whole residual vectors of training windows.
 
 The solution is that of the normal equations (Hoerl and Kennard 1970), W = (X'X/N + a I)^-1 X'Y/N on centred and
-standardised inputs, by one eigendecomposition of X'X/N for all penalties.
+standardised inputs.
 
 Letters: N training windows, B windows, L window length, F inputs, S samples, H horizon.
 """
@@ -78,6 +77,7 @@ class Ridge(SavedForecaster):
         """
         inputs, targets = _inputs(train.context, config), _targets(train, config)  # [N, F], [N, H]
         centre, intercept, spread = inputs.mean(axis=0), targets.mean(axis=0), inputs.std(axis=0)
+        # A column that never varies is 0 when centred, whatever it is divided by.
         spread = np.where(spread > 0, spread, 1.0)
         x, y = (inputs - centre) / spread, targets - intercept
         penalties = PENALTIES if config.penalty is None else np.array([config.penalty])
@@ -86,6 +86,7 @@ class Ridge(SavedForecaster):
         if len(penalties) > 1:
             require_validation(cls.name, val)
             val_x, val_y = (_inputs(val.context, config) - centre) / spread, _targets(val, config) - intercept
+            # The variance of a cumulative return grows with h; over h, each day has a like say in the choice.
             days = np.arange(1, y.shape[1] + 1)
             best = int(np.argmin([(((val_y - val_x @ w) ** 2) / days).mean() for w in solutions]))
         weights = solutions[best]
@@ -107,6 +108,7 @@ class Ridge(SavedForecaster):
             UserError: further ahead than the training windows reach.
         """
         require_horizon(self.name, fitted=len(self.intercept), asked=horizon)
+        # Whole residual vectors: the dependence across the horizon is the one that the residuals have.
         rows = draw_rows(context, len(self.residuals), shape=(num_samples,), seed=seed)  # [B, S]
         scaled = self.scaled_mean(context)[:, None, :horizon] + self.residuals[rows, :horizon]
         return forecast_from_log_returns(context, daily_volatility(context, self.config)[:, None, None] * scaled)
@@ -117,8 +119,10 @@ def solve_ridge(x: np.ndarray, y: np.ndarray, penalties: np.ndarray) -> np.ndarr
 
     Directions in which the inputs do not vary at all get no weight, whatever the penalty.
     """
+    # One decomposition serves all penalties: in the eigenvectors' coordinates each only adds to the eigenvalues.
     values, vectors = np.linalg.eigh(x.T @ x / len(x))
     target = vectors.T @ (x.T @ y) / len(x)  # [F, H]
+    # Inputs that repeat each other leave eigenvalues of 0 but for rounding; dividing by those would blow rounding up.
     varies = values > 1e-12 * values.max(initial=0.0)
     shrunk = [np.where(varies, 1 / np.where(varies, values + penalty, 1.0), 0.0) for penalty in penalties]
     return np.stack([vectors @ (factor[:, None] * target) for factor in shrunk])

@@ -88,6 +88,8 @@ class StatsforecastForecaster(SavedForecaster):
     def law(cls, window: np.ndarray, *, horizon: int) -> Law:
         """Fit the closes of one window [L] and derive the law of its future, [H] and [H, H]."""
         model = getattr(cls._library(), cls.model)(season_length=1)
+        # Over the last close, so that the price level is gone; in percent, as the optimisers stop at absolute
+        # tolerances.
         model.fit(PERCENT * np.log(window / window[-1]))
         mean = np.asarray(model.predict(h=horizon)["mean"], dtype=np.float64)
         return mean, cls._root(model.model_, horizon)
@@ -101,6 +103,8 @@ class StatsforecastForecaster(SavedForecaster):
         paths = standard_normal(context, num_samples=num_samples, horizon=horizon, seed=seed)  # [B, S, H]
         progress = tqdm(self._laws(context, horizon), self.name, total=len(context), unit="window", leave=False)
         for row, (mean, root) in enumerate(progress):
+            # The library's law of a path is linear with Gaussian shocks, so mean + root z is exact: [S, H] times [H,
+            # H]'.
             paths[row] = mean + paths[row] @ root.T
         return forecast_from_log_returns(context, paths / PERCENT)
 
@@ -112,6 +116,7 @@ class StatsforecastForecaster(SavedForecaster):
             yield from map(law, windows, places)
             return
         with ProcessPoolExecutor(self.config.num_workers) as pool:
+            # Several windows per errand, to send less often; map keeps their order.
             yield from pool.map(law, windows, places, chunksize=8)
 
     @classmethod
@@ -166,6 +171,7 @@ class AutoEts(StatsforecastForecaster):
         """A shock adds 1 to its own day and alpha + beta (phi + ... + phi^j) to the day j later."""
         _, trend, _, damped = fitted["components"]
         alpha, beta, _, phi = fitted["par"][:4]
+        # The components say which parameters are in use; the list has a place for each in any case.
         beta, phi = (beta if trend == "A" else 0.0), (phi if damped == "D" else 1.0)
         later = alpha + beta * np.cumsum(phi ** np.arange(1, horizon))
         return _lower_toeplitz(np.concatenate([[1.0], later])) * max(np.sqrt(fitted["sigma2"]), MIN_SHOCK)
@@ -184,6 +190,7 @@ class AutoTheta(StatsforecastForecaster):
         In the dynamic models (DSTM, DOTM) the trend line A + B t is refitted to each path as it goes on.
         """
         alpha, theta, days = fitted["par"]["alpha"], fitted["par"]["theta"], fitted["n"]
+        # Unit shocks, all at once: entry j of a row is what the shock of day j adds to that day.
         level = mean = intercept = slope = np.zeros(horizon)  # [H] one entry per shock
         response = np.empty((horizon, horizon))
         for step in range(horizon):
@@ -197,6 +204,7 @@ class AutoTheta(StatsforecastForecaster):
                 mean = (t * mean + response[step]) / (t + 1)
                 slope = ((t - 1) * slope + 6 * (response[step] - mean) / (t + 1)) / (t + 2)
                 intercept = mean - slope * (t + 2) / 2
+        # The first residuals are those of the start-up of the recursions and no shocks.
         return max(np.std(fitted["residuals"][3:], ddof=1), MIN_SHOCK) * response
 
 
