@@ -99,7 +99,8 @@ def examine() -> Machine:
 
         version, works = f"{torch.__version__}", True
         gpus, bfloat16 = tuple(cuda_devices()), has_bfloat16()
-    except (ImportError, OSError) as error:  # OSError: a shared library that does not load
+    # OSError: a shared library that does not load.
+    except (ImportError, OSError) as error:
         version, works, gpus, bfloat16 = f"cannot be imported: {error}", False, (), False
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     return Machine(
@@ -110,6 +111,7 @@ def examine() -> Machine:
         bfloat16=bfloat16,
         packages=declared_packages(),
         optional={name: installed_version(name) for name in (*OPTIONAL.values(), "deepspeed")},
+        # In a container fewer cores may be allowed than there are.
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory=psutil.virtual_memory().available,
         memory_total=psutil.virtual_memory().total,
@@ -156,7 +158,7 @@ def abilities(machine: Machine) -> list[Ability]:
         Ability("models from the Hub", online),
         Ability("push to the Hub", online + (() if machine.token else ("a token (hf auth login, or HF_TOKEN)",))),
         Ability("training on a GPU", lacking(gpu=True)),
-        # its CPU build says so in its version
+        # vLLM's CPU build says so in its version, and needs no GPU.
         Ability("vLLM", lacking("vllm", gpu="cpu" not in (packages["vllm"].installed or ""))),
         Ability("Unsloth", lacking("unsloth", gpu=True)),
         Ability("4-bit weights (QLoRA)", lacking("bitsandbytes", gpu=True)),

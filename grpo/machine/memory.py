@@ -1,18 +1,6 @@
 """How much memory training takes, from the model's configuration alone: no weights are read.
 
 The model is built on PyTorch's meta device, which has shapes and no storage, so the counts of parameters are exact.
-Bytes of one process, e being the bytes of a weight (2 in bfloat16, 4 in float32):
-
-    weights      e per parameter; with 4 bits 0.55 per parameter of the linear layers (NF4 with quantised constants:
-                 4.127 bits) and e for the rest
-    adapter      16 per LoRA parameter: weight, gradient and the two moments of AdamW, float32
-    activations  per layer what the backward pass needs: e * (4 hidden + 3 queries + 2 keys + 4 inner + ranks) for each
-                 token that is forwarded, and e * 2 key widths for each position that a completion attends to
-                 (with gradient checkpointing e * hidden per token and layer, and one layer in full without these);
-                 then for each completion token and word of the vocabulary 4, the logit, and 8 that pass by in the
-                 backward pass
-    sampling     e * 2 key widths per layer and cached position, and 24 per row and word, for drawing in double
-
 A process holds weights and adapter all the time and the larger of activations and sampling. Weights and adapter are
 exact up to alignment; the rest is within some 40 % for Llama-like models (tests/machine/test_memory.py measures it).
 
@@ -33,10 +21,14 @@ from grpo.models.config import LoraSettings
 from grpo.models.loading import weights_dtype
 from grpo.models.spec import ModelSpec
 
+# NF4 with quantised constants takes 4.127 bits, 0.516 bytes; here with some room.
 BYTES_4BIT = 0.55
+# Weight, gradient and the two moments of AdamW, float32.
 BYTES_ADAPTER_STATE = 16
+# The logit itself, and what the backward pass makes of it for a moment.
 BYTES_TRAINING_LOGIT = 4
 BYTES_PASSING_LOGIT = 8
+# Per row and word: logits, probabilities, and their sums in double precision.
 BYTES_SAMPLING_LOGIT = 24
 
 
@@ -108,6 +100,7 @@ def model_size(spec: ModelSpec, lora: LoraSettings) -> ModelSize:
     source = model_source(spec.base)
     try:
         settings: Any = AutoConfig.from_pretrained(source, trust_remote_code=spec.trust_remote_code)
+        # Shapes without storage: the counts are exact, and a model of 70B costs nothing.
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(settings, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -117,6 +110,7 @@ def model_size(spec: ModelSpec, lora: LoraSettings) -> ModelSize:
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     output = model.get_output_embeddings()
+    # The output layer is neither quantised nor adapted.
     linear = {
         name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not output
     }
@@ -150,9 +144,13 @@ def estimate(size: ModelSize, spec: ModelSpec, training: Batch, sampling: Batch)
 
 def _activations(size: ModelSize, batch: Batch, bytes_each: int, *, checkpointing: bool) -> int:
     tokens = batch.prompts * batch.prompt_length + batch.rows * (batch.completion_length + 1)
+    # What the backward pass needs of each token in each layer: 4 of the residual width, 3 of the queries, 2 of the keys
+    # and values, 4 inside the feed-forward layer, and the adapters' ranks.
     per_token = 4 * size.hidden + 3 * size.queries + 2 * size.keys + 4 * size.inner + size.ranks
+    # Keys and values of the prompt are copied to the row of each completion.
     attended = batch.rows * (batch.prompt_length + batch.completion_length)
     if checkpointing:
+        # The input of every layer, and one layer in full at a time; packed rows copy no keys.
         kept = bytes_each * (size.hidden * tokens * size.layers + per_token * tokens)
     else:
         kept = bytes_each * (per_token * tokens + 2 * size.keys * attended) * size.layers
@@ -161,6 +159,7 @@ def _activations(size: ModelSize, batch: Batch, bytes_each: int, *, checkpointin
 
 
 def _sampling(size: ModelSize, batch: Batch, bytes_each: int) -> int:
+    # A prompt is cached once for all its completions.
     cached = batch.prompts * batch.prompt_length + batch.rows * batch.completion_length
     cache = bytes_each * 2 * size.keys * size.layers * cached
     return cache + BYTES_SAMPLING_LOGIT * batch.rows * size.vocabulary

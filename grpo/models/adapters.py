@@ -151,6 +151,7 @@ def read_record(adapter: Path) -> AdapterRecord:
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{file} is damaged ({error}); publish the adapter again by running its stage.") from error
     style = record.prompt.style or ""
+    # First, since changed code of a style also changes the fingerprint, whose message would blame the version.
     if style in record.sources and style_of(record.prompt).source != record.sources[style]:
         raise ModelError(
             f"prompt style '{style}' has changed since adapter {adapter} was trained; put the former code back, or "
@@ -176,6 +177,8 @@ def prompt_format(prompt: PromptConfig) -> str:
 
 def fixed_context(window: int) -> Context:
     """One window of that many days that no data decide."""
+    # Ones, and for volatility a value that spreads the closes over many levels: a change of any scale or feature shows
+    # in the text.
     features = np.ones((1, len(FEATURES)))
     features[0, FEATURES.index("volatility")] = 0.02
     return Context(
@@ -207,6 +210,7 @@ def model_source(model: str) -> str:
     folder = Path(model)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(f"--model {model} is a folder without config.json, so it is not a transformers model.")
+    # Said here, or transformers would look for the missing folder on the Hub and complain of a name or a network.
     looks_local = folder.is_absolute() or model.startswith(".") or model.count("/") > 1
     if looks_local and not folder.is_dir():
         raise ModelError(f"--model {model}: there is no such folder (a Hub id looks like Qwen/Qwen2.5-0.5B-Instruct).")
@@ -215,6 +219,7 @@ def model_source(model: str) -> str:
 
 def base_name(base: str) -> str:
     """The name that an adapter records for its base model: never a path of this machine."""
+    # resolve, so that `.` and a trailing slash have a name too.
     return base if not Path(base).is_dir() else Path(base).resolve().name
 
 

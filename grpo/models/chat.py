@@ -50,13 +50,16 @@ def load_chat_tokenizer(spec: ModelSpec, prompt: PromptConfig) -> PreTrainedToke
     template = with_arguments(template, arguments | prompt.chat_template_kwargs)
     if "strftime_now" in template:
         template = _FIXED_DAY + template
+    # Assigned only where it differs: tokenizers with several named templates would lose the others.
     if template != tokenizer.get_chat_template():
         tokenizer.chat_template = template
     before = "" if thinks else _before_answer(tokenizer)
     if before:
         asked = _render(tokenizer, _PROBE)
+        # json.dumps writes the text as a string that Jinja reads the same way.
         ending = f"{{% if add_generation_prompt %}}{{{{ {json.dumps(before)} }}}}{{% endif %}}"
         tokenizer.chat_template = template.removesuffix("\n") + ending
+        # Rendered once more, since a template may end in a block that swallows what follows.
         if _render(tokenizer, _PROBE) != asked + before:
             raise ModelError(f"--model {spec.base}: nothing can be put behind its chat template")
     return tokenizer
@@ -66,6 +69,7 @@ def _before_answer(tokenizer: PreTrainedTokenizerBase) -> str:
     """What the template writes between its prompt and an answer."""
     asked = _render(tokenizer, _PROBE)
     whole = _render(tokenizer, [*_PROBE, {"role": "assistant", "content": _ANSWER}], answered=True)
+    # Only if the prompt stays as it is once it is answered: some templates rewrite earlier turns.
     if whole.startswith(asked) and _ANSWER in whole[len(asked) :]:
         return whole[len(asked) : whole.index(_ANSWER, len(asked))]
     return "\n</think>\n\n" if opens_thought(tokenizer) else ""
@@ -99,7 +103,9 @@ def tokenize_prompts(prompts: Sequence[Messages], tokenizer: PreTrainedTokenizer
 def tokenize_answers(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Token ids of each answer as the model is to write it after the prompt, and the token that ends it."""
     if opens_thought(tokenizer):
+        # The prompt has opened the thought already.
         texts = [text.removeprefix("<think>") for text in texts]
+    # No token for a beginning of text: the answer follows the prompt.
     encoded: Any = tokenizer(list(texts), add_special_tokens=False)
     return [[*ids, end_of_turn(tokenizer)] for ids in encoded["input_ids"]]
 
@@ -115,6 +121,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     added: dict[str, int] = cast(Any, tokenizer).get_added_vocab()  # transformers types it as an attribute
     special = [token for token in added if behind.startswith(token)]
     if special:
+        # The longest, as one special token may begin with another.
         return added[max(special, key=len)]
     if tokenizer.eos_token_id is None:
         raise ModelError("the model has no end-of-sequence token, so its answers would never end")
@@ -125,6 +132,7 @@ def end_tokens(settings: GenerationConfig | None, tokenizer: PreTrainedTokenizer
     """Tokens that end an answer: those of the model's generation config (or None) and the tokenizer's."""
     own = settings.eos_token_id if settings is not None else None
     ids = own if isinstance(own, list) else [own]
+    # All of them: chat models often end a turn by another token than the one that their tokenizer calls the end.
     found = {token for token in [*ids, tokenizer.eos_token_id] if token is not None}
     if not found:
         raise ModelError("the model has no end-of-sequence token, so its answers would never end")
@@ -141,6 +149,7 @@ def decode(completions: Sequence[Sequence[int]], ends: Sequence[int], tokenizer:
     """Answers as text; one that never ended keeps a mark that makes it invalid."""
     texts = []
     for ids in completions:
+        # An answer without an end may be the first part of a longer one, even where its numbers look complete.
         ended = bool(ids) and ids[-1] in ends
         text = str(tokenizer.decode(list(ids[:-1] if ended else ids), skip_special_tokens=True))
         texts.append(text if ended else text + CUT_OFF)
@@ -155,6 +164,7 @@ def completion_length(tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, 
     if not longest:
         return THOUGHT_TOKENS
     encoded: Any = tokenizer(longest, add_special_tokens=False)
+    # Four to spare, for the end token and blanks around the numbers.
     return max(map(len, encoded["input_ids"])) + 4
 
 

@@ -34,9 +34,11 @@ def locate_adapter(adapter: str) -> Path:
     return _fetch(repository, revision or None)
 
 
-@functools.cache  # one look at the Hub per process
+# One look at the Hub per process.
+@functools.cache
 def _fetch(repository: str, revision: str | None) -> Path:
     try:
+        # A forecast needs the files at the top alone; what lies in folders may be checkpoints of the training.
         return Path(snapshot_download(repository, revision=revision, ignore_patterns=["*/*"]))
     except (OSError, ValueError, HTTPError) as error:
         place = f"{repository}@{revision}" if revision else repository

@@ -92,6 +92,7 @@ def free_memory(processes: int = 1) -> int:
 
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", "0")))[0]
+    # Processes share the main memory, while each has a GPU of its own.
     return psutil.virtual_memory().available // processes
 
 
@@ -109,6 +110,7 @@ def free_disk(folder: Path) -> int:
 def is_port_free(port: int) -> bool:
     """Whether nothing listens on a port of this machine."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # A port that a finished run has just left waits a minute, but can be bound.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))

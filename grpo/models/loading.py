@@ -43,12 +43,15 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=spec.trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"--model {spec.base}: its tokenizer cannot be loaded: {_reason(error)}") from error
+    # Of a folder without tokenizer files transformers may make an empty tokenizer, without an error.
     if not tokenizer("500", add_special_tokens=False)["input_ids"]:
         raise ModelError(f"--model {spec.base} has no tokenizer files, or they have no tokens for numbers.")
     if tokenizer.chat_template is None:
         raise ModelError(f"--model {spec.base} has no chat template; take the model's Instruct variant.")
     if tokenizer.pad_token_id is None:
+        # Masks say what is padding, so which token it is does not matter.
         tokenizer.pad_token = tokenizer.eos_token
+    # Completions follow their prompt directly, so padding goes before it.
     tokenizer.padding_side = "left"
     if spec.chat_template:
         tokenizer.chat_template = with_arguments(tokenizer.get_chat_template(), spec.chat_template)
@@ -73,6 +76,7 @@ def weights_dtype(spec: ModelSpec) -> torch.dtype:
     """Precision of the base model's weights: `loading.dtype`, or what suits the device and the model."""
     if spec.loading.dtype != "auto":
         return getattr(torch, spec.loading.dtype)
+    # A CPU has no fast bfloat16, and the embedded model is small enough for float32 anywhere.
     return torch.bfloat16 if torch.cuda.is_available() and spec.base != EMBEDDED else torch.float32
 
 
@@ -119,6 +123,7 @@ def load_base_model(spec: ModelSpec) -> PreTrainedModel:
     except _LOAD_ERRORS as error:
         raise ModelError(f"--model {spec.base} cannot be loaded: {_reason(error)}") from error
     model, report = loaded
+    # transformers starts missing weights at random, with a warning that is easily lost.
     if report["missing_keys"]:
         raise ModelError(f"--model {spec.base} lacks weights: {_some(report['missing_keys'])}")
     return model
@@ -176,7 +181,8 @@ def _loading_arguments(spec: ModelSpec) -> dict[str, Any]:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=weights_dtype(spec),
         )
-        arguments["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}  # quantised where it stays
+        # Weights are quantised as they reach a GPU, so they are loaded onto that of this process.
+        arguments["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     return arguments
 
 
@@ -231,6 +237,7 @@ def _require_fitting(peft_model: PeftModel, adapter: Path, base: str) -> None:
     """
     try:
         with safe_open(Path(adapter) / WEIGHTS_FILE, "pt") as file:
+            # Names alone: safetensors reads the header and no weights.
             stored = {name for name in file.keys() if "lora_" in name}  # noqa: SIM118, the file is no mapping
     except _LOAD_ERRORS as error:
         raise ModelError(f"adapter {adapter} cannot be loaded onto {base_name(base)}: {_reason(error)}") from error
@@ -243,13 +250,15 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     """Write the `default` adapter as safetensors, recording its base model by name."""
     settings = model.peft_config["default"]
     loaded_from = settings.base_model_name_or_path
+    # The model was loaded from a place of this machine; the file is to hold a name that others know.
     settings.base_model_name_or_path = base_name(base)
     try:
         # The base's embeddings are never trained here; False spares PEFT a look-up of the base on the Hub.
         model.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
     finally:
         settings.base_model_name_or_path = loaded_from
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card, with the path of this machine
+    # PEFT's empty model card, with the path of this machine.
+    (folder / "README.md").unlink(missing_ok=True)
     tokenizer.save_pretrained(str(folder))
 
 

@@ -99,6 +99,8 @@ def load_model(spec: ModelSpec, lora: LoraSettings, *, dtype: Any, max_seq_lengt
     source = model_source(spec.base)
     if spec.adapter is not None:
         with tempfile.TemporaryDirectory() as folder:
+            # Unsloth finds the base model by the name in the adapter's settings. Ours is a name for people, so a copy
+            # gets the place.
             copy = Path(shutil.copytree(spec.adapter, Path(folder, "adapter")))
             settings = adapter_settings(spec.adapter) | {"base_model_name_or_path": source}
             (copy / "adapter_config.json").write_text(json.dumps(settings))
@@ -122,6 +124,7 @@ def require_reference(model: Any, *, beta: float) -> None:
     Raises:
         UserError: it has not, so that the KL would be to the base model.
     """
+    # PEFT's adapter `ref` is where TRL keeps the KL reference of an adapter that is continued.
     if beta and "ref" not in getattr(model, "peft_config", {}):
         raise UserError(
             "backend unsloth: this version takes the base model as the KL reference, not the adapter that the stage "

@@ -148,7 +148,7 @@ def draw(forecast: PriceForecast, path: Path) -> None:
     horizon = forecast.samples.shape[1]
     days = np.arange(horizon + 1)
     for low, high, label, shade in _BANDS:
-        # the origin belongs to past and bands, so that they connect
+        # The last close belongs to the past and to the bands, so that they meet in the picture.
         lower, upper = (np.append(forecast.last_close, forecast.quantile(level)) for level in (low, high))
         axis.fill_between(days, lower, upper, color=_COLOUR, alpha=shade, linewidth=0, label=label)
     past = np.arange(1 - len(forecast.past), 1)

@@ -210,6 +210,7 @@ def _forecast(
     record = forecaster.record
     context = latest_context(stock, bars, record)
     answer = forecaster.forecaster.predict(context, horizon=record.horizon, num_samples=num_samples, seed=seed)
+    # [1, S, H] to [valid, H]: the context has one window.
     samples = answer.samples[0][answer.valid[0]]
     if len(samples) < min(FEWEST_VALID, num_samples):
         example = f"; the first: {answer.texts[0][0][:80]!r}" if answer.texts else ""
@@ -250,6 +251,7 @@ def latest_context(stock: str, bars: pd.DataFrame, record: AdapterRecord) -> Con
             f"{stock} has {len(bars)} rows, but a forecast needs {config.first_origin + 1} (indicator warm-up "
             f"{record.indicators.warm_up}, window {record.window}); give a longer history"
         )
+    # All closes may be used: the last of them is the day of the forecast.
     norm = StandardNorm.fit(bars["close"].to_numpy(dtype=np.float64))
     return make_contexts(stock, bars, config, norm, np.array([len(bars) - 1]))
 
@@ -294,7 +296,8 @@ def _record(config: PredictConfig, folder: Path | None) -> AdapterRecord:
 
 
 def _load_model(config: PredictConfig, record: AdapterRecord, folder: Path | None) -> Forecaster:
-    from grpo.sampling.forecaster import load_llm_forecaster  # brings torch, which --help and an endpoint do not need
+    # Brings torch, which --help and an endpoint do not need.
+    from grpo.sampling.forecaster import load_llm_forecaster
 
     spec = ModelSpec(
         base=config.model or record.base_model,
@@ -305,13 +308,15 @@ def _load_model(config: PredictConfig, record: AdapterRecord, folder: Path | Non
     try:
         forecaster = load_llm_forecaster(spec, record.prompt, GenerationConfig(), name=record.stage)
     except ModelError as error:
+        # A record names a local base by its folder alone, which cannot be found from here.
         if config.model is None and "/" not in record.base_model and record.base_model != EMBEDDED:
             raise ModelError(
                 f"adapter {config.adapter} was trained on '{record.base_model}'; where that was a folder, name it with "
                 f"--model DIR ({error})"
             ) from error
         raise
-    forecaster.progress = False  # the bar counts the stocks
+    # The command has a bar of its own, which counts the stocks.
+    forecaster.progress = False
     return forecaster
 
 
@@ -339,6 +344,7 @@ def predict_all(config: PredictConfig) -> tuple[int, list[str]]:
     Returns:
         How many stocks there are, and one line for each that was refused.
     """
+    # Before the model is loaded, which may take minutes, so that a wrong path is said at once.
     stocks = _stocks(config)
     forecaster = _load(config)
     errors = []

@@ -68,6 +68,7 @@ def model_card(
 def _metrics(run: Path, stage: Stage, adapter: Path) -> str:
     """Scores of the comparison, if it has run with these very weights."""
     manifest = _read(stage_manifest(run, "compare"))
+    # A comparison of an earlier training would praise or blame other weights.
     compared = manifest.get("inputs", {}).get(stage.adapter, {}).get("sha256") == sha256(adapter)
     metrics = manifest.get("metrics", {})
     scores = {key: _of(metrics, key, stage.forecaster) for key in ("rel_crps", "skill", "coverage_80", "valid")}

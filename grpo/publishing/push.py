@@ -76,6 +76,7 @@ def push_after_stage(upload: Upload, *names: str) -> None:
     try:
         for address in push_run(upload, *names):
             logger.info("pushed to %s", address)
+    # A run of hours must not fail for a network: its adapter lies in the run folder.
     except (HubError, ModelError) as error:
         logger.warning("%s. The run is not affected; push again with: %s", str(error).rstrip("."), _repeat(upload))
 
@@ -94,6 +95,7 @@ def push_run(upload: Upload, *names: str) -> list[str]:
     ]
     if not done:
         raise HubError(f"{upload.run} has no finished adapter to push; run a training stage first")
+    # Before the first upload, so that nothing is half pushed for want of a token.
     require_pushable(upload.hub, upload.model)
     return [_push(upload, stage) for stage in done]
 
@@ -127,6 +129,7 @@ def _push(upload: Upload, stage: Stage) -> str:
     settings = adapter_settings(adapter) | {"base_model_name_or_path": base}
     api = HfApi()
     with tempfile.TemporaryDirectory() as temporary:
+        # A copy, since the files of the run keep the local name of the base model and stay what the manifest hashed.
         folder = Path(shutil.copytree(adapter, Path(temporary, "adapter")))
         (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
         (folder / RECORD_FILE).write_text(record_text(record))
@@ -135,14 +138,17 @@ def _push(upload: Upload, stage: Stage) -> str:
         )
         try:
             address = api.create_repo(repository, private=hub.private, exist_ok=True)
+            # `exist_ok` takes a public repository as it is, and the adapter would be public with it.
             if hub.private and not api.model_info(repository).private:
                 raise HubError(
                     f"{repository} is public on the Hub; make it private there, or give --hub.private false, or "
                     "another --hub.repo_id"
                 )
             message = f"{stage.adapter} of {upload.stock} ({record.stage})"
+            # One commit, so that a push that breaks off leaves the repository as it was.
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
-        except (OSError, HTTPError, RuntimeError) as error:  # the last: a file that was not taken, the reason its cause
+        # RuntimeError: a file that the Hub did not take; the reason is its cause.
+        except (OSError, HTTPError, RuntimeError) as error:
             reason = hub_reason(error.__cause__ or error if isinstance(error, RuntimeError) else error)
             raise PushError(f"pushing {stage.adapter} to {repository} failed: {reason}") from error
     return str(address)

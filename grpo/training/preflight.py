@@ -110,6 +110,7 @@ def stage_problems(
             return [f"{task.stage}: {error}"]
         problems += batch_problems(task.settings, task.stage, processes, windows)
         problems += rollout_problems(task.generation)
+    # A model that cannot be read has been named as a problem already.
     if size is None:
         return problems
     problems += position_problems(task, prompt_length + completion_length)
@@ -139,6 +140,7 @@ def batch_problems(settings: GrpoConfig, stage: str, processes: int, windows: in
             f"{stage}.trl.generation_batch_size {total} is no multiple of {processes} process(es) x {per_device} rows; "
             f"take {_choices(_multiples(total, unit))}"
         ]
+    # TRL splits the generation batch into equal shares in order, so a group stays whole if it divides the share.
     rows = total // processes
     if rows % group:
         others = rows // per_device  # what per_device is multiplied by
@@ -188,6 +190,8 @@ def memory_problems(task: AnyTask, size: ModelSize, training: Batch, sampling: B
     """
     free, needed = free_memory(processes), estimate(size, task.spec, training, sampling)
     shared_out = needed.fixed - needed.fixed // processes if splits_weights() else 0
+    # Weights and adapter are exact, so too little room for them is certain; the rest is known within 40 % and only
+    # warned of.
     if needed.fixed - shared_out > free:
         return [
             f"{task.stage}: {_shown(needed)} exceed the {free / _GIB:.1f} GiB that are free; take a smaller model, "
@@ -209,7 +213,8 @@ def memory_problems(task: AnyTask, size: ModelSize, training: Batch, sampling: B
 
 def disk_problems(run: Path, size: ModelSize) -> list[str]:
     """Checkpoints that would not fit on the disk."""
-    checkpoint = 12 * size.lora  # float32 weight and the two moments of AdamW
+    # Weight and the two moments of AdamW, 4 bytes each; an adapter is the weight alone.
+    checkpoint = 12 * size.lora
     needed = CHECKPOINTS_KEPT * checkpoint + ADAPTERS_KEPT * 4 * size.lora
     free = free_disk(run)
     if needed <= free:
@@ -259,6 +264,7 @@ def _size_or_problem(task: AnyTask, problems: list[str]) -> ModelSize | None:
         return model_size(task.spec, task.lora)
     except ModelError as error:
         problems.append(str(error))
+    # Architectures name their widths freely; a missing estimate is no reason not to train.
     except AttributeError as error:
         logger.warning("memory is not estimated, since this architecture has no %s", error.name)
     return None
@@ -277,14 +283,15 @@ def _batches(task: AnyTask, prompt: int, completion: int) -> tuple[Batch, Batch]
     rows = _per_device(settings)
     lengths = {"prompt_length": prompt, "completion_length": completion}
     if isinstance(settings, SftConfig):
-        # every row has a prompt of its own, and the loss reads the logits of all tokens
+        # Every row has a prompt of its own, and the loss reads the logits of all tokens; nothing is sampled.
         whole = {"prompt_length": 0, "completion_length": prompt + completion}
         return Batch(prompts=rows, rows=rows, **whole), Batch(prompts=0, rows=0, **lengths)
     training = Batch(prompts=max(rows // settings.num_generations, 1), rows=rows, **lengths)
     accumulated = rows * settings.trl.get("gradient_accumulation_steps", 1)
     sampled = max(accumulated, task.generation.rows_per_batch)
     if task.generation.backend == "vllm":
-        sampled = 0  # vLLM keeps within generation.gpu_memory_utilization
+        # vLLM keeps within generation.gpu_memory_utilization.
+        sampled = 0
     return training, Batch(prompts=math.ceil(sampled / settings.num_generations), rows=sampled, **lengths)
 
 
