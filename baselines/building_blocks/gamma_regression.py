@@ -37,7 +37,7 @@ def fit_gamma(inputs: np.ndarray, target: np.ndarray, penalty: float = 0.0) -> n
         raise ValueError("the target of a gamma regression must be finite, at least 0, and not 0 everywhere")
     x = np.column_stack([np.ones(len(inputs)), inputs])
     ridge = np.full(x.shape[1], penalty)
-    # The intercept is free: the level of the target is no matter of taste.
+    # The intercept is not penalised: a penalty would pull the level of all forecasts towards exp(0) = 1.
     ridge[0] = 0.0
 
     def loss(weights: np.ndarray) -> float:

@@ -24,7 +24,7 @@ def forecast_from_log_returns(context: Context, cumulative: np.ndarray) -> Forec
     """
     with np.errstate(over="ignore"):
         samples = context.last_price[:, None, None] * np.exp(cumulative)
-    # A price that over- or underflows is no number to score; the path is marked, and the caller sees it.
+    # A price that over- or underflows cannot be scored. Its path is marked as invalid, so that it is counted.
     valid = np.all(np.isfinite(samples) & (samples > 0), axis=-1)
     return Forecast(samples=np.where(valid[:, :, None], samples, np.nan), valid=valid)
 

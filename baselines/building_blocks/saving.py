@@ -47,7 +47,7 @@ class SavedForecaster:
             if header["forecaster"] != cls.name:
                 raise ValueError(f"it is of {header['forecaster']}")
             return cls._from_state(cls.Config(**header["config"]), arrays, header)
-        # A config that is not accepted any more is a file that does not fit: one message for all of it.
+        # A config that this class refuses is as unusable as a damaged file, and gets the same message.
         except (KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise SavedFileError(f"{file} does not hold a fitted {cls.name} ({reason}); fit it again.") from error

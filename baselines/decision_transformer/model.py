@@ -273,7 +273,8 @@ class DecisionTransformer(nn.Module):
             if isinstance(module, _Block):
                 residual.extend((module.attention_out.weight, module.mlp_out.weight))
         for weight in residual:
-            # By depth, as each of the 2 L additions widens the stream.
+            # Smaller in deeper networks: each of the 2 L layers adds to the stream, whose variance would else grow with
+            # L.
             nn.init.normal_(weight, std=0.02 / math.sqrt(2 * self.config.num_layers))
         for head in (self.action_head, self.return_head):
             if head is not None:

@@ -176,7 +176,7 @@ class TrainingRun:
 
     def _take(self, stage: Stage, title: str, pause: Callable[[], bool]) -> bool:
         """The steps of a stage that are left; False where `pause` broke in."""
-        # Not where a checkpoint has done some of the steps: the stage had its begin then.
+        # A resumed stage began in an earlier call: its `begin` must not run a second time.
         if not self.done.get(stage.name):
             self.done[stage.name] = 0
             # A new stage has its patience whole; the best weights stay, as they are what it has to beat.

@@ -61,7 +61,7 @@ class HistoricalBootstrap(SavedForecaster):
             UserError: further ahead than the training windows reach.
         """
         require_horizon(self.name, fitted=self.paths.shape[1], asked=horizon)
-        # Whole futures and no single days: what followed each other in training stays together.
+        # Whole futures and not single days: days that followed each other in training stay together.
         rows = draw_rows(context, len(self.paths), shape=(num_samples,), seed=seed)  # [B, S]
         scale = daily_volatility(context, self.config)[:, None, None]
         return forecast_from_log_returns(context, scale * self.paths[rows, :horizon])

@@ -98,8 +98,7 @@ class LightgbmQuantile(SavedForecaster):
         require_validation(cls.name, val)
         lightgbm = _library()
         targets, val_targets = _targets(train, config), _targets(val, config)  # [N, H], [V, H]
-        # One data set for all models: binning the features is the dear part, and only the label changes from day to
-        # day.
+        # One data set for all models: binning the features is the expensive part, and only the labels change by day.
         data = lightgbm.Dataset(
             scale_free_features(train.context), targets[:, 0], feature_name=[*SCALE_FREE], free_raw_data=False
         ).construct()

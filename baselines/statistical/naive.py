@@ -190,7 +190,7 @@ class SeasonalNaive(SavedForecaster):
         past = window_log_returns(context)  # [B, L - 1]
         noise_sd = np.sqrt(((past[:, period:] - past[:, :-period]) ** 2).mean(axis=1))  # [B]
         noise = standard_normal(context, num_samples=num_samples, horizon=horizon, seed=seed)  # [B, S, H]
-        # A window that repeats itself exactly leaves no noise, and paths that are all the same are no law.
+        # A window that repeats itself exactly leaves no noise; without a floor all paths would be the same one.
         noise *= np.maximum(noise_sd, MIN_VOLATILITY)[:, None, None]
         season = np.broadcast_to(past[:, None, -period:], (*noise.shape[:2], period))
         # The last season of the window stands in front, so that day t finds day t - p also in the first season ahead.

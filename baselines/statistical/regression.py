@@ -86,7 +86,7 @@ class Ridge(SavedForecaster):
         if len(penalties) > 1:
             require_validation(cls.name, val)
             val_x, val_y = (_inputs(val.context, config) - centre) / spread, _targets(val, config) - intercept
-            # The variance of a cumulative return grows with h; over h, each day has a like say in the choice.
+            # The variance of a cumulative return grows with h; divided by h, all days count alike in the choice.
             days = np.arange(1, y.shape[1] + 1)
             best = int(np.argmin([(((val_y - val_x @ w) ** 2) / days).mean() for w in solutions]))
         weights = solutions[best]

@@ -103,8 +103,7 @@ class StatsforecastForecaster(SavedForecaster):
         paths = standard_normal(context, num_samples=num_samples, horizon=horizon, seed=seed)  # [B, S, H]
         progress = tqdm(self._laws(context, horizon), self.name, total=len(context), unit="window", leave=False)
         for row, (mean, root) in enumerate(progress):
-            # The library's law of a path is linear with Gaussian shocks, so mean + root z is exact: [S, H] times [H,
-            # H]'.
+            # The models are linear with Gaussian shocks, so mean + root z is exactly their law: [S, H] @ [H, H].
             paths[row] = mean + paths[row] @ root.T
         return forecast_from_log_returns(context, paths / PERCENT)
 
@@ -116,7 +115,7 @@ class StatsforecastForecaster(SavedForecaster):
             yield from map(law, windows, places)
             return
         with ProcessPoolExecutor(self.config.num_workers) as pool:
-            # Several windows per errand, to send less often; map keeps their order.
+            # Eight windows at a time, so that less is sent between the processes; map keeps their order.
             yield from pool.map(law, windows, places, chunksize=8)
 
     @classmethod

@@ -221,7 +221,7 @@ def judge_all(
         seed: of the shuffling.
     """
     train, test = data["train"], data["test"]
-    # From train, as is all that the rivals know.
+    # From the training markets: a target taken from the test markets would know their future.
     target = float(np.quantile(list(market_totals(train).values()), TARGET_QUANTILE))
     median = float(np.median(train.returns_to_go[train.mask]))
     returns = {
