@@ -59,7 +59,7 @@ class AnswerForm(Protocol):
         ...
 
     def longest(self, horizon: int) -> list[str]:
-        """Answers that no accepted one of integers exceeds in tokens; empty where nothing bounds its length."""
+        """Answers, of which one takes as many tokens as any accepted answer of integers can; empty without a bound."""
         ...
 
 

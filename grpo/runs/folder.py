@@ -52,7 +52,10 @@ class RunPaths:
 
 
 def has_val(given: PathsConfig, paths: RunPaths) -> bool:
-    """Whether there are windows to validate on: not where training windows alone are named, and no run made others."""
+    """Whether there are windows to validate on.
+
+    Either they are named, or the run has made them, or it will, since no training windows are named either.
+    """
     named = given.val_x is not None or given.val_y is not None
     return named or given.train_x is None or paths.val_x.exists()
 

@@ -208,8 +208,8 @@ def request_seeds(seed: int, prompts: range, *, num_samples: int) -> list[int]:
 
     vLLM gives sample j of a request the request's seed plus j. So the samples of all prompts are numbered in one row,
     which starts where `preprocessing.seeds` says: two seeds that stand next to each other start far apart. On a CPU
-    torch's generators look at the low 32 bits of a seed alone; those too are no two the same, as long as there are
-    few samples beside 2^32.
+    torch's generators look at the low 32 bits of a seed alone; those differ too, as long as there are far fewer
+    samples than 2^32.
 
     Args:
         seed: of the run, the rollout or the like.

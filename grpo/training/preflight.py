@@ -1,4 +1,4 @@
-"""What can be known before training to go wrong: all problems at once, one line each, before any weights are loaded.
+"""What is wrong and can be seen before training: all problems at once, one line each, before any weights are loaded.
 
 The stages call `check_training` themselves, with the lengths of all their prompts. The command `grpo.preflight`, which
 run_pipeline.sh calls first, asks `problems_of_run` about all stages before a run, with a few prompts or one in place of
@@ -162,7 +162,7 @@ def batch_problems(settings: GrpoConfig, stage: str, processes: int, windows: in
 
 
 def rollout_problems(generation: GenerationConfig) -> list[str]:
-    """A law of the rollouts other than the one that is trained."""
+    """Settings by which rollouts would be sampled from another law than the one that is trained."""
     if generation.structured == "none":
         return []
     return [
@@ -172,7 +172,7 @@ def rollout_problems(generation: GenerationConfig) -> list[str]:
 
 
 def position_problems(task: AnyTask, longest: int) -> list[str]:
-    """A prompt and its answer that are longer than the model can tell apart."""
+    """A prompt and its answer that take more tokens than the model has positions."""
     limit = position_limit(task.spec)
     if limit is None or longest <= limit or longest > task.prompt.max_seq_length:  # the last is said elsewhere
         return []
