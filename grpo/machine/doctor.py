@@ -17,7 +17,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -32,6 +31,7 @@ from grpo.models.hardware import (
     has_module,
     installed_version,
 )
+from preprocessing.files import JsonObject
 
 PYTHONS = ((3, 11), (3, 14))
 """Tested versions of Python, the last not included."""
@@ -198,7 +198,7 @@ def to_text(machine: Machine, found: Sequence[Ability]) -> str:
 
 def to_json(machine: Machine, found: Sequence[Ability]) -> str:
     """The same as JSON."""
-    values: dict[str, Any] = asdict(machine)
+    values: JsonObject = asdict(machine)
     for extra, group in machine.packages.items():
         values["packages"][extra] = [asdict(package) | {"fits": package.fits} for package in group]
     values["can_run"] = {ability.name: {"works": ability.works, "lacks": list(ability.lacks)} for ability in found}

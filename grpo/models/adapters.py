@@ -13,7 +13,6 @@ import re
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from grpo.models.spec import ModelSpec
 from preprocessing.command_line import plain
 from preprocessing.config import DataConfig
 from preprocessing.errors import UserError
-from preprocessing.files import sha256
+from preprocessing.files import JsonObject, sha256
 from preprocessing.indicators import IndicatorPeriods
 from preprocessing.windows import FEATURES, Context, WindowSet
 
@@ -223,7 +222,7 @@ def base_name(base: str) -> str:
     return base if not Path(base).is_dir() else Path(base).resolve().name
 
 
-def adapter_settings(adapter: Path) -> dict[str, Any]:
+def adapter_settings(adapter: Path) -> JsonObject:
     """What an adapter's adapter_config.json holds.
 
     Raises:

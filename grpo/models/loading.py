@@ -27,6 +27,7 @@ from grpo.models.config import EMBEDDED, LoadingConfig, LoraSettings
 from grpo.models.hardware import loading_problems
 from grpo.models.spec import ModelSpec
 from grpo.models.unsloth import load_model as load_with_unsloth
+from preprocessing.files import JsonObject
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 _LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
@@ -168,7 +169,7 @@ def _load_unsloth_policy(spec: ModelSpec, lora: LoraSettings, *, max_seq_length:
     return model
 
 
-def _loading_arguments(spec: ModelSpec) -> dict[str, Any]:
+def _loading_arguments(spec: ModelSpec) -> JsonObject:
     """What `spec.loading` says beyond the precision, in transformers' words."""
     loading, arguments = spec.loading, {}
     if loading.attention != "auto":
@@ -186,7 +187,7 @@ def _loading_arguments(spec: ModelSpec) -> dict[str, Any]:
     return arguments
 
 
-def training_arguments(loading: LoadingConfig) -> dict[str, Any]:
+def training_arguments(loading: LoadingConfig) -> JsonObject:
     """What the loading settings mean for training, in the words of transformers' TrainingArguments."""
     gpu, dtype = torch.cuda.is_available(), loading.dtype
     return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -15,7 +14,7 @@ from grpo.models.config import EMBEDDED
 from grpo.runs.folder import stage_folder, stage_manifest
 from grpo.runs.stages import Stage
 from preprocessing.combined_preprocessor import REPORT_FILE
-from preprocessing.files import sha256
+from preprocessing.files import JsonObject, sha256
 
 _MANY = 20
 
@@ -34,7 +33,7 @@ def model_card(
         license_name: under which it is published; None: not said.
     """
     embedded = record.base_model == EMBEDDED
-    header: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation"}
+    header: JsonObject = {"library_name": "peft", "pipeline_tag": "text-generation"}
     header |= {} if embedded else {"base_model": record.base_model}
     header |= {"license": license_name} if license_name else {}
     header["tags"] = ["grpo", "lora", "time-series-forecasting"]
@@ -91,7 +90,7 @@ def _metrics(run: Path, stage: Stage, adapter: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _of(metrics: Mapping[str, Any], key: str, forecaster: str) -> float | None:
+def _of(metrics: Mapping[str, Mapping[str, float]], key: str, forecaster: str) -> float | None:
     values = metrics.get(key)
     value = values.get(forecaster) if isinstance(values, Mapping) else None
     return value if isinstance(value, (int, float)) else None
@@ -123,7 +122,7 @@ def _stocks(record: AdapterRecord) -> str:
     return record.stock or "stocks that its training data do not name"
 
 
-def _training(run: Path, record: AdapterRecord) -> dict[str, Any]:
+def _training(run: Path, record: AdapterRecord) -> JsonObject:
     """Configuration and versions of the stage, with the base model as others know it."""
     manifest = _read(stage_manifest(run, record.stage))
     settings = manifest.get("config", {}) | {"model": record.base_model}
@@ -150,5 +149,5 @@ def _limits(record: AdapterRecord, license_name: str | None) -> str:
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> JsonObject:
     return json.loads(file.read_text()) if file.is_file() else {}

@@ -14,13 +14,13 @@ import os
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 from grpo.evaluation.protocol import Forecast
 from grpo.language.answers import CUT_OFF, THOUGHT_TOKENS, answers_to_forecast
 from grpo.language.config import PromptConfig
 from grpo.language.prompts import Messages, style_of
 from preprocessing.errors import UserError
+from preprocessing.files import JsonObject
 from preprocessing.seeds import integers
 from preprocessing.windows import Context
 
@@ -86,7 +86,7 @@ class EndpointForecaster:
             )
         return texts
 
-    def _template_arguments(self) -> dict[str, Any]:
+    def _template_arguments(self) -> JsonObject:
         """Of the chat template, which the server renders."""
         given = self.prompt.chat_template_kwargs
         return {"chat_template_kwargs": dict(given)} if given else {}
@@ -97,7 +97,7 @@ class EndpointForecaster:
             return self.prompt.max_completion_length
         return THOUGHT_TOKENS if self.style.form.thinks else 6 * horizon + 8
 
-    def _request(self, body: dict[str, Any]) -> list[str]:
+    def _request(self, body: JsonObject) -> list[str]:
         headers = {
             "Content-Type": "application/json",
             "Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', '-')}",
@@ -128,6 +128,6 @@ class EndpointForecaster:
         return texts
 
 
-def _text(choice: dict[str, Any]) -> str:
+def _text(choice: JsonObject) -> str:
     text = str(choice["message"]["content"] or "")
     return text + CUT_OFF if choice.get("finish_reason") == "length" else text

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from preprocessing.errors import require
+from preprocessing.files import JsonObject
 
 REFUSED_GRPO_FIELDS = {
     "chat_template_kwargs": "give prompt.chat_template_kwargs, which every stage reads",
@@ -45,7 +46,7 @@ class GrpoConfig:
     clearly worse than the best is kept."""
     eval_windows: int = 128
     """Validation windows scored each time, spread evenly over the split."""
-    trl: dict[str, Any] = field(default_factory=dict)
+    trl: JsonObject = field(default_factory=dict)
     """Any further field of TRL's GRPOConfig, passed through; TRL refuses what it does not know."""
 
     def __post_init__(self) -> None:
@@ -104,13 +105,13 @@ class SftConfig:
     """Peak learning rate of AdamW, cosine decay; null: 3e-4 for the embedded model, 5e-5 for any other."""
     batch_size: int = 32
     """Examples per device and step."""
-    trl: dict[str, Any] = field(default_factory=dict)
+    trl: JsonObject = field(default_factory=dict)
     """Any further field of TRL's SFTConfig, passed through; TRL refuses what it does not know."""
 
     def __post_init__(self) -> None:
         _refuse(self.trl, REFUSED_SFT_FIELDS)
 
 
-def _refuse(given: dict[str, Any], fields: dict[str, str]) -> None:
+def _refuse(given: JsonObject, fields: dict[str, str]) -> None:
     for name, way_out in fields.items():
         require(not given.get(name), f"trl.{name} is refused: {way_out}")

@@ -36,12 +36,12 @@ from grpo.training.task import TrainingTask
 from grpo.training.trainer import RecordingGRPOTrainer, SharedPromptGRPOTrainer
 from grpo.training.validation_guard import StageProgress, ValidationGuard
 from preprocessing.errors import UserError
-from preprocessing.files import write_atomically
+from preprocessing.files import JsonObject, write_atomically
 from preprocessing.stock_windows import hold_out
 from preprocessing.windows import WindowSet, read_windows
 
 
-def train_grpo(task: TrainingTask[GrpoConfig], stage: StageRun, paths: RunPaths) -> dict[str, Any]:
+def train_grpo(task: TrainingTask[GrpoConfig], stage: StageRun, paths: RunPaths) -> JsonObject:
     """Train one GRPO stage and leave the adapter that validation keeps at its place in `paths`.
 
     Args:
@@ -172,7 +172,7 @@ def trl_arguments(task: TrainingTask[GrpoConfig], folder: Path, length: int) -> 
         UserError: `stageN.trl` has a field that TRL does not know or a value that it refuses.
     """
     settings, server = task.settings, task.generation.vllm_server
-    values: dict[str, Any] = {
+    values: JsonObject = {
         "output_dir": str(folder / "checkpoints"),
         "report_to": ["tensorboard"],
         "max_steps": settings.steps,
@@ -213,7 +213,7 @@ def uses_engine(generation: GenerationConfig) -> bool:
     return generation.backend == "vllm" and generation.vllm_server is None
 
 
-def build_trl_config(config_class: Any, ours: dict[str, Any], given: dict[str, Any], *, section: str) -> Any:
+def build_trl_config(config_class: Any, ours: JsonObject, given: JsonObject, *, section: str) -> Any:
     """Make a TRL config of our values and those that the user's section of the configuration gives.
 
     Raises:

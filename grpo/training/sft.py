@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from datasets import Dataset
@@ -27,7 +26,7 @@ from grpo.training.record import stage_record
 from grpo.training.task import TrainingTask
 from grpo.training.validation_guard import StageProgress
 from preprocessing.errors import UserError
-from preprocessing.files import write_atomically
+from preprocessing.files import JsonObject, write_atomically
 from preprocessing.windows import read_windows
 
 
@@ -74,7 +73,7 @@ def sft_dataset(examples: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> D
     )
 
 
-def train_sft(task: TrainingTask[SftConfig], stage: StageRun, paths: RunPaths) -> dict[str, Any]:
+def train_sft(task: TrainingTask[SftConfig], stage: StageRun, paths: RunPaths) -> JsonObject:
     """Train and leave the adapter at its place in `paths`; returns the headline metrics."""
     # Before the adapter is made, as in `grpo.training.grpo`.
     set_seed(task.seed)
@@ -119,7 +118,7 @@ def train_sft(task: TrainingTask[SftConfig], stage: StageRun, paths: RunPaths) -
 
 def sft_arguments(task: TrainingTask[SftConfig], folder: Path) -> SFTConfig:
     """TRL's configuration: ours, then whatever `trl` sets."""
-    values: dict[str, Any] = {
+    values: JsonObject = {
         "output_dir": str(folder / "checkpoints"),
         "report_to": ["tensorboard"],
         "num_train_epochs": task.settings.epochs,

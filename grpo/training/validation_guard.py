@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from grpo.evaluation.dates import average_by_date
 from grpo.evaluation.metrics import score_windows, summarise
 from grpo.evaluation.protocol import Forecaster
 from grpo.evaluation.significance import diebold_mariano
 from grpo.runs.folder import publish_adapter
-from preprocessing.files import write_atomically
+from preprocessing.files import JsonObject, write_atomically
 from preprocessing.windows import WindowSet
 
 VALIDATION_SAMPLES = 32
@@ -33,19 +33,30 @@ class StageProgress(TrainerCallback):
         self.stage = stage
         self.bar: tqdm | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Open the bar at the step where training starts or goes on."""
         if state.is_world_process_zero:
             self.bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc=self.stage, unit="step", mininterval=1
             )
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Move the bar."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: JsonObject | None = None,
+        **kwargs: object,
+    ) -> None:
         """Show the numbers that matter most."""
         if self.bar is not None and logs:
             shown = {
@@ -54,7 +65,9 @@ class StageProgress(TrainerCallback):
             if shown:
                 self.bar.set_postfix({key: f"{value:.3f}" for key, value in shown.items()})
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()
@@ -95,7 +108,7 @@ class ValidationGuard(TrainerCallback):
         every: int,
         folder: Path,
         seed: int,
-        whole_model: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        whole_model: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.windows = windows
         self.make_forecaster = make_forecaster
@@ -107,7 +120,9 @@ class ValidationGuard(TrainerCallback):
         self.whole_model = whole_model
         self.trainer: Any = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Score the starting adapter of a fresh run."""
         # A resumed run keeps what it had; only a fresh one clears what a killed attempt left.
         if state.global_step == 0:
@@ -117,7 +132,9 @@ class ValidationGuard(TrainerCallback):
             with self.whole_model():
                 self._score(state)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Score every few steps and at the end."""
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             due = control.should_log
@@ -127,9 +144,8 @@ class ValidationGuard(TrainerCallback):
             control.should_log = due
             # A checkpoint with each score, so that a resumed run takes the same decisions again.
             control.should_save = True
-        return control
 
-    def _score(self, state: Any) -> None:
+    def _score(self, state: TrainerState) -> None:
         forecast = self.make_forecaster().predict(
             self.windows.context, horizon=self.windows.horizon, num_samples=VALIDATION_SAMPLES, seed=self.seed
         )
