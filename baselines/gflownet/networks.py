@@ -107,7 +107,7 @@ class CausalTransformerTrunk(nn.Module):
     def _read(self, tokens: torch.Tensor) -> torch.Tensor:
         """[N, D, W] of token rows [N, D]; a position sees itself and what is before it."""
         mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1], device=tokens.device)
-        # In the type of the network, as torch refuses a float32 mask beside float64 weights.
+        # In the type of the weights, which are float64 once fitted; the mask is made in float32.
         mask = mask.to(self.positions.dtype)
         return self.blocks(self.tokens(tokens) + self.positions, mask=mask, is_causal=True)
 
