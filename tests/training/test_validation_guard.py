@@ -67,7 +67,7 @@ class Training:
         for step in range(first + 1, (max(self.scores) if until is None else until) + 1):
             self.step = step
             control = SimpleNamespace(should_save=False, should_log=True)
-            control = self.callback.on_step_end(None, self.state(rank), control)
+            self.callback.on_step_end(None, self.state(rank), control)
             if control.should_save:
                 self.saves.append(step)
         return self
