@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import sys
 
-from grpo.prediction.forecast import StockForecaster, forecast_bars, forecast_csv, load_forecaster, main
+from grpo.prediction.command import main
+from grpo.prediction.forecast import StockForecaster, forecast_bars, forecast_csv, load_forecaster
 from grpo.runs.log import stage_entry
 
 __all__ = ["StockForecaster", "forecast_bars", "forecast_csv", "load_forecaster"]

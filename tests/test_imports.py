@@ -41,7 +41,7 @@ PREPROCESSING_LEVELS = [
     {"download"},
     {"bars_files"},
     {"market_data", "windows"},
-    {"windows_writer", "presets", "returns"},
+    {"windows_reader", "windows_writer", "presets", "returns"},
     {"stock_windows"},
     {"combined_preprocessor"},
     {"plots"},

@@ -12,7 +12,8 @@ from preprocessing.config import DataConfig
 from preprocessing.errors import UserError
 from preprocessing.splits import CalendarCut, SplitError, walk_forward_cuts
 from preprocessing.stock_windows import fold_windows
-from preprocessing.windows import WindowSet, read_windows
+from preprocessing.windows import WindowSet
+from preprocessing.windows_reader import read_windows
 
 
 def read_folds(paths: RunPaths, data: DataConfig, folds: int) -> list[Fold]:

@@ -32,7 +32,8 @@ from preprocessing.command_line import plain
 from preprocessing.errors import UserError
 from preprocessing.files import JsonObject, write_atomically
 from preprocessing.seeds import generator
-from preprocessing.windows import WindowSet, read_windows
+from preprocessing.windows import WindowSet
+from preprocessing.windows_reader import read_windows
 
 SAMPLED = stage_of("stage1")
 """Whose adapter is sampled from."""

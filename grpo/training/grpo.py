@@ -38,7 +38,8 @@ from grpo.training.validation_guard import StageProgress, ValidationGuard
 from preprocessing.errors import UserError
 from preprocessing.files import JsonObject, write_atomically
 from preprocessing.stock_windows import hold_out
-from preprocessing.windows import WindowSet, read_windows
+from preprocessing.windows import WindowSet
+from preprocessing.windows_reader import read_windows
 
 
 def train_grpo(task: TrainingTask[GrpoConfig], stage: StageRun, paths: RunPaths) -> JsonObject:

@@ -44,7 +44,7 @@ from grpo.sampling.config import GenerationConfig
 from grpo.training.config import GrpoConfig, SftConfig
 from grpo.training.task import AnyTask
 from preprocessing.errors import UserError
-from preprocessing.windows import read_windows
+from preprocessing.windows_reader import read_windows
 
 CHECKPOINTS_KEPT = 3
 """Two by save_total_limit, and the next one that is being written."""

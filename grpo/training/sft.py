@@ -27,7 +27,7 @@ from grpo.training.task import TrainingTask
 from grpo.training.validation_guard import StageProgress
 from preprocessing.errors import UserError
 from preprocessing.files import JsonObject, write_atomically
-from preprocessing.windows import read_windows
+from preprocessing.windows_reader import read_windows
 
 
 def read_examples(file: Path) -> pd.DataFrame:

@@ -18,7 +18,8 @@ from grpo.evaluation.protocol import Forecast
 from preprocessing.combined_preprocessor import main as preprocess
 from preprocessing.returns import VolatilityConfig, daily_volatility
 from preprocessing.sequence_files import write_sequences
-from preprocessing.windows import WindowSet, read_windows
+from preprocessing.windows import WindowSet
+from preprocessing.windows_reader import read_windows
 
 PICTURES = [
     "histogram",

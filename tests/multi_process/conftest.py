@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from grpo.language.prompts import STYLES
-from preprocessing.windows import read_windows
+from preprocessing.windows_reader import read_windows
 from tests.tiny_runs import TinyRun, paths_of
 
 

@@ -22,6 +22,7 @@ from grpo.language.config import PromptConfig
 from grpo.language.prompts import STYLES
 from grpo.models.adapters import RECORD_FILE, ModelError
 from grpo.models.spec import ModelSpec
+from grpo.prediction.command import main
 from grpo.prediction.files import PriceForecast, price_text, to_json, to_table
 from grpo.prediction.forecast import (
     PredictConfig,
@@ -31,7 +32,6 @@ from grpo.prediction.forecast import (
     forecast_csv,
     latest_context,
     load_forecaster,
-    main,
 )
 from grpo.runs.log import stage_entry
 from grpo.sampling.config import GenerationConfig

@@ -32,7 +32,8 @@ from preprocessing.simulation import parse_simulated_stock
 from preprocessing.splits import CalendarCut, assign_split, walk_forward_cuts
 from preprocessing.statistics import past_statistics
 from preprocessing.stock_windows import hold_out
-from preprocessing.windows import FEATURES, INDICATORS, WindowSet, concatenate, read_windows
+from preprocessing.windows import FEATURES, INDICATORS, WindowSet, concatenate
+from preprocessing.windows_reader import read_windows
 from tests.windows_factory import simulated_windows
 
 STOCKNET = Path(__file__).parents[2].parent / "shared/data/stocknet"

@@ -12,7 +12,8 @@ from preprocessing.combined_preprocessor import main, split_windows, windows_fil
 from preprocessing.config import DataConfig
 from preprocessing.market_data import load_stocks
 from preprocessing.presets import PRESETS, expand_preset, preset
-from preprocessing.windows import WindowSet, read_windows
+from preprocessing.windows import WindowSet
+from preprocessing.windows_reader import read_windows
 
 
 def random_walk_errors(windows: WindowSet) -> tuple[float, float]:

@@ -12,15 +12,8 @@ import pytest
 
 from preprocessing import windows_writer
 from preprocessing.variance_memories import MEMORIES
-from preprocessing.windows import (
-    FEATURES,
-    Context,
-    Truth,
-    WindowsError,
-    WindowSet,
-    concatenate,
-    read_windows,
-)
+from preprocessing.windows import FEATURES, Context, Truth, WindowsError, WindowSet, concatenate
+from preprocessing.windows_reader import read_windows
 from preprocessing.windows_writer import EncodedRows, FileFormat, WindowsWriter, encode, write_windows
 
 RNG = np.random.default_rng(11)

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preprocessing.windows import FEATURES, WindowsError, WindowSet, read_windows
+from preprocessing.windows import FEATURES, WindowsError, WindowSet
 from preprocessing.windows_contract import EXTREMES, THIRTEEN
+from preprocessing.windows_reader import read_windows
 from preprocessing.windows_writer import write_windows
 from tests.windows_factory import simulated_windows
 

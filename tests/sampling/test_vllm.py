@@ -18,7 +18,7 @@ from grpo.sampling.forecaster import load_llm_forecaster
 from grpo.sampling.generation import sample_completions, trim_completions
 from grpo.sampling.vllm_engine import StaleWeightsError, VllmEngine, engine_for
 from preprocessing.errors import UserError
-from preprocessing.windows import read_windows
+from preprocessing.windows_reader import read_windows
 from tests.tiny_adapters import publish_random_adapter
 from tests.tiny_models import byte_tokenizer, save_byte_model
 from tests.tiny_runs import SLUG, TinyRun

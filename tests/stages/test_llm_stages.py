@@ -16,7 +16,7 @@ from grpo.language.answers import Numbers, parse_all
 from grpo.runs.stages import ADAPTER_STAGES, STAGES
 from grpo.sampling.forecaster import LLMForecaster, load_llm_forecaster
 from grpo.training import grpo as grpo_training
-from preprocessing.windows import read_windows
+from preprocessing.windows_reader import read_windows
 from tests.tiny_runs import GROUP, KEPT, NEEDS_UNSLOTH, PROMPTS, SAMPLES, SLUG, STEPS, STOCK, WINDOWS, TinyRun, paths_of
 
 ADAPTERS = {stage.key: stage.adapter for stage in ADAPTER_STAGES}

@@ -11,7 +11,7 @@ import pytest
 
 from grpo.config import RunConfig
 from grpo.evaluation.forecast_files import load_forecast
-from preprocessing.windows import read_windows
+from preprocessing.windows_reader import read_windows
 from tests.tiny_adapters import publish_random_adapter
 from tests.tiny_models import save_tiny_model
 from tests.tiny_runs import TinyRun, paths_of

@@ -7,7 +7,7 @@ import pytest
 from grpo.models.adapters import read_record
 from grpo.prediction.forecast import forecast_csv, load_forecaster
 from grpo.runs.stages import ADAPTER_STAGES
-from preprocessing.windows import read_windows
+from preprocessing.windows_reader import read_windows
 from tests.tiny_runs import SLUG, STOCK
 from tests.windows_factory import simulated_bars
 

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from preprocessing.returns import VolatilityConfig, daily_volatility, future_log_returns
 from preprocessing.sequence_files import read_sequences
-from preprocessing.windows import WindowSet, read_windows
+from preprocessing.windows import WindowSet
+from preprocessing.windows_reader import read_windows
 
 FORECASTS = Path("model_comparison", "forecasts.parquet")
 WINDOWS = "data"
