@@ -23,7 +23,7 @@ class SavedForecaster:
     """
 
     name: ClassVar[str]
-    Config: ClassVar[type[Any]]
+    Config: ClassVar[type]
     state_file: ClassVar[str] = "state.safetensors"
 
     config: Any

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ class DecisionTransformerForecaster(FittedForecaster):
     """
 
     name = "decision_transformer"
-    Config: ClassVar[type[Any]] = DecisionTransformerConfig
+    Config: ClassVar[type] = DecisionTransformerConfig
     use_returns: ClassVar[bool] = True
 
     horizon: int
@@ -177,7 +177,7 @@ class DecisionTransformerBc(DecisionTransformerForecaster):
     """The same without returns to go."""
 
     name = "decision_transformer_bc"
-    Config: ClassVar[type[Any]] = DecisionTransformerBcConfig
+    Config: ClassVar[type] = DecisionTransformerBcConfig
     use_returns: ClassVar[bool] = False
 
 

@@ -10,7 +10,6 @@ Letters: E environments, N contexts, C numbers of context, H steps, V tokens the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -160,15 +159,17 @@ class TensorVecEnv(VecEnv):
     def close(self) -> None:
         """There is nothing to close."""
 
-    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[object]:
         """The same attribute for each environment asked about."""
         return [getattr(self, attr_name)] * len(self._asked(indices))
 
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+    def set_attr(self, attr_name: str, value: object, indices: VecEnvIndices = None) -> None:
         """Refused: the environments share all they have."""
         raise NotImplementedError("the environments step together and have no attributes of their own")
 
-    def env_method(self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **_: Any) -> list[Any]:
+    def env_method(
+        self, method_name: str, *method_args: object, indices: VecEnvIndices = None, **_: object
+    ) -> list[object]:
         """Refused: there are no single environments."""
         raise NotImplementedError("the environments step together and have no methods of their own")
 

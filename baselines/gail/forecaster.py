@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class GailPretrained(FittedForecaster):
     """
 
     name: ClassVar[str] = "gail_pretrained"
-    Config: ClassVar[type[Any]] = PretrainedConfig
+    Config: ClassVar[type] = PretrainedConfig
 
     horizon: int
     tokenizer: Tokenizer
@@ -109,7 +109,7 @@ class Gail(GailPretrained):
     """The token model after teacher forcing and imitation."""
 
     name: ClassVar[str] = "gail"
-    Config: ClassVar[type[Any]] = GailConfig
+    Config: ClassVar[type] = GailConfig
     requires = ("sb3_contrib",)
 
     @classmethod

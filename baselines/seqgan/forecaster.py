@@ -13,7 +13,7 @@ import copy
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 
@@ -89,7 +89,7 @@ class SeqGanMle(FittedForecaster):
     """
 
     name = "seqgan_mle"
-    Config: ClassVar[type[Any]] = SeqGanMleConfig
+    Config: ClassVar[type] = SeqGanMleConfig
 
     horizon: int
     generator: Generator
@@ -174,7 +174,7 @@ class SeqGan(SeqGanMle):
     """The generator after maximum likelihood and the adversarial stage."""
 
     name = "seqgan"
-    Config: ClassVar[type[Any]] = SeqGanConfig
+    Config: ClassVar[type] = SeqGanConfig
 
 
 def _frozen(generator: Generator) -> Generator:
