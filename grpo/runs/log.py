@@ -13,17 +13,14 @@ from pathlib import Path
 from grpo.runs.processes import rank
 from preprocessing.errors import UserError
 
-# `python -m grpo.hub` and the like are modules of the name __main__.
-OWN_PACKAGES = ("grpo", "preprocessing", "baselines", "__main__")
-
 logger = logging.getLogger("grpo")
 
 
 def stage_entry(main: Callable[[], None]) -> int:
     """Run a stage's `main` and turn expected errors into one line on standard error; gives the exit code.
 
-    Expected are UserError, whoever raises it, the ValueError classes that this project defines, and OSError. Anything
-    else is a bug and keeps its traceback. pipeline.log gets the traceback of both.
+    Expected are UserError, whoever raises it, and OSError. Anything else is a bug and keeps its traceback. pipeline.log
+    gets the traceback of both.
     Use as `sys.exit(stage_entry(main))`.
     """
     try:
@@ -33,17 +30,12 @@ def stage_entry(main: Callable[[], None]) -> int:
         # 128 + SIGINT, as a shell reports a command that Ctrl-C ended.
         return 130
     except Exception as error:
-        if not _is_expected(error):
+        if not isinstance(error, (UserError, OSError)):
             _report(f"unexpected {type(error).__name__}: {error}")
             raise
         _report(f"the disk is full, free space and run again: {error}" if _is_disk_full(error) else str(error))
         return 1
     return 0
-
-
-def _is_expected(error: Exception) -> bool:
-    own_class = type(error).__module__.partition(".")[0] in OWN_PACKAGES
-    return isinstance(error, (UserError, OSError)) or (isinstance(error, ValueError) and own_class)
 
 
 @contextmanager

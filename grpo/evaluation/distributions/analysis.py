@@ -23,6 +23,7 @@ from grpo.evaluation.distributions.two_sample import (
     null_share,
 )
 from grpo.evaluation.markdown import markdown
+from preprocessing.errors import UserError
 from preprocessing.seeds import generator
 
 REPLICATES = 59
@@ -36,7 +37,7 @@ FEWEST = 4 * FOLDS
 """Fewer sequences than that are refused."""
 
 
-class SampleError(ValueError):
+class SampleError(UserError):
     """Two samples that cannot be compared."""
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from preprocessing.errors import UserError
 from preprocessing.returns import VolatilityConfig, daily_volatility, future_log_returns
 from preprocessing.sequence_files import read_sequences
 from preprocessing.windows import WindowSet
@@ -23,7 +24,7 @@ SAMPLES_PER_WINDOW = 20
 """Paths taken of each window; a comparison keeps more."""
 
 
-class RunFilesError(ValueError):
+class RunFilesError(UserError):
     """A run's folder that lacks what is needed; the message names the file and the way out."""
 
 
